@@ -1,0 +1,76 @@
+"""What an engine is: where gradients are summed, measured and applied.
+
+The contract that makes the trainer blind: after any number of `backward` calls the open gradient is
+that of the SUM of the losses over ranks and micro-batches. Losses are therefore shares of the whole
+step (their coefficients divide by global counts), and no engine averages anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from percasym.balance.base import Gramian
+from percasym.models.base import Batch
+from percasym.types import Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """What happened at one optimizer step."""
+
+    grad_norm: float
+    """Norm of the whole gradient before clipping."""
+    lr: float
+
+
+class Engine(Protocol):
+    """One model, its optimizer and its ranks."""
+
+    rank: int
+    num_ranks: int
+
+    @property
+    def model(self) -> nn.Module:
+        """The Hugging Face model, for decoding and saving."""
+        ...
+
+    def nll(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss` to the open gradient."""
+        ...
+
+    def stash(self, span: Span) -> None:
+        """Set the open gradient aside as that of `span` and open an empty one."""
+        ...
+
+    def gramian(self) -> Gramian:
+        """Inner products of the two stashed gradients over all ranks."""
+        ...
+
+    def combine(self, weights: Mapping[Span, float]) -> None:
+        """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """Element-wise sum over ranks."""
+        ...
+
+    def step(self, lr: float) -> StepInfo:
+        """Clip, update the parameters, and empty the open gradient."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write optimizer and random state for `load`; weights are saved as a model directory beside it."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Restore what `save` wrote."""
+        ...

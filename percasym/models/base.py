@@ -1,0 +1,87 @@
+"""What a model family is: how a prompt becomes tokens, and rows become a batch.
+
+Shapes: B rows, T tokens (right padded), K spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from percasym.spans.codec import Codec
+from percasym.types import Prompt, Sample, Span
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One sequence before batching: a prompt, and the tokens that follow it."""
+
+    ids: Sequence[int]
+    """Prompt with expanded image placeholders, then the response."""
+    labels: Sequence[int]
+    """A `Span` for each supervised token, `UNSUPERVISED` elsewhere."""
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """The family's image inputs of this row (pixel values, grids); empty without an image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows padded on the right to one length."""
+
+    ids: Tensor
+    """[B, T] int64."""
+    mask: Tensor
+    """[B, T] int64, 1 on real tokens."""
+    labels: Tensor
+    """[B, T] int64: a `Span` on supervised tokens, `UNSUPERVISED` elsewhere."""
+    inputs: Mapping[str, Tensor]
+    """The family's image inputs of all rows, as keyword arguments of the model's forward."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(
+            ids=self.ids.to(device),
+            mask=self.mask.to(device),
+            labels=self.labels.to(device),
+            inputs={name: value.to(device) for name, value in self.inputs.items()},
+        )
+
+    def until(self, span: Span) -> Batch:
+        """The shortest prefix that holds every token of `span`.
+
+        Attention is causal, so this prefix gives the exact gradient of that span's loss.
+        """
+        columns = (self.labels == span).any(0).nonzero()
+        if columns.numel() == 0:
+            return self
+        stop = int(columns[-1]) + 1
+        return replace(self, ids=self.ids[:, :stop], mask=self.mask[:, :stop], labels=self.labels[:, :stop])
+
+
+class Family(Protocol):
+    """One family of vision-language models; a frozen dataclass whose fields are `model.*`."""
+
+    def codec(self) -> Codec:
+        """The tokenizer of the checkpoint under the grammar (loads no weights)."""
+        ...
+
+    def load(self) -> torch.nn.Module:
+        """The Hugging Face model of the checkpoint, in float32, on the CPU."""
+        ...
+
+    def prompt(self, prompt: Prompt) -> Row:
+        """The tokens of a prompt up to where the response starts, and its image inputs."""
+        ...
+
+    def row(self, sample: Sample) -> Row:
+        """A prompt followed by its demonstration, labelled for supervision."""
+        ...
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Rows as one batch; every row's image tokens must equal its image features."""
+        ...

@@ -1,0 +1,82 @@
+"""The typed settings of a run: what the configuration becomes before any work starts.
+
+Each class is the schema of one configuration group: its fields are the only keys, its types the only
+types, its checks the only values. Plug-ins (tasks, strategies, families) bring their own dataclasses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def _at_least(owner: str, low: float, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= low:
+            raise ValueError(f"{owner}.{name} must be at least {low}, got {value}.")
+
+
+def _fraction(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{owner}.{name} must lie in [0, 1], got {value}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sft:
+    """Supervised fine-tuning with one weight per span (`paradigm=sft`)."""
+
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Samples in one optimizer step, over all ranks and micro-batches."""
+    micro_batch_size: int
+    """Samples in one forward on one rank."""
+    lr: float
+    """Peak learning rate of AdamW."""
+    warmup_frac: float = 0.05
+    """Share of the steps in which the learning rate rises linearly."""
+    final_lr_frac: float = 0.1
+    """Where the cosine decay ends, as a share of the peak."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = 1.0
+    """Clip the global gradient norm here; 0 turns clipping off."""
+    eval_every: int = 0
+    """Optimizer steps between evaluations on the way; 0 evaluates before and after only."""
+    save_every: int = 0
+    """Optimizer steps between checkpoints; 0 writes the final one only."""
+
+    def __post_init__(self) -> None:
+        _at_least("paradigm", 1, steps=self.steps, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _at_least("paradigm", 0, eval_every=self.eval_every, save_every=self.save_every, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
+        _fraction("paradigm", warmup_frac=self.warmup_frac, final_lr_frac=self.final_lr_frac)
+        if not self.lr > 0:
+            raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"paradigm.batch_size={self.batch_size} is not a multiple of paradigm.micro_batch_size={self.micro_batch_size}. "
+                "Choose a micro batch that divides the batch."
+            )
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Forwards in one optimizer step of one process."""
+        return self.batch_size // self.micro_batch_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How the three metrics are measured (`evaluation.*`); greedy decoding."""
+
+    num_samples: int
+    """Samples of the test split, before and after training."""
+    num_curve_samples: int
+    """Samples in each evaluation on the way (the first ones of the same split)."""
+    max_new_tokens: int
+    batch_size: int
+    seed: int = 0
+    """Seed of the test samples, so that runs with different training seeds share one test set."""
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
+                  max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip

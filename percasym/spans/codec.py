@@ -1,0 +1,109 @@
+"""Token ids and their span labels, born together.
+
+A response is tokenised span by span and the ids are concatenated, so the boundary is exact by
+construction; a sampled completion is labelled by the bytes of its own tokens. Nothing is decoded and
+encoded again, and no character offset is trusted (they shift once image placeholders expand).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Protocol
+
+from percasym.spans.grammar import Grammar
+from percasym.types import Completion, Demonstration, Prompt, Response, Rollout, Span
+
+
+class Tokenizer(Protocol):
+    """What the codec needs of a Hugging Face tokenizer with a byte-level vocabulary."""
+
+    eos_token_id: int
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]: ...
+    def get_added_vocab(self) -> dict[str, int]: ...
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The printable stand-in of every byte in a byte-level vocabulary (GPT-2's table).
+
+    >>> byte_alphabet()["A"], byte_alphabet()["\u0120"]
+    (65, 32)
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def label_tokens(pieces: Sequence[bytes], boundary: int) -> tuple[Span, ...]:
+    """Label each token by the span in which it starts; `boundary` is the byte just after the closing tag.
+
+    >>> [str(k) for k in label_tokens([b"<p>3", b"</p>\\n", b"so 4"], boundary=8)]
+    ['perception', 'perception', 'reasoning']
+    """
+    starts = accumulate((len(piece) for piece in pieces), initial=0)
+    return tuple(Span.perception if start < boundary else Span.reasoning for start, _ in zip(starts, pieces))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """Text and tokens of one tokenizer under one grammar."""
+
+    tokenizer: Tokenizer
+    grammar: Grammar = field(default_factory=Grammar)
+    _bytes: dict[str, int] = field(default_factory=byte_alphabet, repr=False)
+    _added: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_added", self.tokenizer.get_added_vocab())
+
+    @property
+    def end(self) -> int:
+        """Id of the end-of-sequence token, which belongs to the reasoning span."""
+        return self.tokenizer.eos_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one segment, without special tokens."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def encode_demonstration(self, demonstration: Demonstration) -> tuple[list[int], list[Span]]:
+        """Ids of perception, reasoning and end of sequence, and one label for each."""
+        seen = self.encode(demonstration.perception)
+        thought = [*self.encode(demonstration.reasoning), self.end]
+        return seen + thought, [Span.perception] * len(seen) + [Span.reasoning] * len(thought)
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes of each token."""
+        return [self._piece(token) for token in self.tokenizer.convert_ids_to_tokens(list(ids))]
+
+    def read(self, ids: Sequence[int], *, finished: bool) -> tuple[Response, tuple[Span, ...]]:
+        """Parse a completion and label its tokens; the end-of-sequence token is not part of the text."""
+        ended = bool(ids) and ids[-1] == self.end
+        pieces = self.pieces(ids[:-1] if ended else ids)
+        response = self.grammar.read(b"".join(pieces), finished=finished)
+        labels = label_tokens(pieces, response.boundary)
+        return response, (*labels, Span.reasoning) if ended else labels
+
+    def rollout(self, prompt: Prompt, completion: Completion) -> Rollout:
+        """A completion with its reading and its labels."""
+        response, labels = self.read(completion.ids, finished=completion.finished)
+        return Rollout(prompt=prompt, completion=completion, response=response, labels=labels)
+
+    def show(self, ids: Sequence[int], labels: Sequence[int]) -> str:
+        """The tokens in colour (ANSI): perception on blue, reasoning on green, other on grey, `|` between tokens."""
+        colour = {Span.perception: "44", Span.reasoning: "42"}
+        shown = (piece.decode(errors="replace").replace("\n", "\\n") for piece in self.pieces(ids))
+        return "|".join(f"\x1b[{colour.get(label, '100')}m{text}\x1b[0m" for text, label in zip(shown, labels, strict=True))
+
+    def _piece(self, token: str) -> bytes:
+        if token in self._added:
+            return token.encode()
+        try:
+            return bytes(self._bytes[character] for character in token)
+        except KeyError:
+            raise ValueError(
+                f"Token {token!r} is not byte-level, so spans cannot be labelled exactly. "
+                "Use a model whose tokenizer is byte-level BPE (Qwen3-VL, InternVL3.5)."
+            ) from None

@@ -1,0 +1,108 @@
+"""The form of every response: one perception, then reasoning that ends in one answer.
+
+    <perception>p*</perception> reasoning ... <answer>answer</answer>
+
+Unlike a lenient extractor, whatever is not exactly that form has no percept or no answer, and says
+why: a parser that guesses can be hacked by the policy it grades.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from percasym.types import Demonstration, Fault, Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """The four tags; white space around the whole response is the only freedom."""
+
+    open_perception: str = "<perception>"
+    close_perception: str = "</perception>"
+    open_answer: str = "<answer>"
+    close_answer: str = "</answer>"
+
+    @property
+    def tags(self) -> tuple[str, str, str, str]:
+        """The tags in the order in which they must appear."""
+        return (self.open_perception, self.close_perception, self.open_answer, self.close_answer)
+
+    def perception(self, percept: str) -> str:
+        """The whole perception span of a percept."""
+        return f"{self.open_perception}{percept}{self.close_perception}"
+
+    def demonstrate(self, percept: str, thoughts: str, answer: str) -> Demonstration:
+        """A reference response in its two spans.
+
+        >>> Grammar().demonstrate("AB", " So A1 B2.", "A1 B2").reasoning
+        ' So A1 B2.<answer>A1 B2</answer>'
+        """
+        for name, part in (("percept", percept), ("thoughts", thoughts), ("answer", answer)):
+            if any(tag in part for tag in self.tags):
+                raise ValueError(f"The {name} of a demonstration contains a tag of the grammar: {part[:80]!r}.")
+        reasoning = f"{thoughts}{self.open_answer}{answer}{self.close_answer}"
+        return Demonstration(perception=self.perception(percept), reasoning=reasoning)
+
+    def read(self, text: bytes, *, finished: bool = True) -> Response:
+        """Find percept, reasoning and answer; name every fault.
+
+        >>> Grammar().read(b"<perception>AB</perception>So<answer>A1 B2</answer>").answer
+        'A1 B2'
+        >>> Grammar().read(b"So<answer>A1</answer><answer>A2</answer>").faults
+        (<Fault.no_perception: 'no perception is stated'>, <Fault.many_answers: 'more than one answer tag'>)
+        """
+        faults = [] if finished else [Fault.truncated]
+        boundary = self.boundary(text)
+        try:
+            whole = text.decode()
+        except UnicodeDecodeError:
+            faults.append(Fault.not_text)
+            return Response(percept=None, reasoning="", answer=None, faults=tuple(faults), boundary=boundary)
+        percept, seeing = self._percept(whole)
+        answer, answering = self._answer(whole, text[:boundary].decode())
+        rest = text[boundary:].decode()
+        thoughts = rest.split(self.open_answer, 1)[0] if answer is not None else rest
+        return Response(
+            percept=percept,
+            reasoning=thoughts,
+            answer=answer if finished else None,
+            faults=(*faults, *seeing, *answering),
+            boundary=boundary,
+        )
+
+    def boundary(self, text: bytes) -> int:
+        """Length in bytes of the perception span: 0 when none opens first, everything when it never closes."""
+        if not text.lstrip().startswith(self.open_perception.encode()):
+            return 0
+        closing = self.close_perception.encode()
+        end = text.find(closing)
+        return len(text) if end < 0 else end + len(closing)
+
+    def _percept(self, whole: str) -> tuple[str | None, list[Fault]]:
+        opened, closed = whole.count(self.open_perception), whole.count(self.close_perception)
+        if opened == closed == 0:
+            return None, [Fault.no_perception]
+        if opened > 1 or closed > 1:
+            return None, [Fault.many_perceptions]
+        if not whole.lstrip().startswith(self.open_perception):
+            return None, [Fault.perception_not_first]
+        if not closed:
+            return None, [Fault.perception_not_closed]
+        inside = whole.split(self.open_perception, 1)[1].split(self.close_perception, 1)[0]
+        return inside, []
+
+    def _answer(self, whole: str, perception: str) -> tuple[str | None, list[Fault]]:
+        opened, closed = whole.count(self.open_answer), whole.count(self.close_answer)
+        if opened == closed == 0:
+            return None, [Fault.no_answer]
+        if opened > 1 or closed > 1 or self.open_answer in perception:
+            return None, [Fault.many_answers]
+        before, _, after = whole.partition(self.open_answer)
+        if not opened or self.close_answer in before:
+            return None, [Fault.no_answer]
+        if not closed:
+            return None, [Fault.answer_not_closed]
+        inside, _, tail = after.partition(self.close_answer)
+        if tail.strip():
+            return None, [Fault.text_after_answer]
+        return inside, []
