@@ -6,7 +6,16 @@ types, its checks the only values. Plug-ins (tasks, strategies, families) bring 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from percasym.balance.base import Balancer
+    from percasym.models.base import Family
+    from percasym.schema import Plain
+    from percasym.tasks.base import Task
 
 
 def _at_least(owner: str, low: float, **values: float) -> None:
@@ -80,3 +89,47 @@ class Evaluation:
     def __post_init__(self) -> None:
         _at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
                   max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How many processes work on a run (`launch.*`)."""
+
+    nproc: int = 1
+    """Processes (ranks) on this machine."""
+
+    def __post_init__(self) -> None:
+        _at_least("launch", 1, nproc=self.nproc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What to do with the run directory (`run.*`)."""
+
+    overwrite: bool = False
+    """Throw away what an earlier run left there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One run: everything that the yaml files and the command line said, typed and checked."""
+
+    seed: int
+    study: str
+    plugins: tuple[str, ...]
+    """Packages outside percasym whose classes may be named in the configuration."""
+    task: Task
+    family: Family
+    paradigm: Sft
+    evaluation: Evaluation
+    balance: Balancer
+    engine: Any
+    """Settings of the engine (`engine.*`)."""
+    tracker: Any
+    """Settings of the tracker (`tracker.*`)."""
+    launch: Launch
+    run: RunOptions
+    path: Path
+    """The run directory."""
+    record: Mapping[str, Plain]
+    """The same as plain data, defaults included: what the run directory keeps and compares."""

@@ -1,0 +1,136 @@
+"""The border between Hydra and typed Python: the only module that knows OmegaConf.
+
+Each option of a group is a plug-in: a yaml with `_target_` and what differs from the defaults of that
+frozen dataclass. Unlike `hydra.utils.instantiate`, nothing is called but dataclasses of this package
+and of the packages in `plugins`, and every field can be set from the command line without a `+`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from percasym.schema import ConfigError, Plain, build, dump, no_such, read
+from percasym.settings import Evaluation, Launch, RunOptions, Settings
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "canonical"),
+    "model": ("codec", "load", "prompt", "row", "collate"),
+    "paradigm": (),
+    "balance": ("start", "step"),
+    "engine": (),
+    "tracker": (),
+}
+"""The plug-in groups, and the methods that a plug-in of each must have (its protocol's)."""
+SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
+VALUES: dict[str, Any] = {"seed": int, "study": str, "plugins": tuple[str, ...]}
+STUDY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -> Settings:
+    """The typed settings of a composed configuration.
+
+    `choices` is what was chosen in each group (`{"task": "sudoku"}`), `path` the run directory.
+    Raises ConfigError. Imports the modules of the plug-ins, and through them no torch.
+    """
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(sentence(error)) from error
+    assert isinstance(tree, dict)
+    known = [*VALUES, *GROUPS, *SECTIONS]
+    for key in tree:
+        if key not in known:
+            raise ConfigError(no_such("", str(key), known, owner="a run"))
+    values = {key: read(tree.get(key), hint, key) for key, hint in VALUES.items()}
+    if not STUDY.fullmatch(values["study"]):
+        raise ConfigError(f"study must be a name of letters, digits, '_', '-' and '.', got {values['study']!r}.")
+    if values["seed"] < 0:
+        raise ConfigError(f"seed must be at least 0, got {values['seed']}.")
+    trusted = ("percasym", *values["plugins"])
+    plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS}
+    sections = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
+    record = {key: dump(value) for key, value in values.items()}
+    record |= {group: {"_target_": _name(type(plugin)), **_record(plugin)} for group, plugin in plugins.items()}
+    record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` is about this call, not the run.
+    return Settings(path=path, record=record, family=plugins.pop("model"), **values, **plugins, **sections)
+
+
+def force_options(argv: Sequence[str], conf: Path) -> list[str]:
+    """The command line with `++` before each option that is no group of `conf`.
+
+    Hydra would refuse options that no yaml spells out; here the dataclass knows them all, and `resolve`
+    refuses the rest with a better sentence. Groups, flags and Hydra's own keys are left alone.
+
+    >>> force_options(["task=sudoku", "task.size=9", "-m", "hydra.run.dir=x"], Path("conf"))
+    ['task=sudoku', '++task.size=9', '-m', 'hydra.run.dir=x']
+    """
+    return [f"++{word}" if _is_option(word, conf) else word for word in argv]
+
+
+def sentence(error: Exception) -> str:
+    """What Hydra or OmegaConf found wrong, in one sentence."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        close = get_close_matches(name, error.options, n=1)
+        guess = f"; did you mean {group}={close[0]}?" if close else "."
+        return f"There is no {group}={name}{guess} The choices are {', '.join(error.options)}."
+    if isinstance(error, OverrideParseException):
+        return f"Cannot read {error.override.removeprefix('++')!r} on the command line: quote it for the shell, and write key=value."
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {error.msg}"
+    return " ".join(str(error).replace("++", "").split())
+
+
+def cell(*, _root_: DictConfig) -> str:
+    """Directory name of a composed configuration (before it is checked): what tells the cells of a study apart."""
+    chosen = _root_.hydra.runtime.choices
+    weight = OmegaConf.select(_root_, "balance.weight")
+    shown = f"{weight:g}" if isinstance(weight, int | float) else ""
+    scale = [] if chosen.scale == "tiny" else [chosen.scale]
+    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *scale])
+
+
+OmegaConf.register_new_resolver("cell", cell, replace=True)
+
+
+def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[str]) -> Any:
+    if not isinstance(values, dict) or not isinstance(values.get("_target_"), str):
+        raise ConfigError(f"{group}={choice} names no class; choose an option of the group, or set {group}._target_.")
+    target: str = values["_target_"]
+    module, _, name = target.rpartition(".")
+    if module.split(".")[0] not in trusted:
+        raise ConfigError(f"{group}._target_={target} lies outside {', '.join(trusted)}; add its package to plugins=[...] if you trust it.")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{group}._target_={target} cannot be imported ({error}).") from error
+    if not (isinstance(cls, type) and is_dataclass(cls)) or (missing := [m for m in GROUPS[group] if not hasattr(cls, m)]):
+        lack = f"has no {missing[0]}()" if isinstance(cls, type) and is_dataclass(cls) else "is no dataclass"
+        raise ConfigError(f"{group}._target_={target} {lack}, so it cannot serve as {group}.")
+    return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
+
+
+def _record(plugin: object) -> dict[str, Plain]:
+    fields = dump(plugin)
+    assert isinstance(fields, dict)
+    return fields
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _is_option(word: str, conf: Path) -> bool:
+    key, equals, _ = word.partition("=")
+    plain = bool(equals) and re.fullmatch(r"[A-Za-z_][\w.]*", key) is not None
+    return plain and key.split(".")[0] != "hydra" and not (conf / key).is_dir()

@@ -1,0 +1,84 @@
+"""From a command line to a run: Hydra composes, `resolve` checks, the app works.
+
+Unlike a bare Hydra application, whatever the user got wrong ends as one sentence on stderr with exit
+code 2, and leaves no directory behind; only a defect of the program shows a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from percasym.config import force_options, resolve, sentence
+from percasym.schema import ConfigError
+
+if TYPE_CHECKING:
+    from percasym.settings import Settings
+
+REFUSED, INTERRUPTED = 2, 130  # argparse's code for a wrong command line; 128 + SIGINT.
+
+
+def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
+    """Run the Hydra application `train` on `argv`; returns the exit code."""
+    sys.argv = [sys.argv[0], *force_options(argv, conf)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
+    try:
+        train()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say(sentence(error), REFUSED)
+    except KeyboardInterrupt:
+        return _say("Interrupted before the run began.", INTERRUPTED)
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def job(cfg: DictConfig) -> None:
+    """One run of a composed configuration; raises SystemExit when it is refused or interrupted."""
+    composed = HydraConfig.get()
+    path = Path(composed.runtime.output_dir)
+    try:
+        settings = resolve(cfg, choices=composed.runtime.choices, path=path)
+        start(settings)
+    except ConfigError as error:
+        _refuse(error, path)
+    except KeyboardInterrupt:
+        sys.exit(_say(f"Interrupted. The same command resumes {path}.", INTERRUPTED))
+
+
+def start(settings: Settings) -> None:
+    """Work in this process; many ranks are started elsewhere (not yet)."""
+    if settings.launch.nproc > 1:
+        raise ConfigError(f"launch.nproc={settings.launch.nproc} asks for several processes, which is not supported yet; use launch.nproc=1.")
+    from percasym import app  # Imports torch: only once the configuration is known to be good.
+    from percasym.models.checkpoint import CheckpointError
+    from percasym.runs.rundir import RunConflict
+
+    try:
+        app.run(settings)
+    except (CheckpointError, RunConflict) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _refuse(error: ConfigError, path: Path) -> NoReturn:
+    """Say why, and remove the empty directories that Hydra made for the run that will not be."""
+    with suppress(OSError):  # Raised by the first directory that is not empty.
+        for directory in (path, *path.parents):
+            if directory == Path.cwd():
+                break
+            directory.rmdir()
+    sys.exit(_say(str(error), REFUSED))
+
+
+def _say(text: str, code: int) -> int:
+    print(" ".join(text.split()), file=sys.stderr)
+    return code

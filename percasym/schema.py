@@ -1,0 +1,140 @@
+"""From plain data to frozen dataclasses, strictly: the dataclass is the schema.
+
+Unlike a general instantiator it calls nothing but the class it was given, converts nothing but an int
+where a float is expected and a list where a tuple is, and every refusal is one sentence that names the
+key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+SCALARS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, said in one sentence."""
+
+
+def build(cls: type[T], values: object, where: str) -> T:
+    """An instance of the dataclass `cls` from a mapping; `where` is the dotted key of that mapping.
+
+    Raises ConfigError for an unknown or missing key, a wrong type, and whatever `cls` itself refuses.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} must be a group of options ({', '.join(options(cls))}), got {values!r}.")
+    known = options(cls)
+    for key in values:
+        if key not in known:
+            raise ConfigError(no_such(f"{where}.", str(key), known, owner=cls.__name__))
+    if missing := [name for name, option in known.items() if name not in values and required(option)]:
+        raise ConfigError(f"{where}.{missing[0]} is not set; give it {wanted(get_type_hints(cls)[missing[0]])}.")
+    hints = get_type_hints(cls)
+    arguments = {key: read(value, hints[key], f"{where}.{key}") for key, value in values.items()}
+    try:
+        return cls(**arguments)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def options(cls: type) -> dict[str, Field[Any]]:
+    """The fields that a configuration may set, in order."""
+    return {option.name: option for option in fields(cls) if option.init and not option.name.startswith("_")}
+
+
+def required(option: Field[Any]) -> bool:
+    """Whether a field has no default."""
+    return option.default is MISSING and option.default_factory is MISSING
+
+
+def read(value: object, hint: Any, where: str) -> Any:
+    """`value` as the type `hint`: a scalar, Literal, tuple, optional or nested dataclass."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, value, where)
+    for choice in _choices(hint):
+        if get_origin(choice) is tuple and isinstance(value, list | tuple):
+            parts = get_args(choice)
+            if parts[-1] is Ellipsis:
+                return tuple(read(item, parts[0], f"{where}[{i}]") for i, item in enumerate(value))
+            if len(parts) == len(value):
+                return tuple(read(item, part, f"{where}[{i}]") for i, (item, part) in enumerate(zip(value, parts, strict=True)))
+        elif get_origin(choice) is Literal:
+            if any(value == allowed and type(value) is type(allowed) for allowed in get_args(choice)):
+                return value
+        elif choice is float and type(value) in (int, float) and not math.isnan(value):
+            return float(value)
+        elif type(value) is choice and choice in SCALARS and choice is not float:  # `type`, not isinstance: a bool is no int.
+            return value
+    close = get_close_matches(value, _names(hint), n=1) if isinstance(value, str) else []
+    guess = f"; did you mean {close[0]}?" if close else "."
+    raise ConfigError(f"{where} must be {wanted(hint)}, got {value!r}{guess}")
+
+
+def wanted(hint: Any) -> str:
+    """What a hint asks for, in words.
+
+    >>> wanted(tuple[int, int]), wanted(Literal["brief", "full"]), wanted(str | None)
+    ('a list of 2 (a whole number, a whole number)', 'brief or full', 'text or null')
+    """
+    if is_dataclass(hint):
+        return "a group of options"
+    words = []
+    for choice in _choices(hint):
+        parts = get_args(choice)
+        if get_origin(choice) is tuple and parts[-1] is Ellipsis:
+            words.append(f"a list (each {wanted(parts[0])})")
+        elif get_origin(choice) is tuple:
+            words.append(f"a list of {len(parts)} ({', '.join(map(wanted, parts))})")
+        elif get_origin(choice) is Literal:
+            words.extend(map(str, parts))
+        elif choice in SCALARS:
+            words.append(SCALARS[choice])
+        else:
+            raise TypeError(f"The configuration cannot express fields of type {choice}; use scalars, Literal, tuple or a dataclass.")
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def dump(value: object) -> Plain:
+    """Plain data (JSON, YAML) of a value that `build` can make: defaults included, tuples as lists.
+
+    >>> dump((1, 2.0, None))
+    [1, 2.0, None]
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: dump(getattr(value, name)) for name in options(type(value))}
+    if isinstance(value, tuple | list):
+        return [dump(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"The configuration cannot express {value!r}.")
+
+
+def no_such(prefix: str, name: str, known: Iterable[str], *, owner: str) -> str:
+    """The sentence for a key that the options of `owner` do not have.
+
+    >>> no_such("balance.", "wieght", ["weight"], owner="Fixed")
+    'There is no option balance.wieght; did you mean balance.weight? The options of Fixed are weight.'
+    """
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    guess = f"; did you mean {prefix}{close[0]}?" if close else "."
+    allowed = f"The options of {owner} are {', '.join(names)}." if names else f"{owner} has no options."
+    return f"There is no option {prefix}{name}{guess} {allowed}"
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _names(hint: Any) -> list[str]:
+    return [name for choice in _choices(hint) if get_origin(choice) is Literal for name in get_args(choice) if isinstance(name, str)]
