@@ -33,6 +33,7 @@ class Fault(StrEnum):
     perception_not_first = "something stands before the perception"
     many_perceptions = "more than one perception tag"
     perception_not_closed = "the perception is never closed"
+    percept_not_readable = "the task cannot read the stated perception"
     no_answer = "no answer is stated"
     many_answers = "more than one answer tag"
     answer_not_closed = "the answer is never closed"

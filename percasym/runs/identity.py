@@ -1,0 +1,82 @@
+"""Whether two openings of a directory mean the same run, and what else may lie there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+OWNED = ("config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final")
+"""All that a run writes, and so all that overwriting it deletes."""
+
+KEPT_APART = ("run", "tracker")
+"""Sections of the configuration that say how a run is kept, not what it computes."""
+
+ABSENT = object()
+
+
+class RunConflict(ValueError):
+    """The directory holds something that this run may not touch."""
+
+
+def first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first key whose value differs between two configurations, as a sentence; None when they agree.
+
+    >>> first_difference({"model": {"lr": 1e-05}}, {"model": {"lr": 2e-05}})
+    'model.lr=1e-05, this one asks for model.lr=2e-05'
+    """
+    old, new = dict(_leaves(held)), dict(_leaves(wanted))
+    for key in dict.fromkeys((*new, *old)):
+        before, after = old.get(key, ABSENT), new.get(key, ABSENT)
+        if key.split(".")[0] in KEPT_APART or before == after:
+            continue
+        there = f"no {key}" if before is ABSENT else f"{key}={_shown(before)}"
+        here = f"has no {key}" if after is ABSENT else f"asks for {key}={_shown(after)}"
+        return f"{there}, this one {here}"
+    return None
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def held_config(path: Path) -> dict[str, Any] | None:
+    """The configuration of the run at `path`; None when the path is free.
+
+    Raises RunConflict when something lies there that is not a run.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunConflict(f"{path} is a file, not a run directory. Choose another study.")
+    found = [name for name in OWNED if (path / name).exists()]
+    if not found or found == ["meta.json"]:  # A run that was stopped while it was being opened has computed nothing.
+        return None
+    if {"config.yaml", "meta.json"} - set(found):
+        raise RunConflict(f"{path} holds {found[0]} but no run (config.yaml and meta.json). Choose another study, or clear it away.")
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict):
+        raise RunConflict(f"{path / 'config.yaml'} cannot be read as a configuration. Restore it, or clear the run away.")
+    return config
+
+
+def delete_run(path: Path) -> None:
+    """Delete what a run wrote at `path`, and nothing else that lies there."""
+    for name in OWNED:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""Files of a run directory: strict JSON, and each file either whole or not there.
+
+JSON has no NaN and no infinity; here they become null, so every reader of every language can parse a
+run. A text is written beside its place and renamed, so a crash leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def plain(value: object) -> Any:
+    """`value` in the types of JSON: dataclasses and mappings as dicts, sequences as lists, NaN and infinity as None.
+
+    Raises TypeError for anything else, so no object is ever written as its repr.
+
+    >>> plain({"mean": float("nan"), "ci95": (0.1, 0.3), "path": Path("a/b")})
+    {'mean': None, 'ci95': [0.1, 0.3], 'path': 'a/b'}
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return value.as_posix()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    raise TypeError(f"A run directory holds numbers, texts, lists and mappings, got {type(value).__name__}: {value!r:.80}.")
+
+
+def line(value: object) -> str:
+    """`value` as one line of strict JSON."""
+    return json.dumps(plain(value), allow_nan=False, ensure_ascii=False)
+
+
+def document(value: object) -> str:
+    """`value` as an indented JSON text."""
+    return json.dumps(plain(value), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` beside `path`, then rename it into place."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def write_lines(path: Path, values: Iterable[object]) -> None:
+    """Write one JSON line for each value, the whole file at once."""
+    write_whole(path, "".join(line(value) + "\n" for value in values))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON lines file; a last line that a crash cut short is left out.
+
+    Raises ValueError, with the line's number, when any other line is not JSON.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    whole = lines[:-1]  # What follows the last line end is either nothing or half a record.
+    records = []
+    for number, text in enumerate(whole, start=1):
+        try:
+            records.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Line {number} of {path} is not JSON ({error.msg}): {text[:80]!r}.") from None
+    return records
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"A key of a run's record must be a text, got {key!r}.")
+    return str(key)

@@ -1,0 +1,160 @@
+"""The metrics against numbers worked by hand, on a task small enough to see through."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+
+from percasym import metrics
+from percasym.spans.grammar import Grammar
+from percasym.types import Completion, Fault, Prompt, Rollout, SampleKey, Span
+
+GRAMMAR = Grammar()
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Percept: two digits; answer: their sum."""
+
+    name: str = "sum"
+
+    def parse(self, text: str) -> str | None:
+        digits = text.strip()
+        return digits if len(digits) == 2 and digits.isdigit() else None
+
+    def agreement(self, truth: str, stated: str) -> float:
+        return sum(a == b for a, b in zip(truth, stated, strict=True)) / 2
+
+    def verify(self, percept: str, answer: str) -> bool:
+        return answer == str(int(percept[0]) + int(percept[1]))
+
+
+def said(text: str, *, finished: bool = True) -> Rollout:
+    prompt = Prompt(key=SampleKey(task="sum", split="test", seed=0, index=0), image=None, question="?")
+    completion = Completion(ids=(1,), logprobs=None, finished=finished)
+    return Rollout(prompt=prompt, completion=completion, response=GRAMMAR.read(text.encode(), finished=finished), labels=(Span.reasoning,))
+
+
+def stated(percept: str, answer: str) -> Rollout:
+    demonstration = GRAMMAR.demonstrate(percept, "so ", answer)
+    return said(demonstration.perception + demonstration.reasoning)
+
+
+def test_a_right_response_is_right_in_everything() -> None:
+    verdict = metrics.grade(Sum(), "34", stated(" 34\n", "7"))
+    assert (verdict.perception, verdict.perception_graded, verdict.outcome, verdict.faithful, verdict.faults) == (True, 1.0, True, True, ())
+
+
+def test_reasoning_well_on_a_wrong_percept_is_faithful_but_not_right() -> None:
+    verdict = metrics.grade(Sum(), "34", stated("35", "8"))
+    assert (verdict.perception, verdict.perception_graded, verdict.outcome, verdict.faithful) == (False, 0.5, False, True)
+
+
+def test_a_right_answer_counts_although_the_percept_is_wrong() -> None:
+    verdict = metrics.grade(Sum(), "34", stated("35", "7"))
+    assert (verdict.perception, verdict.outcome, verdict.faithful) == (False, True, False)
+
+
+def test_a_percept_that_the_task_cannot_read_voids_the_answer_and_is_named() -> None:
+    verdict = metrics.grade(Sum(), "34", stated("3 and 4", "7"))
+    assert (verdict.perception, verdict.perception_graded, verdict.outcome, verdict.faithful) == (False, 0.0, False, None)
+    assert verdict.faults == (Fault.percept_not_readable,)
+
+
+@pytest.mark.parametrize(
+    ("text", "perception", "faithful"),
+    [
+        ("so <answer>7</answer>", False, None),
+        ("<perception>34</perception><perception>34</perception><answer>7</answer>", False, None),
+        ("<perception>34</perception><answer>7</answer><answer>7</answer>", True, False),
+        ("<perception>34</perception><answer>7</answer> I mean 8", True, False),
+        ("<perception>34</perception> so 7", True, False),
+        ("I see <perception>34</perception><answer>7</answer>", False, None),
+    ],
+)
+def test_what_is_not_one_perception_and_one_answer_has_no_right_answer(text: str, perception: bool, faithful: bool | None) -> None:
+    verdict = metrics.grade(Sum(), "34", said(text))
+    assert verdict.faults and not verdict.outcome
+    assert (verdict.perception, verdict.faithful) == (perception, faithful)
+
+
+def test_a_truncated_response_keeps_its_percept_and_loses_its_answer() -> None:
+    verdict = metrics.grade(Sum(), "34", said("<perception>34</perception><answer>7</answer>", finished=False))
+    assert (verdict.perception, verdict.outcome, verdict.faults) == (True, False, (Fault.truncated,))
+
+
+def test_reasoning_needs_an_answer() -> None:
+    assert metrics.grade_reasoning(Sum(), "34", "7")
+    assert not metrics.grade_reasoning(Sum(), "34", "8")
+    assert not metrics.grade_reasoning(Sum(), "34", None)
+
+
+def test_wilson_interval_of_eight_in_ten() -> None:
+    # z = 1.96: (8 + 1.9207) / (10 + 3.8415) = .71674; 1.96 * sqrt(10 * .8 * .2 + .96036) / 13.8415 = .22658.
+    estimate = metrics.proportion([True] * 8 + [False] * 2)
+    assert estimate.mean == 0.8 and estimate.n == 10
+    assert estimate.ci95 == pytest.approx((0.49016, 0.94332), abs=1e-4)
+
+
+def test_no_success_leaves_room_for_some() -> None:
+    # n = 10, none right: the upper end is z^2 / (n + z^2) = 3.8415 / 13.8415 = .27753.
+    assert metrics.proportion([False] * 10).ci95 == (0.0, pytest.approx(0.27753, abs=1e-5))
+    assert metrics.proportion([True] * 10).ci95 == (pytest.approx(0.72247, abs=1e-5), 1.0)
+
+
+def test_what_is_not_measurable_is_not_counted() -> None:
+    assert metrics.proportion([True, None, False, None]).n == 2
+    assert metrics.average([0.5, None]).n == 1
+    assert metrics.gain([True, None, False], [True, True, None]).n == 1
+
+
+@pytest.mark.parametrize("estimate", [metrics.proportion([]), metrics.average([None]), metrics.gain([None], [True])])
+def test_nothing_measured_is_nan_not_zero(estimate: object) -> None:
+    assert estimate.n == 0 and math.isnan(estimate.mean) and all(map(math.isnan, estimate.ci95))
+
+
+def test_bootstrap_interval_of_half_zeros_and_ones_is_near_the_normal_one() -> None:
+    # Standard error .5 / sqrt(100) = .05, so .5 +- .098; means of 100 such values come in steps of .01.
+    estimate = metrics.average([0.0, 1.0] * 50)
+    assert estimate.mean == 0.5 and estimate.ci95 == pytest.approx((0.402, 0.598), abs=0.015)
+    assert estimate == metrics.average([0.0, 1.0] * 50)
+
+
+def test_paired_gain_of_six_samples_that_improved_and_one_that_got_worse() -> None:
+    # n = 20, 6 up, 1 down: mean 5/20. With half a pair in each cell: centre 5/22 = .22727,
+    # reach 1.96 * sqrt(7 + 1 - 25/22) / 22 = 1.96 * 2.61986 / 22 = .23340.
+    before = [False] * 6 + [True] + [True] * 5 + [False] * 8
+    after = [True] * 6 + [False] + [True] * 5 + [False] * 8
+    estimate = metrics.gain(before, after)
+    assert estimate.mean == 0.25 and estimate.n == 20
+    assert estimate.ci95 == pytest.approx((-0.00613, 0.46067), abs=1e-4)
+
+
+def test_pairing_is_worth_more_than_two_separate_intervals() -> None:
+    before, after = [True, False] * 100, [True, False] * 90 + [True, True] * 10
+    low, high = metrics.gain(before, after).ci95
+    apart = metrics.proportion(before).ci95, metrics.proportion(after).ci95
+    assert 0 < low and apart[0][1] > apart[1][0], "the separate intervals overlap, the paired one excludes zero"
+    assert high < 0.1
+
+
+def test_no_change_at_all_still_has_a_width() -> None:
+    # n = 8: reach 1.96 * sqrt(1) / 10.
+    assert metrics.gain([True] * 8, [True] * 8).ci95 == pytest.approx((-0.196, 0.196), abs=1e-4)
+
+
+def test_graded_gains_use_the_differences() -> None:
+    before = [index / 10 for index in range(10)]
+    estimate = metrics.gain(before, [value + 0.25 for value in before])
+    assert estimate.mean == pytest.approx(0.25) and estimate.ci95 == pytest.approx((0.25, 0.25))
+
+
+def test_a_gain_over_different_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="the same samples before and after, got 2 and 3"):
+        metrics.gain([True, True], [True, True, False])
+
+
+def test_verdicts_do_not_depend_on_who_sampled() -> None:
+    rollout = stated("34", "7")
+    other = replace(rollout, completion=replace(rollout.completion, ids=(5, 6, 7)))
+    assert metrics.grade(Sum(), "34", rollout) == metrics.grade(Sum(), "34", other)
