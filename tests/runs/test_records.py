@@ -1,0 +1,41 @@
+"""Files of a run are strict JSON, and whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from percasym.runs.records import line, read_lines, write_lines, write_whole
+from percasym.types import Fault, Span
+
+
+def test_names_of_spans_and_faults_are_plain_values() -> None:
+    assert json.loads(line({"labels": (Span.perception, Span.reasoning), "fault": Fault.no_answer})) == {"labels": [0, 1], "fault": "no answer is stated"}
+
+
+def test_lines_come_back_as_they_went(tmp_path: Path) -> None:
+    records = [{"text": 'a "quoted"\nline with \u2028 and \x85'}, {"n": 3}]  # Separators of str.splitlines, not of JSON lines.
+    write_lines(tmp_path / "x.jsonl", records)
+    assert read_lines(tmp_path / "x.jsonl") == records
+
+
+def test_only_the_last_line_may_be_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n{"a": ')
+    assert read_lines(path) == [{"a": 1}]
+    path.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    with pytest.raises(ValueError, match="Line 2 of"):
+        read_lines(path)
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    write_whole(tmp_path / "x.json", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(tmp_path / "x.json", "\ud800")
+    assert (tmp_path / "x.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1: "a"}, {1, 2}, object()])
+def test_what_json_cannot_hold_is_refused(value: object) -> None:
+    with pytest.raises(TypeError):
+        line(value)

@@ -1,0 +1,232 @@
+"""A run directory keeps every number once, whole, and only for the configuration that asked for it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from percasym.runs.identity import first_difference
+from percasym.runs.rundir import Run, RunConflict
+from percasym.runs.trackers import NoTracker
+from percasym.types import Estimate
+
+CONFIG = {"seed": 0, "model": {"lr": 1e-05, "size": "tiny"}, "task": {"givens": (7, 9)}, "run": {"overwrite": False}}
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def steps(path: Path) -> list[int]:
+    return [json.loads(text)["step"] for text in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def save_weights(directory: Path) -> None:
+    (directory / "weights").write_text("1 2 3")
+
+
+def test_a_new_run_holds_its_configuration_and_where_it_came_from(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "study" / "cell" / "seed0", CONFIG, about={"device": "cpu"})
+    assert run.status == "new"
+    held = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert held["model"] == {"lr": 1e-05, "size": "tiny"} and held["task"] == {"givens": [7, 9]}
+    meta = json.loads((run.path / "meta.json").read_text())
+    assert {"git", "dirty", "versions", "device", "argv", "status", "started", "seconds"} <= set(meta)
+    assert meta["status"] == "running" and meta["device"] == "cpu" and "python" in meta["versions"]
+
+
+def test_no_secret_of_the_environment_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2" * 5)
+    run = Run.open(tmp_path, CONFIG)
+    run.finish({})
+    assert not any("hunter2" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_finished_run_is_recognised_and_left_alone(tmp_path: Path) -> None:
+    clock = Clock()
+    run = Run.open(tmp_path, CONFIG, clock=clock)
+    clock.now += 90
+    run.finish({"before": {"end_to_end": Estimate(mean=0.25, ci95=(0.1, float("nan")), n=8)}})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    again = Run.open(tmp_path, CONFIG)
+    assert again.status == "done"
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert json.loads((tmp_path / "summary.json").read_text()) == {
+        "status": "done",
+        "before": {"end_to_end": {"mean": 0.25, "ci95": [0.1, None], "n": 8}},
+    }
+    assert json.loads((tmp_path / "meta.json").read_text())["seconds"] == 90
+    with pytest.raises(AssertionError, match="is done"):
+        again.log(1, {"loss/total": 1.0})
+
+
+def test_another_configuration_is_refused_with_the_first_differing_key(tmp_path: Path) -> None:
+    Run.open(tmp_path, CONFIG)
+    other = CONFIG | {"model": {"lr": 2e-05, "size": "small"}}
+    with pytest.raises(RunConflict) as conflict:
+        Run.open(tmp_path, other)
+    assert str(conflict.value) == (
+        f"{tmp_path} holds a run with model.lr=1e-05, this one asks for model.lr=2e-05. Choose another study, or run.overwrite=true."
+    )
+
+
+def test_how_a_run_is_kept_is_no_difference(tmp_path: Path) -> None:
+    Run.open(tmp_path, CONFIG)
+    assert Run.open(tmp_path, CONFIG | {"run": {"overwrite": True}, "tracker": {"project": "mine"}}).status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "difference"),
+    [
+        ({"a": 1}, {}, "a=1, this one has no a"),
+        ({}, {"a": {"b": None}}, "no a.b, this one asks for a.b=null"),
+        ({"a": [7, 9]}, {"a": [7, 8]}, "a=[7, 9], this one asks for a=[7, 8]"),
+        ({"a": "x", "b": 1}, {"b": 2, "a": "y"}, "b=1, this one asks for b=2"),
+        ({"a": {}}, {"a": {}}, None),
+    ],
+)
+def test_differences_read_as_a_sentence(held: Mapping[str, object], wanted: Mapping[str, object], difference: str | None) -> None:
+    assert first_difference(held, wanted) == difference
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    run.log(1, {"loss/total": 1.0})
+    run.final(save_weights)
+    (tmp_path / "thesis.tex").write_text("mine")
+    again = Run.open(tmp_path, CONFIG | {"seed": 1}, overwrite=True)
+    assert again.status == "new" and not (tmp_path / "metrics.jsonl").exists() and not (tmp_path / "final").exists()
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["final", "config.yaml", "samples"])
+def test_a_directory_that_holds_something_else_is_refused_even_when_overwriting(tmp_path: Path, name: str) -> None:
+    if "." in name:
+        (tmp_path / name).write_text("name: production\n")
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(RunConflict, match=f"holds {name} but no run"):
+        Run.open(tmp_path, CONFIG, overwrite=True)
+    assert (tmp_path / name).exists()
+
+
+def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
+    Run.open(tmp_path, CONFIG)
+    (tmp_path / "config.yaml").write_text("a: [1, ")
+    with pytest.raises(RunConflict, match="cannot be read as a configuration"):
+        Run.open(tmp_path, CONFIG)
+
+
+def test_a_run_stopped_while_being_opened_is_new(tmp_path: Path) -> None:
+    Run.open(tmp_path, CONFIG)
+    (tmp_path / "config.yaml").unlink()  # meta.json is written first, config.yaml last.
+    assert Run.open(tmp_path, CONFIG).status == "new"
+
+
+def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    run.samples("test", 0, [{"index": 0}])
+    for step in range(4):
+        run.log(step, {"loss/total": 1.0 / (step + 1)})
+        if step == 2:
+            run.samples("test", step, [{"index": 0}])
+            run.checkpoint(step, save_weights)
+    run.samples("test", 3, [{"index": 0}])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss/to')  # The line that a kill cut short.
+    run.interrupted()
+    again = Run.open(tmp_path, CONFIG)
+    assert again.status == "interrupted" and again.latest_checkpoint() == (2, tmp_path / "checkpoints" / "step_000002")
+    assert steps(tmp_path) == [0, 1, 2]
+    assert again.read_samples("test", 2) == [{"index": 0}] and again.read_samples("test", 3) is None
+    again.log(3, {"loss/total": 0.25})
+    assert steps(tmp_path) == [0, 1, 2, 3]
+    assert [session["step"] for session in json.loads((tmp_path / "meta.json").read_text())["resumed"]] == [2]
+
+
+def test_resuming_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    run.log(0, {"eval/end_to_end": 0.1})
+    run.samples("test", 0, [{"index": 0}])
+    again = Run.open(tmp_path, CONFIG)  # No word from the first one: it was killed.
+    assert again.status == "interrupted" and again.latest_checkpoint() is None
+    assert steps(tmp_path) == [] and again.read_samples("test", 0) is None
+
+
+def test_a_failure_is_kept_with_its_reason_until_the_run_resumes(tmp_path: Path) -> None:
+    clock = Clock()
+    run = Run.open(tmp_path, CONFIG, clock=clock)
+    clock.now += 10
+    run.failed("out of memory")
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert (meta["status"], meta["reason"], meta["seconds"]) == ("failed", "out of memory", 10)
+    clock.now += 500
+    again = Run.open(tmp_path, CONFIG, clock=clock)
+    clock.now += 5
+    again.finish({})
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert meta["seconds"] == 15 and "reason" not in meta
+
+
+def test_numbers_that_are_not_finite_stay_strict_json_and_are_named(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    run.log(1, {"grad/cosine": float("nan"), "loss/total": float("inf"), "lr": 1e-3})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    record = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert record == {"step": 1, "grad/cosine": None, "loss/total": None, "lr": 1e-3, "not_finite": {"grad/cosine": "nan", "loss/total": "inf"}}
+
+
+def test_what_is_no_number_is_refused_rather_than_written_as_its_name(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    with pytest.raises(TypeError, match="got object"):
+        run.log(1, {"loss/total": object()})
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+class Spy(NoTracker):
+    """A tracker that remembers."""
+
+    __slots__ = ("said",)
+
+    def start(self, **about: object) -> "Spy":
+        object.__setattr__(self, "said", [about["identity"]])
+        return self
+
+    def log(self, step: int, values: Mapping[str, float | None]) -> None:
+        self.said.append((step, dict(values)))
+
+    def finish(self, summary: Mapping[str, object], *, failed: bool) -> None:
+        self.said.append(("finished", failed))
+
+
+def test_a_tracker_mirrors_each_step_and_is_always_closed(tmp_path: Path) -> None:
+    first, second = Spy(), Spy()
+    run = Run.open(tmp_path, CONFIG, tracker=first)
+    run.log(1, {"lr": 0.5})
+    run.failed("power cut")
+    assert first.said[1:] == [(1, {"lr": 0.5}), ("finished", True)]
+    Run.open(tmp_path, CONFIG, tracker=second).finish({})
+    assert second.said == [first.said[0], ("finished", False)], "the same identity continues the same mirror"
+    third = Spy()
+    Run.open(tmp_path, CONFIG, tracker=third)
+    assert not hasattr(third, "said"), "a finished run is not mirrored again"
+
+
+def test_run_directories_need_no_torch() -> None:
+    loaded = "import sys, percasym.runs.rundir, percasym.report.load, percasym.report.table, percasym.report.curves, percasym.report.gallery\n"
+    check = f"{loaded}print([name for name in ('torch', 'transformers', 'hydra', 'omegaconf', 'wandb', 'matplotlib') if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
