@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from percasym.balance.base import Balancer
     from percasym.models.base import Family
     from percasym.schema import Plain
     from percasym.tasks.base import Task
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What trunk and head compute in; weights, gradients and optimizer are float32 always. `auto` is bfloat16
+on an accelerator that computes it natively, float32 elsewhere."""
 
 
 def _at_least(owner: str, low: float, **values: float) -> None:
@@ -28,6 +32,11 @@ def _fraction(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{owner}.{name} must lie in [0, 1], got {value}.")
+
+
+def _precision(name: str) -> None:
+    if name not in get_args(Precision):
+        raise ValueError(f"engine.precision must be one of {', '.join(get_args(Precision))}, got {name!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +63,14 @@ class Sft:
     """Optimizer steps between evaluations on the way; 0 evaluates before and after only."""
     save_every: int = 0
     """Optimizer steps between checkpoints; 0 writes the final one only."""
+    probe_every: int = 0
+    """Optimizer steps between measurements of both span gradients under a strategy that does not need them;
+    0 measures the first step only. One costs a forward and backward over the perception prefix."""
 
     def __post_init__(self) -> None:
         _at_least("paradigm", 1, steps=self.steps, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
-        _at_least("paradigm", 0, eval_every=self.eval_every, save_every=self.save_every, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
+        _at_least("paradigm", 0, eval_every=self.eval_every, save_every=self.save_every, probe_every=self.probe_every)
+        _at_least("paradigm", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
         _fraction("paradigm", warmup_frac=self.warmup_frac, final_lr_frac=self.final_lr_frac)
         if not self.lr > 0:
             raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
@@ -89,6 +102,30 @@ class Evaluation:
     def __post_init__(self) -> None:
         _at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
                   max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchSettings:
+    """The reference engine: plain PyTorch on one device (`engine=torch`)."""
+
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        _precision(self.precision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepSpeedSettings:
+    """DeepSpeed, ZeRO included (`engine=deepspeed`)."""
+
+    precision: Precision = "auto"
+    zero_stage: int = 0
+    """What is split over the ranks: 0 nothing, 1 optimizer state. One process gains nothing from 1 (measured in benchmarks/)."""
+
+    def __post_init__(self) -> None:
+        _precision(self.precision)
+        if self.zero_stage not in (0, 1):
+            raise ValueError(f"engine.zero_stage must be 0 or 1 (2 and 3 are not supported yet), got {self.zero_stage}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

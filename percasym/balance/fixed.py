@@ -1,0 +1,33 @@
+"""A constant weight of perception."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from percasym.balance.base import BalanceState, Needs, SpanStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """`L = w L_p + (1 - w) L_r` with one w for the whole run.
+
+    Source: the fixed lambda of arXiv:2605.29496.
+    """
+
+    needs: ClassVar[Needs] = "counts"
+
+    weight: float = 0.5
+    """w: 0 trains reasoning only, 1 perception only."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"balance.weight must lie in [0, 1], got {self.weight}.")
+
+    def start(self) -> BalanceState:
+        """The weight itself."""
+        return BalanceState(weight=self.weight)
+
+    def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
+        """The same weight, whatever the step says."""
+        return state

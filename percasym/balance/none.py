@@ -1,0 +1,32 @@
+"""No balancing: ordinary supervised fine-tuning, one average over all tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from percasym.balance.base import BalanceState, Needs, SpanStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoBalance:
+    """Each token counts the same, so perception weighs what its length says.
+
+        w = N_p / (N_p + N_r)
+
+    with the counts of the very step, which makes `w L_p + (1 - w) L_r` the mean over all supervised tokens.
+
+    >>> NoBalance().step(NoBalance().start(), SpanStats(step=0, num_steps=1, counts=(3, 97))).weight
+    0.03
+    """
+
+    needs: ClassVar[Needs] = "counts"
+
+    def start(self) -> BalanceState:
+        """A placeholder: the first step's counts replace it before any loss is weighed."""
+        return BalanceState(weight=0.5)
+
+    def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
+        """The share of perception among the supervised tokens; unchanged when there are none."""
+        total = sum(stats.counts)
+        return BalanceState(weight=stats.counts[0] / total) if total else state
