@@ -82,7 +82,7 @@ class WandbTracker:
     def _mode(self, wandb: Any) -> str:
         if self.mode != "auto":
             return self.mode
-        return os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
 
 
 class WandbMirror:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -20,7 +20,7 @@ class Recorder:
         module = ModuleType("wandb")
         module.init = self.init
         module.Settings = lambda **options: options
-        module.api = SimpleNamespace(api_key=self.key)
+        module.login = lambda prompt, verify: self.key is not None and not prompt and not verify
         monkeypatch.setitem(sys.modules, "wandb", module)
         monkeypatch.delenv("WANDB_MODE", raising=False)
 
