@@ -86,6 +86,9 @@ def sentence(error: Exception) -> str:
         return f"There is no {group}={name}{guess} The choices are {', '.join(error.options)}."
     if isinstance(error, OverrideParseException):
         return f"Cannot read {error.override.removeprefix('++')!r} on the command line: quote it for the shell, and write key=value."
+    if ambiguous := re.match(r"Ambiguous value for argument '(?:\+\+)?([^=]*)=(.*)'", str(error)):
+        key, values = ambiguous.groups()
+        return f"{key}={values} is more than one value: write {key}=[{values}] for a list, or put -m first for one run of each."
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {error.msg}"
     return " ".join(str(error).replace("++", "").split())

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from percasym.config import force_options, resolve, sentence
 from percasym.schema import ConfigError
@@ -24,7 +23,7 @@ from percasym.schema import ConfigError
 if TYPE_CHECKING:
     from percasym.settings import Settings
 
-REFUSED, INTERRUPTED = 2, 130  # argparse's code for a wrong command line; 128 + SIGINT.
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # Python's code for a traceback; argparse's for a wrong command line; 128 + SIGINT.
 
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
@@ -33,17 +32,17 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
     try:
         train()
-    except (HydraException, OmegaConfBaseException) as error:
-        return _say(sentence(error), REFUSED)
     except KeyboardInterrupt:
         return _say("Interrupted before the run began.", INTERRUPTED)
     except SystemExit as done:
         return int(done.code or 0)
+    except Exception as error:  # `job` lets none through: this one is Hydra's, about the command line.
+        return _say(sentence(error), REFUSED)
     return 0
 
 
 def job(cfg: DictConfig) -> None:
-    """One run of a composed configuration; raises SystemExit when it is refused or interrupted."""
+    """One run of a composed configuration; raises SystemExit unless it ends well, which also ends a sweep."""
     composed = HydraConfig.get()
     path = Path(composed.runtime.output_dir)
     try:
@@ -53,6 +52,9 @@ def job(cfg: DictConfig) -> None:
         _refuse(error, path)
     except KeyboardInterrupt:
         sys.exit(_say(f"Interrupted. The same command resumes {path}.", INTERRUPTED))
+    except Exception:  # A defect: its traceback, without Hydra's frames around it.
+        traceback.print_exc()
+        sys.exit(FAILED)
 
 
 def start(settings: Settings) -> None:

@@ -1,0 +1,54 @@
+# Everything a newcomer needs: `make demo`. Needs Python 3.11 or newer, make and a C++ compiler.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: help demo test test-fast test-slow lint base gallery bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+demo: $(READY)  ## Train the packaged tiny Qwen3-VL with balanced spans and show what changed (8 minutes on 2 cores)
+	$(BIN)/python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff study=demo
+
+test: $(READY)  ## All tests that fit in 15 minutes
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## Tests of the rooms that need no deep-learning library (seconds)
+	$(BIN)/python -m pytest tests/arch tests/golden tests/laws tests/report tests/runs tests/tasks tests/spans
+
+test-slow: $(READY)  ## Only the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## Style, layers and types
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+base: $(READY)  ## Pretrain the packaged base model again (resumes where it was stopped)
+	$(BIN)/python -m percasym.models.build_tiny
+
+gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
+	$(BIN)/percasym gallery
+
+bench: $(READY)  ## Measure speed and memory beside the alternatives
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:  ## Remove the environment and all caches; runs in multirun/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and pinned, or a later requirement would choose a build with CUDA; DeepSpeed is built
+# against that torch, so the build must not be isolated and needs its tools beforehand.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No python3 found. Install Python 3.11, or say make PYTHON=/path/to/python."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11. Say make PYTHON=/path/to/python3.11."; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel ninja py-cpuinfo packaging
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	@touch $@
