@@ -17,5 +17,5 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bfloat16" and not native:
-        raise ValueError(f"engine.precision=bfloat16 needs a device that computes it natively, and {device} does not. Use engine.precision=auto.")
+        raise ValueError(f"engine.precision=bfloat16 needs hardware that computes it natively, which this {device.type} lacks. Use auto.")
     return torch.bfloat16 if native and precision != "float32" else torch.float32

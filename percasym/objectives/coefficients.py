@@ -8,7 +8,7 @@ all micro-batches and ranks; then any split of the step into micro-batches gives
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,10 +30,12 @@ def span_sums(nll: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([nll.detach().double().mul(labels == span).sum() for span in Span])
 
 
-def coefficients(labels: Tensor, weights: Mapping[Span, float], counts: Mapping[Span, int]) -> Tensor:
+def coefficients(labels: Tensor, weights: Mapping[Span, float], counts: Sequence[int]) -> Tensor:
     """[B, T] float32: w_k / N_k on each token of span k, zero on every other token and on spans without a weight.
 
-    >>> coefficients(torch.tensor([[-1, 0, 0, 1]]), {Span.perception: 0.5, Span.reasoning: 0.5}, {Span.perception: 2, Span.reasoning: 1}).tolist()
+    `counts` are (N_p, N_r) of the whole optimizer step.
+
+    >>> coefficients(torch.tensor([[-1, 0, 0, 1]]), {Span.perception: 0.5, Span.reasoning: 0.5}, counts=(2, 1)).tolist()
     [[0.0, 0.25, 0.25, 0.5]]
     """
     result = torch.zeros(labels.shape, device=labels.device)

@@ -1,0 +1,180 @@
+"""Supervised fine-tuning with one weight per response span.
+
+Unlike ordinary SFT, each span is averaged over its own tokens, counted over the whole optimizer step,
+and a strategy sets the weight between the two means, from counts, losses or gradients of the step:
+
+    python train.py paradigm=sft balance=ngdiff
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from percasym.balance.base import Balancer, BalanceState, SpanStats
+from percasym.engine.base import Engine
+from percasym.models.base import Batch
+from percasym.objectives.coefficients import coefficients, span_counts, span_sums
+from percasym.settings import Sft
+from percasym.trainers.schedule import learning_rate
+from percasym.trainers.shares import Share, measurements, share_of
+from percasym.types import Span
+
+PROGRESS = "progress.json"
+
+
+class Bar(Protocol):
+    """What shows how far training is."""
+
+    def advance(self, step: int, **shown: float) -> None:
+        """`step` steps are done; `shown` are the numbers to see now."""
+        ...
+
+
+class Run(Protocol):
+    """What training needs of a run directory."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep the numbers of a step."""
+        ...
+
+    def progress(self, total: int, title: str, start: int = 0) -> AbstractContextManager[Bar]:
+        """Show progress while the block runs."""
+        ...
+
+    def checkpoint(self, step: int, save: Callable[[Path], None]) -> object:
+        """Let `save` fill the checkpoint of a step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where training stands between two steps: what a checkpoint keeps besides the engine."""
+
+    step: int
+    """Optimizer steps done."""
+    balance: BalanceState
+    share: Share | None
+    """Perception's share at the first step; None before it."""
+
+    def save(self, directory: Path) -> None:
+        """Write it as JSON."""
+        (directory / PROGRESS).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Progress:
+        """Read what `save` wrote."""
+        kept = json.loads((directory / PROGRESS).read_text(encoding="utf-8"))
+        return cls(step=kept["step"], balance=BalanceState(**kept["balance"]), share=Share(**kept["share"]) if kept["share"] else None)
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def train(
+    *,
+    engine: Engine,
+    batches: Iterable[Sequence[Batch]],
+    balancer: Balancer,
+    settings: Sft,
+    run: Run,
+    evaluate: Callable[[int], None],
+    start: Progress | None = None,
+) -> Share:
+    """Train until `settings.steps` updates are done and return perception's share at the first.
+
+    `batches` yields the micro-batches of this rank, one window for each step still to do. Steps are counted from 1: the numbers
+    logged at n were measured before the n-th update, `evaluate(n)` and checkpoint n come after it.
+
+    Raises TrainingDivergedError when the loss is not finite, ValueError when `batches` does not last as long as the steps.
+    """
+    state = start or Progress(step=0, balance=balancer.start(), share=None)
+    balance, share = state.balance, state.share
+    with run.progress(settings.steps, "training", start=state.step) as bar:
+        began = time.perf_counter()
+        for step, window in zip(range(state.step, settings.steps), batches, strict=True):
+            counts = tuple(engine.total(span_counts(batch.labels for batch in window)).tolist())  # (N_p, N_r) of the whole step
+            stats = SpanStats(step=step, num_steps=settings.steps, counts=counts)
+            if balancer.needs == "counts":
+                balance = balancer.step(balance, stats)
+            measured = balancer.needs == "gramian" or probe_due(step, settings.probe_every)
+            if measured:
+                # Attention is causal: the prefix gives g_p exactly, at the cost of its own length.
+                backward(engine, [batch.until(Span.perception) for batch in window], {Span.perception: 1.0}, counts)
+                engine.stash(Span.perception)
+                sums = backward(engine, window, {Span.reasoning: 1.0}, counts)
+                engine.stash(Span.reasoning)
+                stats = replace(stats, gramian=engine.gramian())
+            if balancer.needs == "gramian":
+                balance = balancer.step(balance, stats)
+            weight = balance.weight
+            weights = {Span.perception: weight, Span.reasoning: 1 - weight}
+            if measured:
+                engine.combine(weights)
+            else:
+                sums = backward(engine, window, weights, counts)
+            info = engine.step(learning_rate(settings, step))
+            stats = replace(stats, losses=means(engine.total(sums), counts))
+            if balancer.needs == "losses":
+                balance = balancer.step(balance, stats)  # Known only now, so it moves the next step's weight.
+
+            done, seconds = step + 1, time.perf_counter() - began
+            share = share or share_of(stats)
+            values = measurements(stats, weight) | {"grad/norm": info.grad_norm, "lr": info.lr}
+            run.log(done, values | {"time/step_seconds": seconds, "tokens_per_second": sum(counts) / seconds})
+            if not math.isfinite(values["loss/total"]):
+                raise TrainingDivergedError(f"The loss is {values['loss/total']} at step {done}. Choose a paradigm.lr below {settings.lr}.")
+            bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
+            if settings.eval_every and done % settings.eval_every == 0 and done < settings.steps:
+                evaluate(done)
+            if done == settings.steps or (settings.save_every and done % settings.save_every == 0):
+                run.checkpoint(done, saving(engine, Progress(step=done, balance=balance, share=share)))
+            began = time.perf_counter()  # A step's time holds its waiting for data, not evaluations and checkpoints.
+    assert share is not None, "a run of at least one step has a first step"
+    return share
+
+
+def backward(engine: Engine, window: Sequence[Batch], weights: Mapping[Span, float], counts: Sequence[int]) -> Tensor:
+    """Add the gradient of sum_k w_k L_k over the spans in `weights`; the summed loss of each span, [2], stays on the device."""
+    sums = torch.zeros(len(Span), dtype=torch.float64)
+    for batch in window:
+        nll = engine.nll(batch)  # [B, T]
+        labels = batch.labels.to(nll.device)
+        engine.backward((nll * coefficients(labels, weights, counts)).sum())
+        sums = sums.to(nll.device) + span_sums(nll, labels)
+    return sums
+
+
+def means(sums: Tensor, counts: Sequence[int]) -> tuple[float, float]:
+    """(L_p, L_r) from the summed losses; nan for a span without tokens."""
+    perception, reasoning = (total / count if count else math.nan for total, count in zip(sums.tolist(), counts, strict=True))
+    return perception, reasoning
+
+
+def probe_due(step: int, every: int) -> bool:
+    """Is step number `step` (from 0) one at which both gradients are measured: the first, then each `every`-th?
+
+    >>> [step for step in range(7) if probe_due(step, 3)], [step for step in range(7) if probe_due(step, 0)]
+    ([0, 3, 6], [0])
+    """
+    return step == 0 or (every > 0 and step % every == 0)
+
+
+def saving(engine: Engine, progress: Progress) -> Callable[[Path], None]:
+    """What fills a checkpoint."""
+
+    def save(directory: Path) -> None:
+        engine.save(directory)
+        progress.save(directory)
+
+    return save

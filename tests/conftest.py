@@ -1,0 +1,72 @@
+"""Fixtures that several rooms share: a random Qwen3-VL so small that a step takes milliseconds."""
+
+from __future__ import annotations
+
+import pytest
+
+VOCABULARY = 61
+IMAGE_TOKEN, VISION_START = 60, 59
+
+
+@pytest.fixture
+def tiny_qwen():
+    """Make a random `Qwen3VLForConditionalGeneration`: `tiny_qwen(seed=0, vocabulary=61, tied=True)`."""
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    def make(seed: int = 0, vocabulary: int = VOCABULARY, tied: bool = True) -> Qwen3VLForConditionalGeneration:
+        torch.manual_seed(seed)
+        text = {
+            "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512, "initializer_range": 0.1, "tie_word_embeddings": tied,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True},
+        }  # fmt: skip
+        vision = {
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 8, "spatial_merge_size": 2,
+            "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 64, "deepstack_visual_indexes": [0],
+            "initializer_range": 0.1,
+        }  # fmt: skip
+        config = Qwen3VLConfig(
+            text_config=text, vision_config=vision, image_token_id=IMAGE_TOKEN, vision_start_token_id=VISION_START, tie_word_embeddings=tied
+        )
+        return Qwen3VLForConditionalGeneration(config)
+
+    return make
+
+
+@pytest.fixture
+def tiny_batch():
+    """Make a random batch of that model: `tiny_batch(rows=4, seed=0)`; perception 3 to 6 tokens, reasoning 10 to 20."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from percasym.models.base import Batch
+    from percasym.types import UNSUPERVISED, Span
+
+    def make(rows: int = 4, seed: int = 0) -> Batch:
+        draw = torch.Generator().manual_seed(seed)
+
+        def number(low: int, high: int) -> int:
+            return int(torch.randint(low, high + 1, (), generator=draw))
+
+        ids, labels = [], []
+        for _ in range(rows):
+            seen, thought = number(3, 6), number(10, 20)
+            response = torch.randint(0, VISION_START, (seen + thought,), generator=draw)
+            prompt = torch.tensor([1, VISION_START, *[IMAGE_TOKEN] * 16, 2])  # A 64 x 64 image: 8 x 8 patches, merged 2 x 2.
+            ids.append(torch.cat([prompt, response]))
+            labels.append(torch.tensor([UNSUPERVISED] * len(prompt) + [Span.perception] * seen + [Span.reasoning] * thought))
+        padded = pad_sequence(ids, batch_first=True)
+        positions = torch.arange(padded.shape[1]).expand(3, rows, -1).clone()
+        return Batch(
+            ids=padded,
+            mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            labels=pad_sequence(labels, batch_first=True, padding_value=UNSUPERVISED),
+            inputs={
+                "pixel_values": torch.randn(rows * 64, 3 * 2 * 8 * 8, generator=draw),
+                "image_grid_thw": torch.tensor([[1, 8, 8]]).expand(rows, -1),
+            },
+            aligned={"position_ids": positions},
+        )
+
+    return make
