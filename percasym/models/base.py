@@ -39,8 +39,19 @@ class Batch:
     """[B, T] int64, 1 on real tokens."""
     labels: Tensor
     """[B, T] int64: a `Span` on supervised tokens, `UNSUPERVISED` elsewhere."""
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
     """The family's image inputs of all rows, as keyword arguments of the model's forward."""
+    aligned: Mapping[str, Tensor] = field(default_factory=dict)
+    """The family's per-token inputs (positions), [..., T], likewise keyword arguments."""
+
+    @property
+    def arguments(self) -> dict[str, Tensor]:
+        """Keyword arguments of the trunk's forward.
+
+        No attention mask: padding is on the right and attention is causal, so no real token sees it,
+        and the fast causal kernels apply.
+        """
+        return {"input_ids": self.ids, **self.inputs, **self.aligned}
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -49,6 +60,7 @@ class Batch:
             mask=self.mask.to(device),
             labels=self.labels.to(device),
             inputs={name: value.to(device) for name, value in self.inputs.items()},
+            aligned={name: value.to(device) for name, value in self.aligned.items()},
         )
 
     def until(self, span: Span) -> Batch:
@@ -60,7 +72,13 @@ class Batch:
         if columns.numel() == 0:
             return self
         stop = int(columns[-1]) + 1
-        return replace(self, ids=self.ids[:, :stop], mask=self.mask[:, :stop], labels=self.labels[:, :stop])
+        return replace(
+            self,
+            ids=self.ids[:, :stop],
+            mask=self.mask[:, :stop],
+            labels=self.labels[:, :stop],
+            aligned={name: value[..., :stop] for name, value in self.aligned.items()},
+        )
 
 
 class Family(Protocol):

@@ -20,6 +20,7 @@ class Tokenizer(Protocol):
     """What the codec needs of a Hugging Face tokenizer with a byte-level vocabulary."""
 
     eos_token_id: int
+    all_special_ids: list[int]
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]: ...
@@ -63,6 +64,11 @@ class Codec:
     def end(self) -> int:
         """Id of the end-of-sequence token, which belongs to the reasoning span."""
         return self.tokenizer.eos_token_id
+
+    @property
+    def banned(self) -> list[int]:
+        """Special tokens other than the end: sampling an image token would break the next forward."""
+        return sorted(set(self.tokenizer.all_special_ids) - {self.end})
 
     def encode(self, text: str) -> list[int]:
         """Ids of one segment, without special tokens."""

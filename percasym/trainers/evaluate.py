@@ -1,0 +1,131 @@
+"""Measuring seeing and thinking apart: a, a_p and a_r on the same samples with the same decoding.
+
+Each sample is answered three times: from its picture (end-to-end a and perception a_p), from its
+picture with p* forced as the perception span (counterfactual reasoning a_r), and from p* as text in
+place of the picture (the same, where no picture can distract).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from percasym import metrics
+from percasym.models.base import Family, Row
+from percasym.rollout.native import decode
+from percasym.settings import Evaluation
+from percasym.tasks.base import Task, prompt_as_text
+from percasym.types import UNSUPERVISED, Completion, Estimate, Rollout, Sample, SampleKey
+
+METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
+"""Keys of every table and summary, in the order in which they are shown."""
+
+Verdicts = Mapping[str, Sequence[float | bool | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """The three metrics of one model on one set of samples."""
+
+    verdicts: Verdicts
+    """One value a sample for each metric: what a paired gain needs."""
+    records: Sequence[dict[str, Any]]
+    """One JSON object a sample: token ids, texts, labels, grades; enough to grade again offline."""
+
+    @property
+    def metrics(self) -> dict[str, Estimate]:
+        """Mean and 95 % interval of each metric."""
+        estimate = {"perception_graded": metrics.average}
+        return {name: estimate.get(name, metrics.proportion)(values) for name, values in self.verdicts.items()}
+
+    def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
+        """Paired differences to an earlier result on the same samples."""
+        return {name: metrics.gain(before.verdicts[name], values) for name, values in self.verdicts.items()}
+
+
+def evaluate(
+    *,
+    model: nn.Module,
+    family: Family,
+    task: Task,
+    settings: Evaluation,
+    split: str = "test",
+    num_samples: int | None = None,
+    advance: Callable[[int], None] = lambda num_rows: None,
+) -> EvalResult:
+    """Grade `num_samples` of a split (default: all that the settings ask for); `advance` hears of finished rows, three a sample."""
+    wanted = num_samples or settings.num_samples
+    keys = [SampleKey(task=task.name, split=split, seed=settings.seed, index=index) for index in range(wanted)]
+    samples = [task.sample(key) for key in keys]
+    was_training = model.training
+    model.eval()
+
+    def answers(rows: Sequence[Row]) -> list[Completion]:
+        budget = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+        return decode(model, family, rows, **budget, advance=advance)
+
+    seen = answers([family.prompt(sample.prompt) for sample in samples])
+    given = answers([_with_percept(family, sample) for sample in samples])
+    told = answers([family.prompt(prompt_as_text(sample)) for sample in samples])
+    model.train(was_training)
+
+    codec = family.codec()
+    records = [
+        _record(
+            task,
+            sample,
+            seen=codec.rollout(sample.prompt, free),
+            given=codec.rollout(sample.prompt, replace(forced, ids=(*_percept_ids(family, sample), *forced.ids), logprobs=None)),
+            told=codec.rollout(prompt_as_text(sample), textual),
+        )
+        for sample, free, forced, textual in zip(samples, seen, given, told, strict=True)
+    ]
+    return EvalResult(verdicts={name: [record["grades"][name] for record in records] for name in METRICS}, records=records)
+
+
+def _percept_ids(family: Family, sample: Sample) -> list[int]:
+    codec = family.codec()
+    return codec.encode(codec.grammar.perception(sample.truth))
+
+
+def _with_percept(family: Family, sample: Sample) -> Row:
+    """The prompt of a sample with p* already stated, picture in place."""
+    asked, percept = family.prompt(sample.prompt), _percept_ids(family, sample)
+    return replace(asked, ids=(*asked.ids, *percept), labels=(*asked.labels, *[UNSUPERVISED] * len(percept)))
+
+
+def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: Rollout) -> dict[str, Any]:
+    """One sample with its three responses and their grades, as JSON."""
+    free, forced, textual = (metrics.grade(task, sample.truth, rollout) for rollout in (seen, given, told))
+    return {
+        "key": asdict(sample.prompt.key),
+        "truth": sample.truth,
+        "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},
+        "faults": {
+            name: [fault.name for fault in grade.faults] for name, grade in (("image", free), ("prefix", forced), ("text", textual))
+        },
+        "grades": {
+            "end_to_end": free.outcome,
+            "perception": free.perception,
+            "perception_graded": free.perception_graded,
+            "reasoning": forced.outcome,
+            "reasoning_text": textual.outcome,
+            "faithful": free.faithful,
+        },
+    }
+
+
+def _written(rollout: Rollout) -> dict[str, Any]:
+    """A completion as its exact tokens, its labels, and the texts the grammar found."""
+    response, completion = rollout.response, rollout.completion
+    return {
+        "ids": list(completion.ids),
+        "labels": [int(label) for label in rollout.labels],
+        "percept": response.percept,
+        "reasoning": response.reasoning,
+        "answer": response.answer,
+        "finished": completion.finished,
+    }
