@@ -70,3 +70,46 @@ def tiny_batch():
         )
 
     return make
+
+
+@pytest.fixture
+def micro_batches():
+    """Split a batch of `tiny_batch` into micro-batches of `rows` rows, padding kept: `micro_batches(batch, rows=1)`."""
+    from percasym.models.base import Batch
+
+    def split(batch: Batch, rows: int) -> list[Batch]:
+        return [
+            Batch(
+                ids=batch.ids[at : at + rows],
+                mask=batch.mask[at : at + rows],
+                labels=batch.labels[at : at + rows],
+                inputs={
+                    "pixel_values": batch.inputs["pixel_values"][64 * at : 64 * (at + rows)],
+                    "image_grid_thw": batch.inputs["image_grid_thw"][at : at + rows],
+                },
+                aligned={"position_ids": batch.aligned["position_ids"][:, at : at + rows]},
+            )
+            for at in range(0, len(batch.ids), rows)
+        ]
+
+    return split
+
+
+@pytest.fixture
+def make_engine():
+    """Wrap a model: `make_engine("deepspeed", model, lr=1e-3)`; `deepspeed1` is ZeRO stage 1."""
+    import torch
+
+    from percasym.engine.deepspeed import DeepSpeedEngine
+    from percasym.engine.torch import TorchEngine
+    from percasym.settings import DeepSpeedSettings, Sft, TorchSettings
+
+    def make(name: str, model: torch.nn.Module, **options: float):
+        paradigm = Sft(**{"steps": 20, "batch_size": 8, "micro_batch_size": 8, "lr": 1e-3} | options)
+        cpu = torch.device("cpu")
+        if name == "torch":
+            return TorchEngine(model, settings=TorchSettings(), paradigm=paradigm, device=cpu)
+        stage = int(name.removeprefix("deepspeed") or 0)
+        return DeepSpeedEngine(model, settings=DeepSpeedSettings(zero_stage=stage), paradigm=paradigm, device=cpu)
+
+    return make

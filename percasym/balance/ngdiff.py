@@ -59,4 +59,4 @@ class NGDiff:
         fresh = 1 / (1 + perception / reasoning)  # Not reasoning / (perception + reasoning): that sum can overflow.
         kept = self.smoothing if state.memory else 0.0
         weight = kept * state.weight + (1 - kept) * fresh
-        return BalanceState(weight=min(max(weight, self.low), self.high), memory={"norm_ratio": perception / reasoning})
+        return BalanceState(weight=min(max(weight, self.low), self.high), memory={"measured": 1.0})

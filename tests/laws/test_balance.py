@@ -1,0 +1,139 @@
+"""What every balancing strategy obeys; a new conf/balance/*.yaml is tested with no edit."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from percasym.balance.base import BalanceState, Gramian, Needs, SpanStats
+
+CONF = Path(__file__).parents[2] / "conf" / "balance"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def strategy(name: str, **options: float):
+    """The strategy of a yaml with the values it states."""
+    values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    module, _, kind = values.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), kind)(**values | options)
+
+
+def stats_of(counts, losses, norms, cosine, step=3) -> SpanStats:
+    gramian = Gramian(perception=norms[0] ** 2, reasoning=norms[1] ** 2, cross=cosine * norms[0] * norms[1])
+    return SpanStats(step=step, num_steps=10, counts=counts, losses=losses, gramian=gramian)
+
+
+def swapped(stats: SpanStats) -> SpanStats:
+    """The same step with the names of the two spans exchanged."""
+    gramian = Gramian(perception=stats.gramian.reasoning, reasoning=stats.gramian.perception, cross=stats.gramian.cross)
+    return replace(stats, counts=stats.counts[::-1], losses=stats.losses[::-1], gramian=gramian)
+
+
+sizes = st.floats(1e-6, 1e6)
+steps = st.builds(
+    stats_of, counts=st.tuples(*[st.integers(1, 10**6)] * 2), losses=st.tuples(sizes, sizes), norms=st.tuples(sizes, sizes), cosine=st.floats(-1, 1)
+)
+histories = st.lists(steps, min_size=1, max_size=4)
+
+
+def follow(balancer, history) -> BalanceState:
+    state = balancer.start()
+    for stats in history:
+        state = balancer.step(state, stats)
+    return state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strategy_is_a_frozen_dataclass_that_says_what_it_needs(name):
+    balancer = strategy(name)
+    assert is_dataclass(balancer)
+    assert type(balancer).__dataclass_params__.frozen
+    assert balancer.needs in get_args(Needs)
+    assert "needs" not in {field.name for field in fields(balancer)}  # Not an option of the yaml.
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(histories)
+def test_the_weight_lies_in_the_unit_interval(name, history):
+    balancer = strategy(name)
+    assert 0 <= balancer.start().weight <= 1
+    assert 0 <= follow(balancer, history).weight <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(histories)
+def test_the_state_survives_json_and_the_same_history_gives_the_same_weight(name, history):
+    balancer = strategy(name)
+    state = balancer.start()
+    for stats in history:
+        kept = BalanceState(**json.loads(json.dumps(asdict(state), allow_nan=False)))
+        assert kept == state
+        state = balancer.step(kept, stats)
+    assert state == follow(strategy(name), history)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(histories)
+def test_exchanging_the_spans_exchanges_the_weights(name, history):
+    balancer = strategy(name)
+    here, there = follow(balancer, history).weight, follow(balancer, [swapped(stats) for stats in history]).weight
+    assert here + there == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(histories, st.floats(1e-3, 1e3))
+def test_the_scale_of_the_losses_does_not_matter(name, history, scale):
+    scaled = [
+        stats_of(
+            stats.counts,
+            tuple(scale * loss for loss in stats.losses),
+            tuple(scale * norm for norm in stats.gramian.norms),
+            max(-1.0, min(1.0, stats.gramian.cosine)),
+        )
+        for stats in history
+    ]
+    assert follow(strategy(name), scaled).weight == pytest.approx(follow(strategy(name), history).weight)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(st.floats(1e-6, 1e6), st.integers(1, 10**6), st.floats(-1, 1))
+def test_equal_spans_keep_equal_weights(name, size, count, cosine):
+    stats = stats_of((count, count), (size, size), (size, size), cosine)
+    assert follow(strategy(name), [stats, stats]).weight == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("broken", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("both", [True, False])
+def test_a_gradient_that_says_nothing_moves_nothing(name, broken, both):
+    balancer = strategy(name)
+    before = balancer.step(balancer.start(), stats_of((3, 97), (1.0, 1.0), (3.0, 1.0), 0.5))
+    gramian = Gramian(perception=broken, reasoning=broken if both else 1.0, cross=0.0)
+    after = balancer.step(before, SpanStats(step=4, num_steps=10, counts=(3, 97), losses=(1.0, 1.0), gramian=gramian))
+    assert after.weight == before.weight
+    mirrored = Gramian(perception=gramian.reasoning, reasoning=gramian.perception, cross=0.0)
+    assert balancer.step(before, SpanStats(step=4, num_steps=10, counts=(3, 97), losses=(1.0, 1.0), gramian=mirrored)).weight == before.weight
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_yaml_opens_with_a_title_a_command_and_what_to_expect(name):
+    title, command, expect, *_ = (CONF / f"{name}.yaml").read_text().splitlines()
+    assert title.startswith("# ")
+    assert title.endswith(".")
+    assert f"balance={name}" in command
+    assert expect.startswith("# Expect: ")
+
+
+def test_the_symmetry_law_catches_a_strategy_that_favours_a_span():
+    skewed = strategy("fixed", weight=0.7)
+    stats = stats_of((1, 1), (1.0, 1.0), (1.0, 1.0), 0.0)
+    assert follow(skewed, [stats]).weight + follow(skewed, [swapped(stats)]).weight != pytest.approx(1)

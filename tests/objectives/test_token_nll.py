@@ -1,0 +1,103 @@
+"""The loss of each token is that of the plain model, in less memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from percasym.objectives.token_nll import TokenNll, supervised
+from percasym.types import UNSUPERVISED
+
+SMALL = 4 * 61 * 10  # Bytes of the logits of ten tokens: the batches here need about seven chunks.
+
+
+def naive(model, batch):
+    """[B, T] losses from the logits of the whole sequence."""
+    logits = model(**batch.arguments).logits[:, :-1].float()
+    nll = cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none").view_as(batch.ids[:, 1:])
+    return torch.nn.functional.pad(nll, (1, 0)) * (batch.labels != UNSUPERVISED)
+
+
+def gradients(model):
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
+def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_qwen, tiny_batch, tied, chunk_bytes):
+    ours, theirs, batch = tiny_qwen(tied=tied), tiny_qwen(tied=tied), tiny_batch()
+    weights = torch.rand(batch.ids.shape, generator=torch.Generator().manual_seed(1))
+    nll = TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments)
+    expected = naive(theirs, batch)
+    assert_close(nll, expected, rtol=1e-5, atol=1e-6)
+    (nll * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-6)
+
+
+def test_an_unsupervised_token_has_no_loss(tiny_qwen, tiny_batch):
+    batch = tiny_batch()
+    nll = TokenNll(tiny_qwen())(supervised(batch.labels), **batch.arguments)
+    assert (nll[batch.labels == UNSUPERVISED] == 0).all()
+    assert (nll[batch.labels != UNSUPERVISED] > 0).all()
+
+
+def test_logits_exist_for_one_chunk_at_a_time(tiny_qwen, tiny_batch):
+    vocabulary = 4099  # A width that nothing but logits and the head's weight has.
+    batch, model = tiny_batch(), TokenNll(tiny_qwen(vocabulary=vocabulary), chunk_bytes=4 * vocabulary * 10)
+    heights = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            heights.update(x.shape[0] for x in tree_leaves(result) if isinstance(x, torch.Tensor) and x.shape[-1:] == (vocabulary,))
+            return result
+
+    with Watch():
+        model(supervised(batch.labels), **batch.arguments).sum().backward()
+    assert supervised(batch.labels).numel() > 60
+    logits = heights - {32}  # The transposed weight of the head has 32 rows.
+    assert logits
+    assert max(logits) <= 10
+
+
+def test_bfloat16_stays_near_float32(tiny_qwen, tiny_batch):
+    batch, at = tiny_batch(), supervised(tiny_batch().labels)
+    exact = TokenNll(tiny_qwen())(at, **batch.arguments)
+    coarse = TokenNll(tiny_qwen(), dtype=torch.bfloat16, chunk_bytes=SMALL)(at, **batch.arguments)
+    assert coarse.dtype == torch.float32
+    assert_close(coarse.sum(), exact.sum(), rtol=1e-2, atol=0)
+    assert not torch.equal(coarse, exact)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Asked by peft.
+def test_a_head_that_carries_adapters_trains_them(tiny_qwen, tiny_batch):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False)
+    torch.manual_seed(3)
+    ours = get_peft_model(tiny_qwen(tied=False), config).get_base_model()
+    torch.manual_seed(3)
+    theirs = get_peft_model(tiny_qwen(tied=False), config).get_base_model()
+    batch = tiny_batch()
+    TokenNll(ours, chunk_bytes=SMALL)(supervised(batch.labels), **batch.arguments).sum().backward()
+    naive(theirs, batch).sum().backward()
+    assert any("lm_head.lora_B" in name for name in gradients(ours))
+    assert_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_backward_is_refused_rather_than_wrong(tiny_qwen, tiny_batch):
+    batch = tiny_batch()
+    loss = TokenNll(tiny_qwen())(supervised(batch.labels), **batch.arguments).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_supervised_first_token_is_refused():
+    with pytest.raises(ValueError, match="no token stands before it"):
+        supervised(torch.tensor([[UNSUPERVISED, 0], [0, 1]]))
