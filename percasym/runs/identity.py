@@ -19,7 +19,7 @@ KEPT_APART = ("run", "tracker")
 ABSENT = object()
 
 
-class RunConflict(ValueError):
+class RunConflict(ValueError):  # noqa: N818, a conflict is what it is
     """The directory holds something that this run may not touch."""
 
 

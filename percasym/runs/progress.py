@@ -39,7 +39,14 @@ class Progress:
     def __enter__(self) -> Self:
         self._began = self._last_line = self._clock()
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                Rate(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[shown]}"),
+            )
             self._bar = Bar(*columns, console=self._console, expand=True)
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.start, shown="")
             self._bar.start()

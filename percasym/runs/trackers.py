@@ -70,7 +70,7 @@ class WandbTracker:
         try:
             import wandb
         except ImportError:
-            raise ValueError("tracker=wandb needs the wandb package, which is not installed. Run `pip install wandb`, or choose tracker=none.") from None
+            raise ValueError("tracker=wandb needs the wandb package. Run `pip install wandb`, or choose tracker=none.") from None
         run = wandb.init(
             project=self.project, entity=self.entity, name=name, id=identity, resume="allow", dir=directory, tags=list(self.tags),
             config=dict(config), mode=self._mode(wandb), settings=wandb.Settings(silent=True, disable_git=True, save_code=False),
@@ -79,7 +79,7 @@ class WandbTracker:
         run.define_metric("*", step_metric="step")  # W&B's own counter refuses to step back when a run resumes.
         return WandbMirror(run)
 
-    def _mode(self, wandb: Any) -> str:
+    def _mode(self, wandb: Any) -> Any:
         if self.mode != "auto":
             return self.mode
         return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")

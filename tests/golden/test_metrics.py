@@ -74,7 +74,8 @@ def test_a_percept_that_the_task_cannot_read_voids_the_answer_and_is_named() -> 
 )
 def test_what_is_not_one_perception_and_one_answer_has_no_right_answer(text: str, perception: bool, faithful: bool | None) -> None:
     verdict = metrics.grade(Sum(), "34", said(text))
-    assert verdict.faults and not verdict.outcome
+    assert verdict.faults
+    assert not verdict.outcome
     assert (verdict.perception, verdict.faithful) == (perception, faithful)
 
 
@@ -92,7 +93,8 @@ def test_reasoning_needs_an_answer() -> None:
 def test_wilson_interval_of_eight_in_ten() -> None:
     # z = 1.96: (8 + 1.9207) / (10 + 3.8415) = .71674; 1.96 * sqrt(10 * .8 * .2 + .96036) / 13.8415 = .22658.
     estimate = metrics.proportion([True] * 8 + [False] * 2)
-    assert estimate.mean == 0.8 and estimate.n == 10
+    assert estimate.mean == 0.8
+    assert estimate.n == 10
     assert estimate.ci95 == pytest.approx((0.49016, 0.94332), abs=1e-4)
 
 
@@ -110,13 +112,16 @@ def test_what_is_not_measurable_is_not_counted() -> None:
 
 @pytest.mark.parametrize("estimate", [metrics.proportion([]), metrics.average([None]), metrics.gain([None], [True])])
 def test_nothing_measured_is_nan_not_zero(estimate: object) -> None:
-    assert estimate.n == 0 and math.isnan(estimate.mean) and all(map(math.isnan, estimate.ci95))
+    assert estimate.n == 0
+    assert math.isnan(estimate.mean)
+    assert all(map(math.isnan, estimate.ci95))
 
 
 def test_bootstrap_interval_of_half_zeros_and_ones_is_near_the_normal_one() -> None:
     # Standard error .5 / sqrt(100) = .05, so .5 +- .098; means of 100 such values come in steps of .01.
     estimate = metrics.average([0.0, 1.0] * 50)
-    assert estimate.mean == 0.5 and estimate.ci95 == pytest.approx((0.402, 0.598), abs=0.015)
+    assert estimate.mean == 0.5
+    assert estimate.ci95 == pytest.approx((0.402, 0.598), abs=0.015)
     assert estimate == metrics.average([0.0, 1.0] * 50)
 
 
@@ -126,7 +131,8 @@ def test_paired_gain_of_six_samples_that_improved_and_one_that_got_worse() -> No
     before = [False] * 6 + [True] + [True] * 5 + [False] * 8
     after = [True] * 6 + [False] + [True] * 5 + [False] * 8
     estimate = metrics.gain(before, after)
-    assert estimate.mean == 0.25 and estimate.n == 20
+    assert estimate.mean == 0.25
+    assert estimate.n == 20
     assert estimate.ci95 == pytest.approx((-0.00613, 0.46067), abs=1e-4)
 
 
@@ -134,8 +140,8 @@ def test_pairing_is_worth_more_than_two_separate_intervals() -> None:
     before, after = [True, False] * 100, [True, False] * 90 + [True, True] * 10
     low, high = metrics.gain(before, after).ci95
     apart = metrics.proportion(before).ci95, metrics.proportion(after).ci95
-    assert 0 < low and apart[0][1] > apart[1][0], "the separate intervals overlap, the paired one excludes zero"
-    assert high < 0.1
+    assert apart[0][1] > apart[1][0], "the separate intervals overlap"
+    assert 0 < low < high < 0.1, "the paired one excludes zero"
 
 
 def test_no_change_at_all_still_has_a_width() -> None:
@@ -146,7 +152,8 @@ def test_no_change_at_all_still_has_a_width() -> None:
 def test_graded_gains_use_the_differences() -> None:
     before = [index / 10 for index in range(10)]
     estimate = metrics.gain(before, [value + 0.25 for value in before])
-    assert estimate.mean == pytest.approx(0.25) and estimate.ci95 == pytest.approx((0.25, 0.25))
+    assert estimate.mean == pytest.approx(0.25)
+    assert estimate.ci95 == pytest.approx((0.25, 0.25))
 
 
 def test_a_gain_over_different_samples_is_refused() -> None:

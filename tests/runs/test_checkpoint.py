@@ -23,7 +23,8 @@ def test_the_latest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path) 
 def test_done_is_written_after_everything_else(tmp_path: Path) -> None:
     def save_and_look(directory: Path) -> None:
         save(directory)
-        assert not (directory / DONE).exists() and directory.name != "step_000001"
+        assert not (directory / DONE).exists()
+        assert directory.name != "step_000001"
 
     assert (write_checkpoint(tmp_path, 1, save_and_look) / DONE).exists()
 

@@ -38,5 +38,7 @@ def test_a_terminal_of_eighty_columns_shows_everything_in_one_row() -> None:
     with Progress(300, "train", 100, console=console) as progress:
         progress.advance(120, L_p=0.523, L_r=0.314, weight=0.4412)
     rows = [row for row in out.getvalue().split("\n") if "120/300" in row]
-    assert rows and all(part in rows[-1] for part in ("train", "L_p 0.523", "L_r 0.314", "weight 0.441"))
-    assert "\n" not in rows[-1].strip("\n") and len(rows[-1].split("\r")[-1].replace("\x1b[2K", "")) <= 80
+    assert rows
+    assert all(part in rows[-1] for part in ("train", "L_p 0.523", "L_r 0.314", "weight 0.441"))
+    assert "\n" not in rows[-1].strip("\n")
+    assert len(rows[-1].split("\r")[-1].replace("\x1b[2K", "")) <= 80

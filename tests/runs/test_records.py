@@ -10,7 +10,8 @@ from percasym.types import Fault, Span
 
 
 def test_names_of_spans_and_faults_are_plain_values() -> None:
-    assert json.loads(line({"labels": (Span.perception, Span.reasoning), "fault": Fault.no_answer})) == {"labels": [0, 1], "fault": "no answer is stated"}
+    record = {"labels": (Span.perception, Span.reasoning), "fault": Fault.no_answer}
+    assert json.loads(line(record)) == {"labels": [0, 1], "fault": "no answer is stated"}
 
 
 def test_lines_come_back_as_they_went(tmp_path: Path) -> None:

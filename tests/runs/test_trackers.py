@@ -57,7 +57,8 @@ def test_steps_are_values_so_that_a_resumed_run_may_step_back(tmp_path: Path, mo
     mirror = start(tmp_path)
     mirror.log(7, {"lr": 0.5, "grad/cosine": None})
     mirror.finish({"status": "done"}, failed=False)
-    assert recorder.calls[-2:] == [("log", {"step": 7, "lr": 0.5}), ("finish", 0)] and recorder.summary == {"status": "done"}
+    assert recorder.calls[-2:] == [("log", {"step": 7, "lr": 0.5}), ("finish", 0)]
+    assert recorder.summary == {"status": "done"}
 
 
 def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +68,7 @@ def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="tracker.mode must be auto, online or offline, got 'sometimes'"):
+    with pytest.raises(ValueError, match=r"tracker\.mode must be auto, online or offline, got 'sometimes'"):
         WandbTracker(mode="sometimes")
 
 

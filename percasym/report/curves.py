@@ -1,0 +1,134 @@
+"""curves.png: the three metrics over training, and under them what the two losses and the weight did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from percasym.report.load import RunRecord, Series, load_run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, FAINT = "#222222", "#d9d9d9"
+PERCEPTION, REASONING, WEIGHT = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito 2008: told apart by all kinds of colour vision.
+ACCURACIES = (
+    ("eval/end_to_end", "end to end a", INK, "o"),
+    ("eval/perception", "perception a_p", PERCEPTION, "s"),
+    ("eval/reasoning", "reasoning a_r", REASONING, "^"),
+)
+WIDTH_INCHES, HEIGHT_INCHES, DPI = 9.0, 7.5, 150  # Shown 900 pixels wide, 11 points are 15 pixels.
+LABEL_GAP_PIXELS = 30  # Least distance between two labels: 11 points at 150 dots an inch are 23 pixels.
+
+Line = tuple[str, str, str, Series]
+"""Name, colour, format of the last value, and points of a line."""
+
+
+def curves(run_dir: Path) -> Path:
+    """Draw the curves of the run at `run_dir` into its curves.png and return that path.
+
+    Raises ValueError when the run has logged nothing yet.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    run = load_run(run_dir)
+    if not run.metrics:
+        raise ValueError(f"{run_dir} has no metrics yet, so there is nothing to draw.")
+    style: Any = {
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#888888",
+        "axes.axisbelow": True,
+    }
+    with rc_context(style):
+        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1))
+        figure.suptitle(run.cell, x=0.01, ha="left", fontweight="bold")
+        _accuracies(upper, run)
+        _losses(middle, run)
+        _weight(lower, run)
+        lower.set_xlabel("optimizer steps")
+        path = run_dir / "curves.png"
+        figure.savefig(path)
+    return path
+
+
+def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places for labels that want to stand at `heights`: at least `gap` apart, in the same order, within [low, high].
+
+    >>> [round(y, 6) for y in spread([0.50, 0.52, 0.1], gap=0.06, low=0.0, high=1.0)]
+    [0.5, 0.56, 0.1]
+    """
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed = [min(max(heights[i], low), high) for i in order]
+    for below, above in pairwise(range(len(placed))):
+        placed[above] = max(placed[above], placed[below] + gap)
+    if placed and placed[-1] > high:
+        placed[-1] = high
+        for above, below in pairwise(reversed(range(len(placed)))):
+            placed[below] = min(placed[below], placed[above] - gap)
+    return [place for _, place in sorted(zip(order, placed, strict=True))]
+
+
+def _accuracies(axes: Axes, run: RunRecord) -> None:
+    lines: list[Line] = []
+    for key, name, colour, marker in ACCURACIES:
+        series, low, high = (run.series(key + end) for end in ("", "/lo", "/hi"))
+        if series:
+            axes.plot(series.steps, series.values, color=colour, marker=marker, markersize=6, linewidth=2, clip_on=False, zorder=3)
+            if low.steps == high.steps:
+                axes.fill_between(low.steps, low.values, high.values, color=colour, alpha=0.13, linewidth=0)
+            lines.append((name, colour, "{:.0%}", series))
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+    _finish(axes, "accuracy on the test split, with 95 % intervals", lines)
+
+
+def _losses(axes: Axes, run: RunRecord) -> None:
+    lines: list[Line] = []
+    for key, name, colour in (("loss/perception", "loss of perception", PERCEPTION), ("loss/reasoning", "loss of reasoning", REASONING)):
+        if series := run.series(key):
+            axes.plot(series.steps, series.values, color=colour, linewidth=1.4)
+            lines.append((name, colour, "{:.3g}", series))
+    axes.set_yscale("log")  # The losses of the spans differ by decades.
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    _finish(axes, "nats per token", lines)
+
+
+def _weight(axes: Axes, run: RunRecord) -> None:
+    lines: list[Line] = []
+    if series := run.series("balance/weight"):
+        axes.plot(series.steps, series.values, color=WEIGHT, linewidth=1.4)
+        lines.append(("weight", WEIGHT, "{:.2f}", series))
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.5, 1])
+    _finish(axes, "weight of perception (balance.weight)", lines)
+
+
+def _finish(axes: Axes, title: str, lines: Sequence[Line]) -> None:
+    """Title, grid, and each line's name and last value at its right end."""
+    axes.set_title(title, loc="left", fontsize=11, color="#555555")
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.tick_params(length=0, which="both")
+    axes.margins(x=0.01)
+    axes.figure.canvas.draw()  # The layout decides how far apart labels are.
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = [_last(series) for *_, series in lines]
+    heights = [to_axes.transform(end)[1] if end else 0.0 for end in ends]
+    gap = LABEL_GAP_PIXELS / axes.bbox.height
+    for (name, colour, form, _), end, height in zip(lines, ends, spread(heights, gap, 0.0, 1.0), strict=True):
+        label = f"{name} {form.format(end[1])}" if end else f"{name} not finite"
+        axes.annotate(label, (1.01, height), xycoords="axes fraction", color=colour, va="center", annotation_clip=False)
+
+
+def _last(series: Series) -> tuple[int, float] | None:
+    points = [(step, value) for step, value in zip(series.steps, series.values, strict=True) if math.isfinite(value)]
+    return points[-1] if points else None

@@ -1,0 +1,68 @@
+"""The tables say what the run says, within 80 columns."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from percasym.report.load import load_run, load_runs
+from percasym.report.table import markdown, percent, table
+from percasym.types import Estimate
+
+
+def printed(shown: Table, width: int = 80, colour: str | None = None) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=colour is not None, color_system=colour).print(shown)
+    return out.getvalue()
+
+
+def test_eighty_columns_hold_every_metric_without_a_cut(run_dir: Path) -> None:
+    text = printed(table(load_run(run_dir).summary))
+    assert all(len(row) <= 80 for row in text.splitlines())
+    assert "…" not in text
+    row = next(row for row in text.splitlines() if "perception  a_p" in row)
+    assert row.split() == ["perception", "a_p", "5.0", "[-2,", "12]", "43.2", "[36,", "50]", "+38.2", "[+31,", "+45]", "200"]
+    for name in ("end to end  a", "perception  graded", "reasoning  a_r", "reasoning  text", "faithful"):
+        assert name in text
+
+
+def test_shares_and_seconds_stand_below(run_dir: Path) -> None:
+    text = " ".join(printed(table(load_run(run_dir).summary)).split())
+    assert "At the first step perception is 2.9 % of the tokens, 1.3 % of the loss, ? % of the gradient." in text
+    assert "Seconds: setup 8, train 301, evaluate 96." in text
+
+
+def test_only_a_gain_that_excludes_zero_is_coloured() -> None:
+    def shown(low: float, high: float) -> str:
+        estimate = {"end_to_end": Estimate(mean=(low + high) / 2, ci95=(low, high), n=10)}
+        return printed(table({"before": estimate, "after": estimate, "gain": estimate}), colour="standard")
+
+    assert "\x1b[32m" in shown(0.1, 0.3)
+    assert "\x1b[31m" in shown(-0.3, -0.1)
+    assert "\x1b[32m" not in shown(-0.1, 0.3)
+    assert "\x1b[31m" not in shown(-0.3, 0.1)
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    nan = float("nan")
+    nothing = {"faithful": Estimate(mean=nan, ci95=(nan, nan), n=0)}
+    text = printed(table({"before": {}, "after": nothing, "gain": {}}))
+    assert next(row for row in text.splitlines() if "faithful" in row).split() == ["faithful", "-", "-", "-", "0"]
+
+
+def test_no_minus_stands_before_a_zero() -> None:
+    assert percent(Estimate(mean=-0.0001, ci95=(-0.004, 0.004), n=9)) == "0.0 [0, 0]"
+    assert percent(Estimate(mean=-0.0001, ci95=(-0.004, 0.004), n=9), signed=True) == "+0.0 [+0, +0]"
+
+
+def test_markdown_has_one_row_for_each_cell_and_counts_what_is_missing(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run("study/none/seed0", after=0.3)
+    make_run("study/none/seed1", after=0.4)
+    make_run("study/ngdiff/seed0", finished=False)
+    lines = markdown(load_runs(tmp_path)).splitlines()
+    # Two seeds, 30 and 40 %: mean 35; the interval is 7 points each way for each seed, and stays so.
+    assert lines[2].startswith("| none | 2 | 4.0 [-3, 11] | 35.0 [28, 42] | +31.0 [+24, +38] |")
+    assert lines[-1] == "1 of 3 runs not finished and not shown."
+    assert len({line.count("|") for line in lines[:3]}) == 1
