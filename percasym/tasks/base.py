@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from percasym.types import Sample, SampleKey
+from percasym.types import Prompt, Sample, SampleKey
 
 SPLITS: dict[str, int] = {"base": 40, "train_sft": 30, "train_rl": 15, "test": 15}
 """Share of all puzzles in each split, in percent; the puzzle's own hash decides (our choice of shares)."""
@@ -28,6 +28,10 @@ class Task(Protocol):
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key: same key, same bytes."""
+        ...
+
+    def truth(self, key: SampleKey) -> str:
+        """The percept of a key's sample alone: no picture, no demonstration."""
         ...
 
     def parse(self, text: str) -> str | None:
@@ -55,6 +59,11 @@ class Task(Protocol):
         ...
 
 
+def prompt_as_text(sample: Sample) -> Prompt:
+    """The prompt with p* as text in place of the image: what remains to be done is reasoning only."""
+    return Prompt(key=sample.prompt.key, image=None, question=f"{sample.prompt.question}\n{sample.truth}")
+
+
 def split_of(canonical: str) -> str:
     """The one split a puzzle belongs to, whatever seed or index asked for it.
 
@@ -80,4 +89,6 @@ def draw_until_in_split(key: SampleKey, propose: Callable[[int], Puzzle], canoni
         puzzle = propose(attempt)
         if split_of(canonical(puzzle)) == key.split:
             return puzzle
-    raise ValueError(f"No {key.task} puzzle of these settings falls into split {key.split!r} ({MAX_ATTEMPTS} tries). Widen the task's ranges.")
+    raise ValueError(
+        f"No {key.task} puzzle of these settings falls into split {key.split!r} ({MAX_ATTEMPTS} tries). Widen the task's ranges."
+    )

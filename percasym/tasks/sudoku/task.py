@@ -1,0 +1,136 @@
+"""Sudoku: complete the grid. p* is the partially filled grid, the answer the full one.
+
+python train.py task=sudoku task.size=6 task.givens=[14,18]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+from percasym.spans.grammar import Grammar
+from percasym.tasks.canvas import Look
+from percasym.tasks.sudoku.draw import draw
+from percasym.tasks.sudoku.explain import MAX_VERBOSITY, explain
+from percasym.tasks.sudoku.grid import BOXES, has_clash, read, shape_of, write
+from percasym.tasks.sudoku.puzzle import FEWEST, Techniques, canonical, puzzle_of
+from percasym.tasks.sudoku.solver import solve
+from percasym.types import Prompt, Sample, SampleKey
+
+MIN_CELL_PX = 8  # Below this the digits 6, 8 and 9 are the same smudge.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sudoku:
+    """Sudokus with exactly one solution; a percept is `size` lines of `size` digits, 0 for an empty cell."""
+
+    name: ClassVar[str] = "sudoku"
+
+    size: int = 4
+    """Side of the grid: 4, 6 (boxes of 2 rows and 3 columns) or 9."""
+    givens: tuple[int, int] = (7, 9)
+    """Fewest and most filled cells; each number in between is equally likely."""
+    techniques: Techniques = "naked"
+    """What it takes to solve the puzzle, at most."""
+    verbosity: int = 2
+    """How much a demonstration says, 0 to 4: perception is 16 % down to 2.5 % of its tokens at size 4."""
+    reflect_frac: float = 0.25
+    """Share of the cells where row and column alone mislead in which a digit is tried before the box is checked."""
+    question: Literal["brief", "full"] = "brief"
+    """`full` states the response format, for models that were not built for it."""
+    look: Look = field(default_factory=Look)
+
+    def __post_init__(self) -> None:
+        if self.size not in BOXES:
+            raise ValueError(f"task.size must be one of {', '.join(map(str, BOXES))}, got {self.size}.")
+        if self.techniques not in get_args(Techniques):
+            raise ValueError(f"task.techniques must be one of {', '.join(get_args(Techniques))}, got {self.techniques!r}.")
+        low, high = self.givens
+        fewest, most = FEWEST[self.size][self.techniques], self.size**2 - 1
+        if not fewest <= low <= high <= most:
+            raise ValueError(
+                f"task.givens must be [low, high] with {fewest} <= low <= high <= {most} "
+                f"at task.size={self.size} and task.techniques={self.techniques}, got [{low}, {high}]."
+            )
+        if not 0 <= self.verbosity <= MAX_VERBOSITY:
+            raise ValueError(f"task.verbosity must lie between 0 and {MAX_VERBOSITY}, got {self.verbosity}.")
+        if not 0 <= self.reflect_frac <= 1:
+            raise ValueError(f"task.reflect_frac must lie in [0, 1], got {self.reflect_frac}.")
+        if self.question not in ("brief", "full"):
+            raise ValueError(f"task.question must be brief or full, got {self.question!r}.")
+        if self.look.image_px < MIN_CELL_PX * self.size:
+            raise ValueError(
+                f"task.look.image_px must be at least {MIN_CELL_PX * self.size} at task.size={self.size} "
+                f"({MIN_CELL_PX} pixels a cell), got {self.look.image_px}."
+            )
+
+    def truth(self, key: SampleKey) -> str:
+        """The percept p* of a key, without drawing or explaining it."""
+        return puzzle_of(key, size=self.size, givens=self.givens, techniques=self.techniques)
+
+    def sample(self, key: SampleKey) -> Sample:
+        """The sample of a key: same key, same bytes."""
+        truth = self.truth(key)
+        givens = read(truth, self.size)
+        assert givens, f"{key} gave {truth!r}, which is no grid"
+        full = solve(givens, self.size)
+        assert full, f"{key} gave {truth!r}, which has no solution"
+        thoughts = explain(givens, full, self.size, key.rng("thoughts"), verbosity=self.verbosity, reflect_frac=self.reflect_frac)
+        solution = write(full, self.size)
+        return Sample(
+            prompt=Prompt(key=key, image=self.draw(truth, key), question=self.ask()),
+            truth=truth,
+            solution=solution,
+            demonstration=Grammar().demonstrate(truth, thoughts, solution),
+        )
+
+    def ask(self) -> str:
+        """The question, which holds whether the grid is given as a picture or as text."""
+        if self.question == "brief":
+            return "Solve the Sudoku."
+        size, shape, tags = self.size, shape_of(self.size), Grammar()
+        return (
+            f"This is a {size}x{size} Sudoku. Its boxes have {shape.box_rows} rows and {shape.box_columns} columns.\n"
+            f"First transcribe it: write {tags.open_perception}, then its {size} rows from top to bottom, one a line, "
+            f"each as {size} digits without spaces and with 0 for an empty cell, then {tags.close_perception}.\n"
+            f"Then reason step by step: fill the empty cells so that every row, every column and every box holds "
+            f"each digit from 1 to {size} exactly once.\n"
+            f"Last, write {tags.open_answer}, the full grid in the same form, and {tags.close_answer}. "
+            "Write each tag exactly once, and nothing before the first or after the last."
+        )
+
+    def parse(self, text: str) -> str | None:
+        """The grid without the white space around it; None unless it is exactly `size` lines of `size` digits."""
+        cells = read(text, self.size)
+        return None if cells is None else write(cells, self.size)
+
+    def agreement(self, truth: str, stated: str) -> float:
+        """Share of equal cells; 0 when one of the two is not a grid of this size."""
+        one, other = read(truth, self.size), read(stated, self.size)
+        if one is None or other is None:
+            return 0.0
+        return sum(a == b for a, b in zip(one, other, strict=True)) / self.size**2
+
+    def verify(self, percept: str, answer: str) -> bool:
+        """Whether `answer` is a full grid without a clash that keeps every given of `percept`."""
+        givens, full = read(percept, self.size), read(answer, self.size)
+        if givens is None or full is None or 0 in full or has_clash(full, self.size):
+            return False
+        return all(given in (0, digit) for given, digit in zip(givens, full, strict=True))
+
+    def draw(self, percept: str, key: SampleKey) -> bytes:
+        """The picture of a canonical percept as PNG bytes; the key decides the look only."""
+        cells = read(percept, self.size)
+        if cells is None:
+            raise ValueError(f"Only {self.size} lines of {self.size} digits can be drawn, got {percept!r}. Parse the percept first.")
+        return draw(cells, self.size, self.look, key.rng("look"))
+
+    def solve(self, percept: str) -> str | None:
+        """A solution of the percept (the only one of a sample's truth), or None when there is none."""
+        cells = read(percept, self.size)
+        full = None if cells is None else solve(cells, self.size)
+        return None if full is None else write(full, self.size)
+
+    def canonical(self, percept: str) -> str:
+        """The percept with its digits renamed by first appearance: renamed twins are one puzzle."""
+        return canonical(percept)
