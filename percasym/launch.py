@@ -45,6 +45,8 @@ def job(cfg: DictConfig) -> None:
     """One run of a composed configuration; raises SystemExit unless it ends well, which also ends a sweep."""
     composed = HydraConfig.get()
     path = Path(composed.runtime.output_dir)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())  # Shorter in what people read.
     try:
         settings = resolve(cfg, choices=composed.runtime.choices, path=path)
         start(settings)
@@ -62,20 +64,15 @@ def start(settings: Settings) -> None:
     if settings.launch.nproc > 1:
         raise ConfigError(f"launch.nproc={settings.launch.nproc} asks for several processes, which is not supported yet; use launch.nproc=1.")
     from percasym import app  # Imports torch: only once the configuration is known to be good.
-    from percasym.models.checkpoint import CheckpointError
-    from percasym.runs.rundir import RunConflict
 
-    try:
-        app.run(settings)
-    except (CheckpointError, RunConflict) as error:
-        raise ConfigError(str(error)) from error
+    app.run(settings)
 
 
 def _refuse(error: ConfigError, path: Path) -> NoReturn:
     """Say why, and remove the empty directories that Hydra made for the run that will not be."""
     with suppress(OSError):  # Raised by the first directory that is not empty.
         for directory in (path, *path.parents):
-            if directory == Path.cwd():
+            if directory.samefile(Path.cwd()):
                 break
             directory.rmdir()
     sys.exit(_say(str(error), REFUSED))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from percasym.spans.codec import Codec
@@ -90,6 +91,10 @@ class Family(Protocol):
 
     def load(self) -> torch.nn.Module:
         """The Hugging Face model of the checkpoint, in float32, on the CPU."""
+        ...
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """Write a Hugging Face directory that `load` and plain transformers can read: weights and all that belongs to them."""
         ...
 
     def prompt(self, prompt: Prompt) -> Row:

@@ -49,6 +49,13 @@ def model(path: str) -> PreTrainedModel:
     return _loaded(AutoModelForImageTextToText, path, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
 
 
+def save(trained: PreTrainedModel, source: str, directory: Path) -> None:
+    """Write the weights of a model that came from `source` beside everything else that `source` holds."""
+    trained.save_pretrained(directory)
+    tokenizer(source).save_pretrained(directory)
+    image_processor(source).save_pretrained(directory)
+
+
 def _loaded(auto: Any, path: str, **options: Any) -> Any:
     local = Path(path)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:

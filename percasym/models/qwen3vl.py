@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from percasym.models import checkpoint
@@ -51,6 +52,10 @@ class Qwen3VL:
     def load(self) -> torch.nn.Module:
         """`Qwen3VLForConditionalGeneration` in float32 on the CPU."""
         return checkpoint.model(self.checkpoint)
+
+    def save(self, model: torch.nn.Module, directory: Path) -> None:
+        """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
+        checkpoint.save(model, self.checkpoint, directory)
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to where the response starts; nothing in it is supervised."""

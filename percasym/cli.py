@@ -1,0 +1,84 @@
+"""The `percasym` command: everything about runs and tasks that is not training (that is train.py).
+
+    percasym report multirun/main        percasym gallery        percasym show task=graph_coloring
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from percasym.schema import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code: 2, with one sentence on stderr, for what the user got wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["gallery"]:  # Has options of its own.
+        from percasym import gallery
+
+        return gallery.main(words[1:])
+    given = _parser().parse_args(words)
+    work: Callable[[argparse.Namespace], None] = given.work
+    try:
+        work(given)
+    except (ConfigError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="percasym", description="Look at runs and tasks; train.py trains.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("gallery", help="draw a page of samples for each task")
+    report = commands.add_parser("report", help="tables of finished runs")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
+    report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
+    report.set_defaults(work=_report)
+    show = commands.add_parser("show", help="one sample as coloured tokens: perception blue, reasoning green")
+    show.add_argument("task", choices=("sudoku", "graph_coloring"))
+    show.add_argument("--split", default="train_sft", choices=("base", "train_sft", "train_rl", "test"))
+    show.add_argument("--seed", type=int, default=0)
+    show.add_argument("--index", type=int, default=0)
+    show.add_argument("--verbosity", type=int, default=3)
+    show.add_argument("--model", default=None, metavar="DIR", help="checkpoint whose tokenizer is used (default: the packaged tiny Qwen3-VL)")
+    show.set_defaults(work=_show)
+    return parser
+
+
+def _report(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from percasym.report.load import load_runs
+    from percasym.report.table import markdown, table
+
+    runs = [run for root in given.runs for run in load_runs(root)]
+    if given.markdown:
+        print(markdown(runs), end="")
+        return
+    console = Console()
+    for run in runs:
+        console.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, highlight=False)
+        if run.summary is not None:
+            console.print(table(run.summary))
+
+
+def _show(given: argparse.Namespace) -> None:
+    from percasym.models.qwen3vl import Qwen3VL
+    from percasym.tasks.graph_coloring.task import GraphColoring
+    from percasym.tasks.sudoku.task import Sudoku
+    from percasym.types import SampleKey
+
+    try:
+        task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
+        codec = Qwen3VL(path=given.model).codec()
+        sample = task.sample(SampleKey(task=task.name, split=given.split, seed=given.seed, index=given.index))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    ids, labels = codec.encode_demonstration(sample.demonstration)
+    seen = sum(label == 0 for label in labels)
+    print(codec.show(ids, labels))
+    print(f"{len(ids)} tokens, {seen} of them perception ({100 * seen / len(ids):.1f} %).")
