@@ -1,0 +1,67 @@
+"""The command line of train.py, run inside the test's own process and folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from percasym import launch
+from percasym.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def train_py() -> ModuleType:
+    """train.py as a module."""
+    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(train_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """`command("task=sudoku", ...)`: train.py with these words, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # So that what the command sets is undone after the test.
+
+    def run(*words: str) -> Answer:
+        code = launch.main(train_py.train, train_py.CONF, words)
+        shown = capsys.readouterr()
+        return Answer(code=code, out=shown.out, err=shown.err)
+
+    return run
+
+
+@pytest.fixture
+def resolved(command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
+    """`resolved("task=sudoku", ...)`: the settings of every run that a command would start; nothing is run."""
+    started: list[Settings] = []
+    monkeypatch.setattr(launch, "start", started.append)
+
+    def settings(*words: str) -> list[Settings]:
+        started.clear()
+        answer = command(*words)
+        assert answer.code == 0, answer.err
+        return list(started)
+
+    return settings
