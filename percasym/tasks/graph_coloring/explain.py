@@ -1,0 +1,115 @@
+"""A solving trace in words, at five degrees of detail.
+
+Each word with its leading space is one token of the packaged tokenizers, and each follows from the stated
+percept and the words before it by a short look-up; only which value a slip tries is free. Every sentence
+is true when it is said: tests/tasks/test_graph_coloring.py replays them all.
+
+| verbosity | says |
+|---|---|
+| 0 | the attempt that works: the coloured neighbours of each node, and its colour |
+| 1 | every attempt, with slips |
+| 2 | also the neighbours of each node, the order, the options, a short check of every edge |
+| 3 | also open neighbours, what is left at each retreat, one sentence for each edge, why fewer fail |
+| 4 | also the colours that are taken, and a longer sentence for each edge |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from percasym.tasks.graph_coloring.graph import LETTERS, Coloring, Graph, neighbors, nodes_in
+from percasym.tasks.graph_coloring.search import Attempt, Failure, Paint, Slip, Step, Success, Undo, Visit, visiting_order
+
+MAX_VERBOSITY = 4
+
+
+def explain(graph: Graph, steps: Sequence[Step], verbosity: int) -> str:
+    """The words of a search that ended in success, from a newline on."""
+    if verbosity == 0:
+        last = max(place for place, step in enumerate(steps) if isinstance(step, Attempt))
+        steps = steps[last:]
+    told = "".join(_told(step, verbosity) for step in steps)
+    return f"{_introduction(graph, verbosity)}{told}{_check(graph, steps[-1].coloring, verbosity)}"
+
+
+def _introduction(graph: Graph, verbosity: int) -> str:
+    if verbosity < 2:
+        return ""
+    near = neighbors(graph)
+    lines = [f"\n{LETTERS[node]} next to {_letters(nodes_in(near[node]))}." for node in range(graph.num_nodes)]
+    lines.append(f"\nOrder {_letters(visiting_order(graph))}.")
+    if verbosity >= 3:
+        lines.append(f"\n{_edge(graph.edges[0])} is an edge, so 1 color fails.")
+        lines.append("\nNew colors are alike, so only the least new color is an option.")
+    return "".join(lines)
+
+
+def _told(step: Step, verbosity: int) -> str:
+    match step:
+        case Attempt():
+            return f"\nTry {step.num_colors} colors."
+        case Visit():
+            return _visit(step, verbosity)
+        case Paint():
+            return f" Set {LETTERS[step.node]} {step.color}." if verbosity >= 3 else f" Set {step.color}."
+        case Undo():
+            left = f", {_options(step.left)} left" if verbosity >= 3 else ""
+            return f"\nUndo {LETTERS[step.node]}{left}."
+        case Failure():
+            return f"\n{step.num_colors} colors fail."
+        case Success():
+            return f"\n{max(step.coloring)} colors work." if verbosity >= 1 else ""
+
+
+def _visit(visit: Visit, verbosity: int) -> str:
+    """One node: its neighbours, perhaps a slip, their colours, and what that leaves."""
+    seen = [(neighbor, color) for neighbor, color in visit.seen if color or verbosity >= 3]
+    colors = ", ".join(f"{LETTERS[neighbor]} {color or 'open'}" for neighbor, color in seen)
+    head = f"\n{LETTERS[visit.node]} next to {_letters(node for node, _ in visit.seen)}." if verbosity >= 3 else f"\n{LETTERS[visit.node]}:"
+    parts = [head]
+    if visit.slip and verbosity >= 1:
+        parts.append(_slip(visit.slip))
+    if colors:
+        parts.append(f" {colors}.")
+    if verbosity >= 4:
+        parts.append(f" Taken {_numbers(sorted({color for _, color in visit.seen if color}))}.")
+    if verbosity >= 2:
+        parts.append(f" Options {_numbers(visit.options)}.")
+    elif not visit.options:
+        parts.append(" Stuck.")
+    return "".join(parts)
+
+
+def _slip(slip: Slip) -> str:
+    return f" Try {slip.color}. {LETTERS[slip.neighbor]} is {slip.color} too. Undo."
+
+
+def _check(graph: Graph, coloring: Coloring, verbosity: int) -> str:
+    """Every edge once more, and why there are not fewer colours."""
+    if verbosity < 2:
+        return ""
+    if verbosity == 2:
+        edges = "".join(f" {_edge((i, j))} {coloring[i]} {coloring[j]}," for i, j in graph.edges)
+        return f"\nCheck{edges} all differ."
+    sentence = "\nCheck {edge}: {x} is {a}, {y} is {b}, they differ." if verbosity >= 4 else "\nCheck {edge}: {a} and {b} differ."
+    lines = [sentence.format(edge=_edge((i, j)), x=LETTERS[i], y=LETTERS[j], a=coloring[i], b=coloring[j]) for i, j in graph.edges]
+    most = max(coloring)
+    fewer = "1 color fails" if most == 2 else f"{most - 1} colors fail"
+    lines.append(f"\nUsed {_numbers(range(1, most + 1))}. {fewer}, so {most} is the least.")
+    return "".join(lines)
+
+
+def _edge(edge: tuple[int, int]) -> str:
+    return LETTERS[edge[0]] + LETTERS[edge[1]]
+
+
+def _letters(nodes: Iterable[int]) -> str:
+    return " ".join(LETTERS[node] for node in nodes)
+
+
+def _numbers(colors: Iterable[int]) -> str:
+    return " ".join(map(str, colors)) or "none"
+
+
+def _options(left: Sequence[int]) -> str:
+    return f"option{'s' * (len(left) > 1)} {_numbers(left)}" if left else "no option"
