@@ -22,21 +22,21 @@ from percasym.types import SampleKey
 
 
 def varied(image_px: int) -> Look:
-    """The look that training sees (conf/task/*.yaml)."""
+    """A look with every dial turned up: fonts, sizes, grey levels, noise, jitter."""
     return Look(image_px=image_px, fonts=tuple(FONTS), glyph=(0.55, 0.8), contrast=(0.35, 1.0), dark_frac=0.5, noise=0.06, jitter=0.08)
 
 
 SETTINGS: dict[str, tuple[tuple[str, Task], ...]] = {
     "sudoku": (
         ("4x4, plain and short", Sudoku(verbosity=0)),
-        ("4x4, varied and verbose: scale=tiny", Sudoku(verbosity=3, look=varied(64))),
+        ("4x4, varied and verbose", Sudoku(verbosity=3, look=varied(64))),
         ("6x6", Sudoku(size=6, givens=(16, 20), look=varied(96))),
         ("9x9, hidden singles", Sudoku(size=9, givens=(30, 36), techniques="hidden", look=varied(216))),
         ("9x9, full question", Sudoku(size=9, givens=(30, 36), verbosity=4, question="full", look=Look(image_px=288))),
     ),
     "graph_coloring": (
         ("4 nodes, plain and short", GraphColoring(nodes=(4, 4), verbosity=0)),
-        ("5 nodes, varied and verbose: scale=tiny", GraphColoring(nodes=(5, 5), verbosity=3, look=varied(96))),
+        ("5 nodes, varied and verbose", GraphColoring(nodes=(5, 5), verbosity=3, look=varied(96))),
         ("7 nodes", GraphColoring(nodes=(7, 7), look=varied(160))),
         ("8 to 12 nodes, full question", GraphColoring(nodes=(8, 12), verbosity=4, question="full", look=Look(image_px=288))),
     ),
@@ -69,14 +69,14 @@ def sections(name: str, split: str, seed: int, num_samples: int) -> Iterator[Sec
     """The sections of a task's page."""
     for title, task in SETTINGS[name]:
         keys = [SampleKey(task=name, split=split, seed=seed, index=index) for index in range(num_samples)]
-        yield Section(title=title, note=f"task={name} {overrides(task, 'task.')}".rstrip(), samples=[task.sample(key) for key in keys])
+        yield Section(title=title, note=f"{type(task).__name__}({differences(task)})", samples=[task.sample(key) for key in keys])
 
 
-def overrides(settings: Any, prefix: str) -> str:
-    """The command line that turns the defaults of a dataclass into `settings`.
+def differences(settings: Any, prefix: str = "") -> str:
+    """How a dataclass differs from its defaults.
 
-    >>> overrides(Look(image_px=96, glyph=(0.5, 0.8)), "task.look.")
-    'task.look.image_px=96 task.look.glyph=[0.5,0.8]'
+    >>> differences(Sudoku(verbosity=3, look=Look(image_px=96, glyph=(0.5, 0.8))))
+    'verbosity=3, look.image_px=96, look.glyph=(0.5, 0.8)'
     """
     parts = []
     for option in fields(settings):
@@ -84,15 +84,11 @@ def overrides(settings: Any, prefix: str) -> str:
         if value == _default(option):
             continue
         if is_dataclass(value):
-            parts.append(overrides(value, f"{prefix}{option.name}."))
+            parts.append(differences(value, f"{prefix}{option.name}."))
         else:
-            parts.append(f"{prefix}{option.name}={_written(value)}")
-    return " ".join(parts)
+            parts.append(f"{prefix}{option.name}={value!r}")
+    return ", ".join(parts)
 
 
 def _default(option: Field[Any]) -> Any:
     return option.default if option.default_factory is MISSING else option.default_factory()
-
-
-def _written(value: object) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

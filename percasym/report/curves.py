@@ -51,10 +51,11 @@ def curves(run_dir: Path) -> Path:
         FigureCanvasAgg(figure)
         upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1))
         figure.suptitle(run.cell, x=0.01, ha="left", fontweight="bold")
-        _accuracies(upper, run)
-        _losses(middle, run)
-        _weight(lower, run)
+        panels = {upper: _accuracies(upper, run), middle: _losses(middle, run), lower: _weight(lower, run)}
         lower.set_xlabel("optimizer steps")
+        figure.draw_without_rendering()  # Only the layout knows how far apart labels are.
+        for axes, lines in panels.items():
+            _label(axes, lines)
         path = run_dir / "curves.png"
         figure.savefig(path)
     return path
@@ -77,7 +78,7 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> lis
     return [place for _, place in sorted(zip(order, placed, strict=True))]
 
 
-def _accuracies(axes: Axes, run: RunRecord) -> None:
+def _accuracies(axes: Axes, run: RunRecord) -> list[Line]:
     lines: list[Line] = []
     for key, name, colour, marker in ACCURACIES:
         series, low, high = (run.series(key + end) for end in ("", "/lo", "/hi"))
@@ -88,10 +89,11 @@ def _accuracies(axes: Axes, run: RunRecord) -> None:
             lines.append((name, colour, "{:.0%}", series))
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    _finish(axes, "accuracy on the test split, with 95 % intervals", lines)
+    _dress(axes, "accuracy on the test split, with 95 % intervals")
+    return lines
 
 
-def _losses(axes: Axes, run: RunRecord) -> None:
+def _losses(axes: Axes, run: RunRecord) -> list[Line]:
     lines: list[Line] = []
     for key, name, colour in (("loss/perception", "loss of perception", PERCEPTION), ("loss/reasoning", "loss of reasoning", REASONING)):
         if series := run.series(key):
@@ -100,26 +102,30 @@ def _losses(axes: Axes, run: RunRecord) -> None:
     axes.set_yscale("log")  # The losses of the spans differ by decades.
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    _finish(axes, "nats per token", lines)
+    _dress(axes, "nats per token")
+    return lines
 
 
-def _weight(axes: Axes, run: RunRecord) -> None:
+def _weight(axes: Axes, run: RunRecord) -> list[Line]:
     lines: list[Line] = []
     if series := run.series("balance/weight"):
         axes.plot(series.steps, series.values, color=WEIGHT, linewidth=1.4)
         lines.append(("weight", WEIGHT, "{:.2f}", series))
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
-    _finish(axes, "weight of perception (balance.weight)", lines)
+    _dress(axes, "weight of perception (balance.weight)")
+    return lines
 
 
-def _finish(axes: Axes, title: str, lines: Sequence[Line]) -> None:
-    """Title, grid, and each line's name and last value at its right end."""
+def _dress(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color="#555555")
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.tick_params(length=0, which="both")
     axes.margins(x=0.01)
-    axes.figure.canvas.draw()  # The layout decides how far apart labels are.
+
+
+def _label(axes: Axes, lines: Sequence[Line]) -> None:
+    """Each line's name and last value at its right end."""
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [_last(series) for *_, series in lines]
     heights = [to_axes.transform(end)[1] if end else 0.0 for end in ends]

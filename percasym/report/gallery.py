@@ -26,8 +26,10 @@ code, pre { font: .85rem/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-
 article { display: grid; grid-template-columns: 16rem minmax(0, 1fr); gap: 1.25rem; margin: 1rem 0; padding: 1rem; background: var(--card);
   border: 1px solid var(--line); border-radius: .5rem; }
 img { display: block; width: 100%; max-width: 16rem; image-rendering: pixelated; border: 1px solid var(--line); }
-dt { margin-top: .75rem; color: var(--soft); font-size: .8rem; } dt:first-child { margin-top: 0; } dd { margin: 0; }
-pre { margin: 0; white-space: pre-wrap; } pre.response { max-height: 26rem; overflow: auto; padding: .6rem; border: 1px solid var(--line);
+dl { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: .75rem 0 0; }
+dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; } .wide { width: 100%; }
+pre { margin: 0; white-space: pre-wrap; }
+pre.response { align-self: start; max-height: 30rem; overflow: auto; padding: .6rem; border: 1px solid var(--line);
   border-radius: .3rem; background: var(--paper); }
 .seen { color: var(--seen); background: var(--seen-paper); } .thought { color: var(--thought); background: var(--thought-paper); }
 @media (max-width: 40rem) { article { grid-template-columns: minmax(0, 1fr); } }
@@ -73,12 +75,12 @@ def _section(section: Section) -> str:
 def _card(sample: Sample) -> str:
     perception, reasoning = escape(sample.demonstration.perception), escape(sample.demonstration.reasoning)
     facts = (
-        ("key", f"<code>{escape(_name(sample.prompt.key))}</code>"),
-        ("p*", f"<pre>{escape(sample.truth)}</pre>"),
-        ("question", f"<pre>{escape(sample.prompt.question)}</pre>"),
-        ("a solution", f"<pre>{escape(sample.solution)}</pre>"),
+        ("p*", "narrow", sample.truth),
+        ("a solution", "narrow", sample.solution),
+        ("question", "wide", sample.prompt.question),
+        ("key", "wide", _name(sample.prompt.key)),
     )
-    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    listed = "".join(f'<div class="{width}"><dt>{name}</dt><dd><pre>{escape(text)}</pre></dd></div>' for name, width, text in facts)
     response = f'<pre class="response" tabindex="0"><span class="seen">{perception}</span><span class="thought">{reasoning}</span></pre>'
     return f"<article>\n<div>{_picture(sample)}<dl>{listed}</dl></div>\n{response}\n</article>"
 

@@ -96,7 +96,7 @@ def _caption(summary: Summary) -> str:
     lines = []
     if summary.share:
         parts = ", ".join(f"{_share(value)} of the {key}" for key, value in summary.share.items())
-        lines.append(f"At the first step perception is {parts}.")
+        lines.append(f"In ordinary training perception is {parts} (first step).")
     if summary.seconds:
         parts = ", ".join(f"{key} {value:.0f}" for key, value in summary.seconds.items())
         lines.append(f"Seconds: {parts}.")

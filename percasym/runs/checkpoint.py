@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: `checkpoints/step_000200/` with an empty `DONE` written last.
+"""Checkpoints that are whole or absent: `checkpoints/step_000200/` with `DONE` written last.
 
 A checkpoint is written into a hidden directory beside its place, flushed to the disk, and renamed.
 The number is that of finished optimizer steps, so a run resumes at exactly that step.
@@ -16,12 +16,12 @@ DONE = "DONE"
 _NAME = re.compile(r"step_(\d{6,})")
 
 
-def write_checkpoint(root: Path, step: int, save: Callable[[Path], None]) -> Path:
-    """Let `save` fill a directory and make it the checkpoint of `step` under `root`; returns its path."""
+def write_checkpoint(root: Path, step: int, save: Callable[[Path], None], note: str = "") -> Path:
+    """Let `save` fill a directory and make it the checkpoint of `step` under `root`, with `note` in its DONE; returns its path."""
 
     def save_and_mark(directory: Path) -> None:
         save(directory)
-        (directory / DONE).touch()
+        (directory / DONE).write_text(note, encoding="utf-8")
 
     return write_directory(root / f"step_{step:06d}", save_and_mark)
 

@@ -12,6 +12,7 @@ configuration is refused.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,8 @@ from percasym.runs.progress import Progress
 from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
+
+METRICS = "metrics.jsonl"
 
 
 class Run:
@@ -75,7 +78,7 @@ class Run:
         record = {"step": step} | numbers
         if lost := {name: str(float(values[name])) for name, number in numbers.items() if number is None and values[name] is not None}:
             record["not_finite"] = lost
-        with self._writable("metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self._writable(METRICS).open("a", encoding="utf-8") as file:
             file.write(line(record) + "\n")
         self._mirror.log(step, numbers)
 
@@ -96,8 +99,11 @@ class Run:
         return Progress(total, title, start)
 
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> Path:
-        """Let `save` fill the checkpoint of `step`; a crash in between leaves no checkpoint rather than half of one."""
-        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save)
+        """Let `save` fill the checkpoint of `step`; a crash in between leaves no checkpoint rather than half of one.
+
+        Its DONE holds the length of metrics.jsonl in bytes: what a run that resumes here has already said.
+        """
+        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=str(settled_bytes(self.path / METRICS)))
         self._write_meta(seconds=self._seconds())
         return path
 
@@ -141,14 +147,13 @@ class Run:
         session = {"step": found[0] if found else 0, "started": _moment(clock())} | provenance() | plain(about)
         run._meta.pop("reason", None)
         run._write_meta(status="running", resumed=[*meta.get("resumed", []), session])
-        run._rewind(-1 if found is None else found[0])
+        run._rewind(*(-1, 0) if found is None else (found[0], int((found[1] / checkpoint.DONE).read_text(encoding="utf-8"))))
         return run
 
-    def _rewind(self, step: int) -> None:
-        """Take back what was written after `step`, so that doing it again doubles nothing."""
-        metrics = self.path / "metrics.jsonl"
-        if metrics.exists():
-            write_lines(metrics, [record for record in read_lines(metrics) if record["step"] <= step])
+    def _rewind(self, step: int, num_bytes: int) -> None:
+        """Take back what was written after the checkpoint of `step`, so that doing it again doubles nothing."""
+        if settled_bytes(self.path / METRICS) > num_bytes:
+            os.truncate(self.path / METRICS, num_bytes)
         for samples in self.path.glob("samples/*_*.jsonl"):
             if int(samples.stem.rpartition("_")[2]) > step:
                 samples.unlink()
@@ -168,6 +173,15 @@ class Run:
     def _write_meta(self, **changes: Any) -> None:
         self._meta |= changes
         write_whole(self.path / "meta.json", document(self._meta))
+
+
+def settled_bytes(path: Path) -> int:
+    """Length of a file, all of it safely on the disk; 0 when there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def _moment(seconds: float) -> str:

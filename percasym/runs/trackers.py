@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -61,16 +62,13 @@ class WandbTracker:
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline"):
             raise ValueError(f"tracker.mode must be auto, online or offline, got {self.mode!r}.")
+        if find_spec("wandb") is None:
+            raise ValueError("tracker=wandb needs the wandb package. Run `pip install wandb`, or choose tracker=none.")
 
     def start(self, *, directory: Path, name: str, identity: str, config: Mapping[str, Any]) -> WandbMirror:
-        """Open a W&B run whose files lie in `directory`/wandb.
+        """Open a W&B run whose files lie in `directory`/wandb."""
+        import wandb
 
-        Raises ValueError when wandb is not installed.
-        """
-        try:
-            import wandb
-        except ImportError:
-            raise ValueError("tracker=wandb needs the wandb package. Run `pip install wandb`, or choose tracker=none.") from None
         run = wandb.init(
             project=self.project, entity=self.entity, name=name, id=identity, resume="allow", dir=directory, tags=list(self.tags),
             config=dict(config), mode=self._mode(wandb), settings=wandb.Settings(silent=True, disable_git=True, save_code=False),

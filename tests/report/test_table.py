@@ -30,7 +30,7 @@ def test_eighty_columns_hold_every_metric_without_a_cut(run_dir: Path) -> None:
 
 def test_shares_and_seconds_stand_below(run_dir: Path) -> None:
     text = " ".join(printed(table(load_run(run_dir).summary)).split())
-    assert "At the first step perception is 2.9 % of the tokens, 1.3 % of the loss, ? % of the gradient." in text
+    assert "In ordinary training perception is 2.9 % of the tokens, 1.3 % of the loss, ? % of the gradient (first step)." in text
     assert "Seconds: setup 8, train 301, evaluate 96." in text
 
 

@@ -161,6 +161,16 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> N
     assert [session["step"] for session in json.loads((tmp_path / "meta.json").read_text())["resumed"]] == [2]
 
 
+def test_what_was_said_after_the_last_checkpoint_of_the_same_step_is_said_once(tmp_path: Path) -> None:
+    run = Run.open(tmp_path, CONFIG)
+    run.log(2, {"loss/total": 1.0})
+    run.checkpoint(2, save_weights)
+    run.log(2, {"eval/end_to_end": 0.5})  # The evaluation after training; then the process is killed.
+    again = Run.open(tmp_path, CONFIG)
+    again.log(2, {"eval/end_to_end": 0.5})
+    assert steps(tmp_path) == [2, 2]
+
+
 def test_resuming_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> None:
     run = Run.open(tmp_path, CONFIG)
     run.log(0, {"eval/end_to_end": 0.1})

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +19,7 @@ class Recorder:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module = ModuleType("wandb")
+        module.__spec__ = ModuleSpec("wandb", loader=None)
         module.init = self.init
         module.Settings = lambda **options: options
         module.login = lambda prompt, verify: self.key is not None and not prompt and not verify
@@ -61,10 +63,10 @@ def test_steps_are_values_so_that_a_resumed_run_may_step_back(tmp_path: Path, mo
     assert recorder.summary == {"status": "done"}
 
 
-def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_sentence_before_any_run_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ValueError, match="pip install wandb"):
-        start(tmp_path)
+        WandbTracker()
 
 
 def test_an_unknown_mode_is_refused() -> None:
