@@ -1,0 +1,206 @@
+"""What every engine must do, checked against plain autograd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from percasym.objectives.coefficients import coefficients, span_counts
+from percasym.types import Span
+
+P, R = Span.perception, Span.reasoning
+ENGINES = ["torch", "deepspeed", "deepspeed1"]
+
+
+def loss_of(engine, batch, weights, counts=None):
+    counts = counts or tuple(span_counts([batch.labels]).tolist())
+    return (engine.nll(batch) * coefficients(batch.labels, weights, counts)).sum()
+
+
+def gradient(engine) -> torch.Tensor:
+    """The open gradient as one vector."""
+    return torch.cat([parameter.grad.flatten() for parameter in engine.model.parameters()])
+
+
+def parameters(engine) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in engine.model.parameters()]).clone()
+
+
+def train_step(engine, batch, weights, lr=1e-3):
+    engine.backward(loss_of(engine, batch, weights))
+    return engine.step(lr)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_gradients_of_several_backwards_add_up(name, make_engine, tiny_qwen, tiny_batch):
+    engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
+    engine.backward(loss_of(engine, batch, {P: 1.0}))
+    once = gradient(engine).clone()
+    engine.backward(loss_of(engine, batch, {P: 1.0}))
+    assert_close(gradient(engine), 2 * once)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_gramian_is_that_of_the_two_gradients(name, make_engine, tiny_qwen, tiny_batch):
+    engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
+    vectors = {}
+    for span in Span:
+        engine.backward(loss_of(engine, batch, {span: 1.0}))
+        vectors[span] = gradient(engine).double()
+        engine.stash(span)
+    gramian = engine.gramian()
+    expected = [float(vectors[a] @ vectors[b]) for a, b in ((P, P), (R, R), (P, R))]
+    assert [gramian.perception, gramian.reasoning, gramian.cross] == pytest.approx(expected, rel=1e-5)
+    engine.combine({P: 0.3, R: 0.7})
+    assert_close(gradient(engine).double(), 0.3 * vectors[P] + 0.7 * vectors[R], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_combined_gradient_updates_like_the_gradient_of_the_combined_loss(name, make_engine, tiny_qwen, tiny_batch):
+    whole, parts, batch = make_engine(name, tiny_qwen()), make_engine(name, tiny_qwen()), tiny_batch()
+    for _ in range(2):  # Twice: what was set aside must not leak into the next step.
+        first = train_step(whole, batch, {P: 0.3, R: 0.7})
+        for span in Span:
+            parts.backward(loss_of(parts, batch, {span: 1.0}))
+            parts.stash(span)
+        parts.gramian()
+        parts.combine({P: 0.3, R: 0.7})
+        second = parts.step(1e-3)
+        assert second.grad_norm == pytest.approx(first.grad_norm, rel=1e-4)
+    assert_close(parameters(parts), parameters(whole), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(("limit", "scale"), [(0.0, 1.0), (1e9, 1.0), (0.5, None)])
+def test_the_gradient_is_clipped_at_the_limit_and_only_there(name, limit, scale, make_engine, tiny_qwen, tiny_batch):
+    # Adam's first moment after one step is (1 - beta1) times the clipped gradient; betas are (0.9, 0.95).
+    engine, batch = make_engine(name, tiny_qwen(), max_grad_norm=limit), tiny_batch()
+    info = train_step(engine, batch, {P: 0.5, R: 0.5})
+    assert info.grad_norm > 1  # So that a hidden default limit of 1 would show.
+    moments = torch.cat([state["exp_avg"].flatten() for state in engine._optimizer.state.values()])
+    expected = limit if scale is None else info.grad_norm
+    assert float(moments.norm()) / 0.1 == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_step_uses_the_learning_rate_it_is_given(name, make_engine, tiny_qwen, tiny_batch):
+    engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
+    before = parameters(engine)
+    assert train_step(engine, batch, {P: 0.5, R: 0.5}, lr=0.0).lr == 0.0
+    assert torch.equal(parameters(engine), before)
+    train_step(engine, batch, {P: 0.5, R: 0.5}, lr=1e-2)
+    moved = (parameters(engine) - before).abs().max()
+    assert 5e-3 < moved < 2e-2  # Adam moves about one learning rate a step.
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_resumed_engine_goes_on_as_if_it_had_never_stopped(name, make_engine, tiny_qwen, tiny_batch, tmp_path):
+    weights = {P: 0.5, R: 0.5}
+    engine = make_engine(name, tiny_qwen())
+    train_step(engine, tiny_batch(seed=1), weights)
+    engine.save(tmp_path)
+    drawn = torch.rand(3)
+    train_step(engine, tiny_batch(seed=2), weights)
+
+    resumed = make_engine(name, tiny_qwen(seed=9))
+    resumed.load(tmp_path)
+    assert torch.equal(torch.rand(3), drawn)
+    train_step(resumed, tiny_batch(seed=2), weights)
+    assert_close(parameters(resumed), parameters(engine), rtol=0, atol=0)
+
+
+def test_a_checkpoint_loads_with_plain_transformers(make_engine, tiny_qwen, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    engine = make_engine("torch", tiny_qwen())
+    engine.save(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), engine.model.parameters(), strict=True))
+    assert not list(tmp_path.glob("model/*.bin"))
+
+
+def test_a_directory_without_a_checkpoint_is_named(make_engine, tiny_qwen, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a checkpoint"):
+        make_engine("torch", tiny_qwen()).load(tmp_path)
+
+
+def test_only_matrices_decay(tiny_qwen):
+    from percasym.engine.optimizer import adamw
+    from percasym.settings import Sft
+
+    matrices, rest = adamw(tiny_qwen(), Sft(steps=1, batch_size=1, micro_batch_size=1, lr=1e-3, weight_decay=0.1)).param_groups
+    assert (matrices["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    assert {parameter.ndim for parameter in rest["params"]} == {1}
+    assert len(matrices["params"]) + len(rest["params"]) == len(list(tiny_qwen().parameters()))
+
+
+def test_a_frozen_parameter_stays_where_it_is(make_engine, tiny_qwen, tiny_batch):
+    model = tiny_qwen()
+    model.model.visual.requires_grad_(False)
+    engine = make_engine("torch", model)
+    before = parameters(engine)
+    train_step(engine, tiny_batch(), {P: 0.5, R: 0.5})
+    frozen = torch.cat([torch.full_like(p, not p.requires_grad).flatten() for p in model.parameters()]).bool()
+    moved = parameters(engine) != before
+    assert not moved[frozen].any()
+    assert moved[~frozen].any()
+
+
+def test_bfloat16_is_refused_where_it_is_emulated():
+    from percasym.engine.precision import compute_dtype
+
+    cpu = torch.device("cpu")
+    assert compute_dtype("auto", cpu) == compute_dtype("float32", cpu) == torch.float32
+    with pytest.raises(ValueError, match=r"^engine\.precision=bfloat16 needs hardware"):
+        compute_dtype("bfloat16", cpu)
+
+
+def test_engine_settings_name_what_they_allow():
+    from percasym.settings import DeepSpeedSettings, TorchSettings
+
+    with pytest.raises(ValueError, match=r"^engine\.zero_stage must be 0 or 1 .*, got 3\.$"):
+        DeepSpeedSettings(zero_stage=3)
+    with pytest.raises(ValueError, match=r"^engine\.precision must be one of auto, float32, bfloat16, got 'half'\.$"):
+        TorchSettings(precision="half")
+
+
+def test_an_open_gradient_is_never_overwritten(make_engine, tiny_qwen, tiny_batch):
+    engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
+    for span in Span:
+        engine.backward(loss_of(engine, batch, {span: 1.0}))
+        engine.stash(span)
+    engine.backward(loss_of(engine, batch, {P: 1.0}))
+    with pytest.raises(AssertionError, match="still open"):
+        engine.combine({P: 0.5, R: 0.5})
+
+
+def test_a_span_that_does_not_reach_a_parameter_adds_nothing_to_it(make_engine, tiny_qwen, tiny_batch):
+    engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
+    text = replace(batch, ids=batch.ids.clamp(max=58), inputs={})
+    for span, part in ((P, batch), (R, text)):  # Without a picture no gradient reaches the vision tower.
+        engine.backward(loss_of(engine, part, {span: 1.0}))
+        engine.stash(span)
+    assert engine.gramian().reasoning > 0
+    engine.combine({P: 0.5, R: 0.5})
+    assert all(parameter.grad is not None for parameter in engine.model.parameters())
+
+
+def test_one_process_starts_deepspeed_without_compiling_or_chatter(tmp_path):
+    program = (
+        "import torch\n"
+        "from percasym.engine.deepspeed import _start\n"
+        "deepspeed = _start(torch.device('cpu'))\n"
+        "deepspeed.comm.init_distributed('gloo')\n"
+        "assert deepspeed.comm.get_world_size() == 1\n"
+    )
+    told = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "DS_ACCELERATOR")
+    outside = {name: value for name, value in os.environ.items() if name not in told} | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=outside, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []

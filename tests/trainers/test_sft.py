@@ -1,0 +1,246 @@
+"""The loop: what it logs, when it measures, when it stops, and how it goes on."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from percasym.balance.base import BalanceState, Gramian, SpanStats
+from percasym.balance.fixed import Fixed
+from percasym.balance.ngdiff import NGDiff
+from percasym.balance.none import NoBalance
+from percasym.engine.base import StepInfo
+from percasym.models.base import Batch
+from percasym.settings import Sft
+from percasym.trainers.schedule import learning_rate
+from percasym.trainers.sft import Progress, TrainingDivergedError, train
+from percasym.trainers.shares import Share, measurements, share_of
+from percasym.types import UNSUPERVISED, Span
+
+P, R = Span.perception, Span.reasoning
+MEASURED = {"grad/perception", "grad/reasoning", "grad/cosine", "share/gradient"}
+ALWAYS = {
+    "loss/perception", "loss/reasoning", "loss/total", "tokens/perception", "tokens/reasoning", "share/tokens", "share/loss",
+    "balance/weight", "grad/norm", "lr", "time/step_seconds", "tokens_per_second",
+}  # fmt: skip
+
+
+class Scale:
+    """An engine with one number x as its model: token losses are 3x in perception and x in reasoning."""
+
+    rank, num_ranks = 0, 1
+
+    def __init__(self) -> None:
+        self.x = torch.ones((), requires_grad=True)
+        self.forwards: list[int] = []
+        self.kept: dict[Span, torch.Tensor] = {}
+
+    def nll(self, batch):
+        self.forwards.append(batch.ids.shape[1])
+        return self.x * (3.0 * (batch.labels == P) + 1.0 * (batch.labels == R))
+
+    def backward(self, loss):
+        loss.backward()
+
+    def stash(self, span):
+        self.kept[span], self.x.grad = self.x.grad, None
+
+    def gramian(self):
+        p, r = float(self.kept[P]), float(self.kept[R])
+        return Gramian(perception=p * p, reasoning=r * r, cross=p * r)
+
+    def combine(self, weights):
+        self.x.grad = sum(weights[span] * self.kept.pop(span) for span in Span)
+
+    def total(self, values):
+        return values
+
+    def step(self, lr):
+        info = StepInfo(grad_norm=float(self.x.grad), lr=lr)
+        with torch.no_grad():
+            self.x -= lr * self.x.grad
+        self.x.grad = None
+        return info
+
+    def save(self, directory):
+        torch.save(self.x.detach(), directory / "x.pt")
+
+
+class Diary:
+    """A run that remembers what it was told, and when."""
+
+    def __init__(self, root=None) -> None:
+        self.root, self.lines, self.shown, self.checkpoints, self.bar = root, {}, [], [], None
+
+    def log(self, step, values):
+        self.lines[step] = dict(values)
+
+    @contextmanager
+    def progress(self, total, title, start=0):
+        self.bar = (total, title, start)
+        yield SimpleNamespace(advance=lambda step, **shown: self.shown.append((step, shown)))
+
+    def checkpoint(self, step, save):
+        self.checkpoints.append(step)
+        if self.root:
+            (self.root / str(step)).mkdir()
+            save(self.root / str(step))
+
+
+def batch(labels=(UNSUPERVISED, P, R, R, R)) -> Batch:
+    row = torch.tensor([labels])
+    return Batch(ids=torch.zeros_like(row), mask=torch.ones_like(row), labels=row)
+
+
+def fit(balancer, *, engine=None, diary=None, start=None, windows=None, evaluate=lambda step: None, **options) -> tuple[Share, Diary]:
+    settings = Sft(**{"steps": 6, "batch_size": 1, "micro_batch_size": 1, "lr": 0.1, "warmup_frac": 0.0} | options)
+    diary, engine = diary or Diary(), engine or Scale()
+    windows = windows or [[batch()]] * (settings.steps - (start.step if start else 0))
+    share = train(engine=engine, batches=windows, balancer=balancer, settings=settings, run=diary, evaluate=evaluate, start=start)
+    return share, diary
+
+
+def test_every_step_logs_every_number():
+    _, diary = fit(NGDiff())
+    assert list(diary.lines) == [1, 2, 3, 4, 5, 6]
+    assert all(set(values) == ALWAYS | MEASURED for values in diary.lines.values())
+
+
+def test_a_strategy_that_needs_counts_measures_gradients_only_when_probed():
+    engine = Scale()
+    _, diary = fit(NoBalance(), engine=engine, probe_every=4)
+    assert [step for step, values in diary.lines.items() if set(values) >= MEASURED] == [1, 5]
+    # A probed step runs the prefix (2 tokens), then the whole row (5); the others one whole row.
+    assert engine.forwards == [2, 5, 5, 5, 5, 2, 5, 5]
+
+
+def test_measuring_the_gradients_does_not_change_the_training():
+    engines = Scale(), Scale()
+    fit(Fixed(weight=0.3), engine=engines[0], probe_every=0)
+    fit(Fixed(weight=0.3), engine=engines[1], probe_every=1)
+    assert engines[0].x.item() == pytest.approx(engines[1].x.item(), rel=1e-6)
+
+
+def test_the_numbers_of_a_step_are_those_of_its_definition():
+    # x = 1, so L_p = 3 and L_r = 1, g_p = 3 and g_r = 1; w = |g_r| / (|g_p| + |g_r|) = 1/4; one perception token of four.
+    share, diary = fit(NGDiff())
+    first = diary.lines[1]
+    expected = {
+        "loss/perception": 3.0,
+        "loss/reasoning": 1.0,
+        "loss/total": 0.25 * 3 + 0.75 * 1,
+        "tokens/perception": 1,
+        "tokens/reasoning": 3,
+        "share/tokens": 0.25,
+        "balance/weight": 0.25,
+        "share/loss": 0.75 / 1.5,
+        "grad/perception": 3.0,
+        "grad/reasoning": 1.0,
+        "grad/cosine": 1.0,
+        "share/gradient": 0.5,
+        "grad/norm": 0.25 * 3 + 0.75 * 1,
+        "lr": learning_rate(Sft(steps=6, batch_size=1, micro_batch_size=1, lr=0.1, warmup_frac=0.0), 0),
+    }
+    assert {name: first[name] for name in expected} == pytest.approx(expected)
+    # Under the token average perception holds 1 * 3 of 1 * 3 + 3 * 1, in loss as in gradient, whatever the strategy weighs.
+    assert share == Share(tokens=0.25, loss=0.5, gradient=0.5)
+    assert fit(Fixed(weight=0.9))[0] == share
+
+
+def test_a_strategy_that_needs_losses_moves_the_next_step():
+    class Follow:
+        needs = "losses"
+
+        def start(self):
+            return BalanceState(weight=0.5)
+
+        def step(self, state, stats):
+            assert stats.losses is not None
+            return BalanceState(weight=state.weight / 2)
+
+    _, diary = fit(Follow(), steps=3)
+    assert [values["balance/weight"] for values in diary.lines.values()] == [0.5, 0.25, 0.125]
+
+
+def test_evaluations_and_checkpoints_fall_on_their_steps():
+    seen = []
+    _, diary = fit(NoBalance(), evaluate=seen.append, eval_every=2, save_every=4)
+    assert seen == [2, 4]  # Neither before nor after training: that is the caller's.
+    assert diary.checkpoints == [4, 6]
+    assert fit(NoBalance())[1].checkpoints == [6]
+
+
+def test_the_bar_shows_both_losses_and_the_weight():
+    _, diary = fit(Fixed(weight=0.3))
+    assert diary.bar == (6, "training", 0)
+    assert diary.shown[0] == (1, {"L_p": 3.0, "L_r": 1.0, "weight": 0.3})
+
+
+def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
+    balancer = NGDiff(smoothing=0.5)
+    share, whole = fit(balancer, diary=Diary(tmp_path), save_every=3)
+    engine, progress = Scale(), Progress.load(tmp_path / "3")
+    engine.x = torch.load(tmp_path / "3" / "x.pt", weights_only=True).requires_grad_()
+    assert progress.step == 3
+    again, rest = fit(balancer, engine=engine, start=progress)
+    assert again == share  # Of the first step, not of the first step after the break.
+    assert list(rest.lines) == [4, 5, 6]
+    for step, values in rest.lines.items():
+        assert {k: v for k, v in values.items() if "second" not in k} == {k: v for k, v in whole.lines[step].items() if "second" not in k}
+
+
+def test_a_finished_training_resumes_to_its_share(tmp_path):
+    share, _ = fit(NoBalance(), diary=Diary(tmp_path))
+    again, diary = fit(NoBalance(), start=Progress.load(tmp_path / "6"), windows=iter(()))
+    assert again == share
+    assert diary.lines == {}
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training():
+    engine = Scale()
+    engine.x = torch.tensor(math.nan, requires_grad=True)
+    diary = Diary()
+    with pytest.raises(TrainingDivergedError, match=r"^The loss is nan at step 1\. Choose a paradigm\.lr below 0\.1\.$"):
+        fit(NoBalance(), engine=engine, diary=diary)
+    assert list(diary.lines) == [1]
+    assert diary.checkpoints == []
+
+
+def test_too_few_windows_are_an_error():
+    with pytest.raises(ValueError, match="shorter"):
+        fit(NoBalance(), windows=[[batch()]] * 5)
+
+
+def test_a_step_without_perception_trains_reasoning_alone():
+    _, diary = fit(Fixed(weight=0.5), windows=[[batch((UNSUPERVISED, R, R))]], steps=1)
+    values = diary.lines[1]
+    assert values["tokens/perception"] == 0
+    assert math.isnan(values["loss/perception"])
+    assert values["loss/total"] == 0.5
+    assert values["share/gradient"] == 0
+
+
+def test_counts_and_losses_are_those_of_all_micro_batches():
+    windows = [[batch((UNSUPERVISED, P, P, R)), batch((UNSUPERVISED, P, R, R))]]
+    _, diary = fit(NoBalance(), windows=windows, steps=1)
+    assert (diary.lines[1]["tokens/perception"], diary.lines[1]["tokens/reasoning"]) == (3, 3)
+    assert diary.lines[1]["loss/total"] == 2.0  # (3 * 3 + 3 * 1) / 6
+
+
+def test_the_learning_rate_rises_and_falls_once():
+    settings = Sft(steps=40, batch_size=1, micro_batch_size=1, lr=1e-3, warmup_frac=0.25, final_lr_frac=0.1)
+    rates = [learning_rate(settings, step) for step in range(40)]
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert (top, rates[0], rates[top], rates[-1]) == (9, pytest.approx(1e-4), pytest.approx(1e-3), pytest.approx(1e-4))
+
+
+def test_a_share_without_any_loss_is_not_a_number():
+    stats = SpanStats(step=0, num_steps=1, counts=(1, 1), losses=(0.0, 0.0), gramian=Gramian(perception=0.0, reasoning=0.0, cross=0.0))
+    assert math.isnan(share_of(stats).gradient)
+    assert math.isnan(measurements(stats, 0.5)["share/loss"])
