@@ -52,8 +52,7 @@ def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -
         if key not in known:
             raise ConfigError(no_such("", str(key), known, owner="a run"))
     values = {key: read(tree.get(key), hint, key) for key, hint in VALUES.items()}
-    if not STUDY.fullmatch(values["study"]):
-        raise ConfigError(f"study must be a name of letters, digits, '_', '-' and '.', got {values['study']!r}.")
+    folder(values["study"])
     if values["seed"] < 0:
         raise ConfigError(f"seed must be at least 0, got {values['seed']}.")
     trusted = ("percasym", *values["plugins"])
@@ -89,8 +88,10 @@ def sentence(error: Exception) -> str:
     if ambiguous := re.match(r"Ambiguous value for argument '(?:\+\+)?([^=]*)=(.*)'", str(error)):
         key, values = ambiguous.groups()
         return f"{key}={values} is more than one value: write {key}=[{values}] for a list, or put -m first for one run of each."
-    if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {error.msg}"
+    if isinstance(error, OmegaConfBaseException) and error.msg and error.full_key:
+        first = error.msg.splitlines()[0]  # The rest repeats the key and names OmegaConf's own types.
+        _, ours, said = first.partition("ConfigError raised while resolving interpolation: ")
+        return said if ours else f"{error.full_key}: {first}."
     return " ".join(str(error).replace("++", "").split())
 
 
@@ -103,7 +104,15 @@ def cell(*, _root_: DictConfig) -> str:
     return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *scale])
 
 
+def folder(study: str) -> str:
+    """`study` itself, once it is known to stay inside multirun/: Hydra makes the directory before the configuration is checked."""
+    if not STUDY.fullmatch(str(study)):
+        raise ConfigError(f"study must be a name of letters, digits, '_', '-' and '.', got {study!r}.")
+    return study
+
+
 OmegaConf.register_new_resolver("cell", cell, replace=True)
+OmegaConf.register_new_resolver("folder", folder, replace=True)
 
 
 def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[str]) -> Any:
@@ -117,9 +126,10 @@ def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[st
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{group}._target_={target} cannot be imported ({error}).") from error
-    if not (isinstance(cls, type) and is_dataclass(cls)) or (missing := [m for m in GROUPS[group] if not hasattr(cls, m)]):
-        lack = f"has no {missing[0]}()" if isinstance(cls, type) and is_dataclass(cls) else "is no dataclass"
-        raise ConfigError(f"{group}._target_={target} {lack}, so it cannot serve as {group}.")
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError(f"{group}._target_={target} is no dataclass, so it cannot serve as {group}.")
+    if missing := [method for method in GROUPS[group] if not hasattr(cls, method)]:
+        raise ConfigError(f"{group}._target_={target} has no {missing[0]}(), so it cannot serve as {group}.")
     return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
 
 
