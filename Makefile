@@ -14,7 +14,7 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(READY)  ## Train the packaged tiny Qwen3-VL with balanced spans and show what changed (8 minutes on 2 cores)
-	$(BIN)/python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff study=demo
+	$(BIN)/python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff
 
 test: $(READY)  ## All tests that fit in 15 minutes
 	$(BIN)/python -m pytest
@@ -31,7 +31,7 @@ lint: $(READY)  ## Style, layers and types
 	$(BIN)/mypy
 
 base: $(READY)  ## Pretrain the packaged base model again (resumes where it was stopped)
-	$(BIN)/python -m percasym.models.build_tiny
+	$(BIN)/python -m percasym.pretrain
 
 gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 	$(BIN)/percasym gallery

@@ -113,7 +113,13 @@ class Replay:
                 self.units.setdefault(unit, []).append((r, c))
 
     def read(self, text: str) -> None:
-        for line in text.strip("\n").split("\n"):
+        lines = text.strip("\n").split("\n")
+        while lines:
+            if re.fullmatch(r"\d+", lines[0]):
+                self.grid(lines[: self.size])
+                del lines[: self.size]
+                continue
+            line = lines.pop(0)
             readers = (self.visit, self.place, self.result, self.fails, self.suppose, self.undo, self.check, self.check_givens)
             readings = [(reader, match) for reader in readers if (match := getattr(self, self.pattern(reader)).fullmatch(line))]
             assert len(readings) == 1, f"no reading of {line!r}"
@@ -122,6 +128,11 @@ class Replay:
             reader(*match.groups())
             self.counts[reader.__name__] += 1
         assert all(self.board.values())
+
+    def grid(self, rows: list[str]) -> None:
+        """A grid written anew, which must be the board as it stands."""
+        assert ["".join(str(self.board[r, c]) for c in range(self.size)) for r in range(self.size)] == rows
+        self.counts["grid"] += 1
 
     @staticmethod
     def pattern(reader) -> str:
@@ -481,6 +492,13 @@ def test_one_other_digit_changes_the_pixels_of_its_cell_only(size: int) -> None:
 def test_every_statement_of_a_demonstration_is_true(task: Sudoku, verbosity: int) -> None:
     for key in keys({4: 6, 6: 2, 9: 1}[task.size], split="train_sft"):
         replayed(with_verbosity(task, verbosity), key)
+
+
+@pytest.mark.parametrize("size, givens, techniques", [(4, (5, 9), "naked"), (6, (9, 9), "any")])
+def test_a_restated_grid_follows_every_change_of_the_board(size: int, givens: tuple[int, int], techniques: str) -> None:
+    for key in keys(8):
+        counts = replayed(Sudoku(size=size, givens=givens, techniques=techniques, look=LOOK, restate=True), key).counts
+        assert counts["grid"] >= size * size - givens[1] + 2 * counts["undo"]
 
 
 def test_demonstrations_catch_and_undo_their_own_guesses() -> None:

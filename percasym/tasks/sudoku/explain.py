@@ -10,23 +10,29 @@ before it by a look-up. The words of a step grow with the verbosity; what is sai
     3  and of the columns       Check columns: 1 2 3 4, 3 4 1 2, 2 1 4 3, 4 3 2 1. All differ.
     4  of the boxes,            Check boxes: 1 3 2 4, 2 4 1 3, 3 1 4 2, 4 2 3 1. All differ.
        and of the givens        Check givens: 3, 2 4, none, 4 1. All kept.
+
+With `restate`, the grid is written anew, as p* is, whenever a digit is set or taken back: a small model then looks
+up what stands in a row without searching the whole text for what was set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 
-from percasym.tasks.sudoku.grid import Cells, shape_of
+from percasym.tasks.sudoku.grid import Cells, shape_of, write
 from percasym.tasks.sudoku.trace import UNIT_KINDS, Digits, Place, Step, Suppose, Undo, Visit, solve_aloud
 
 MAX_VERBOSITY = 4
 
 
-def explain(cells: Cells, solution: Cells, size: int, rng: Random, *, verbosity: int, reflect_frac: float) -> str:
+def explain(cells: Cells, solution: Cells, size: int, rng: Random, *, verbosity: int, reflect_frac: float, restate: bool = False) -> str:
     """The reasoning of a demonstration, from the first look at a cell to the last check."""
-    steps = solve_aloud(cells, size, rng, reflect_frac=reflect_frac)
-    lines = [in_words(step, size, verbosity) for step in steps]
+    lines = []
+    for step, grid in with_grids(cells, solve_aloud(cells, size, rng, reflect_frac=reflect_frac)):
+        lines.append(in_words(step, size, verbosity))
+        if restate and grid is not None:
+            lines.append(write(grid, size))
     shape = shape_of(size)
     checks = (("rows", shape.rows), ("columns", shape.columns), ("boxes", shape.boxes))
     for name, units in checks[: max(0, verbosity - 1)]:
@@ -36,6 +42,24 @@ def explain(cells: Cells, solution: Cells, size: int, rng: Random, *, verbosity:
         given = ", ".join(_digits(cells[cell] for cell in row if cells[cell]) for row in shape.rows)
         lines.append(f"Check givens: {given}. All kept.")
     return "".join(f"\n{line}" for line in lines if line) + "\n"
+
+
+def with_grids(cells: Cells, steps: Iterable[Step]) -> Iterator[tuple[Step, Cells | None]]:
+    """Each step with the grid after it; None when the step changes nothing."""
+    grid, before = list(cells), []
+    for step in steps:
+        match step:
+            case Visit(cell=cell, candidates=(digit,)) | Place(cell=int(cell), digit=digit):
+                grid[cell] = digit
+            case Suppose(cell=cell, digit=digit):
+                before.append(list(grid))
+                grid[cell] = digit
+            case Undo():
+                grid = before.pop()
+            case _:
+                yield step, None
+                continue
+        yield step, tuple(grid)
 
 
 def in_words(step: Step, size: int, verbosity: int) -> str:

@@ -36,6 +36,8 @@ class Sudoku:
     """How much a demonstration says, 0 to 4: perception is 16 % down to 2.5 % of its tokens at size 4."""
     reflect_frac: float = 0.25
     """Share of the cells where row and column alone mislead in which a digit is tried before the box is checked."""
+    restate: bool = False
+    """Write the grid anew whenever a digit is set: a scratchpad for small models, at `size`^2 digits each time."""
     question: Literal["brief", "full"] = "brief"
     """`full` states the response format, for models that were not built for it."""
     look: Look = field(default_factory=Look)
@@ -75,7 +77,8 @@ class Sudoku:
         assert givens, f"{key} gave {truth!r}, which is no grid"
         full = solve(givens, self.size)
         assert full, f"{key} gave {truth!r}, which has no solution"
-        thoughts = explain(givens, full, self.size, key.rng("thoughts"), verbosity=self.verbosity, reflect_frac=self.reflect_frac)
+        dials = {"verbosity": self.verbosity, "reflect_frac": self.reflect_frac, "restate": self.restate}
+        thoughts = explain(givens, full, self.size, key.rng("thoughts"), **dials)
         solution = write(full, self.size)
         return Sample(
             prompt=Prompt(key=key, image=self.draw(truth, key), question=self.ask()),

@@ -1,0 +1,132 @@
+"""Pretrain the tiny checkpoint that travels with the package, from nothing but the `base` split.
+
+It learns to see easy pictures and to reason about short puzzles, so that it can do each task partly:
+
+    make base      (or: python -m percasym.pretrain; resumable, seed 0)
+
+Seeing is learned mostly from pictures with the response cut after the perception, thinking mostly from p*
+given as text, so neither waits for the other; a few whole responses to pictures join the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from percasym.balance.fixed import Fixed
+from percasym.engine.torch import TorchEngine
+from percasym.models import checkpoint
+from percasym.models.architecture import write_blank
+from percasym.models.base import Batch, Family, Row
+from percasym.models.qwen3vl import Qwen3VL
+from percasym.runs.rundir import Run
+from percasym.settings import Sft, TorchSettings
+from percasym.tasks.base import Task, prompt_as_text
+from percasym.tasks.canvas import Look
+from percasym.tasks.graph_coloring.task import GraphColoring
+from percasym.tasks.sudoku.task import Sudoku
+from percasym.trainers.sft import Progress, train
+from percasym.types import Sample, SampleKey, Span
+
+TASKS: tuple[Task, ...] = (
+    Sudoku(size=4, givens=(9, 12), verbosity=2, restate=True, look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.7, 1.0), noise=0.02, jitter=0.03)),
+    GraphColoring(nodes=(4, 5), verbosity=3, look=Look(image_px=96, contrast=(0.7, 1.0), noise=0.02, jitter=0.03)),
+)
+"""Easier to see and shorter to think through than `scale=tiny`."""
+
+NUM_CUT, NUM_TEXTS, NUM_WHOLE = 16, 8, 6
+"""Rows of each task in one step: pictures cut after the perception, p* as text, whole responses to pictures."""
+
+SETTINGS = Sft(
+    steps=700, batch_size=1, micro_batch_size=1, lr=1.5e-3, warmup_frac=0.05, final_lr_frac=1.0, weight_decay=0.01, save_every=50
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """The windows of pretraining, over all tasks."""
+
+    family: Family
+    seed: int
+
+    def picture(self, sample: Sample) -> Row:
+        """A picture and its perception span; the response stops there."""
+        row = self.family.row(sample)
+        stop = len(row.labels) - row.labels[::-1].index(Span.perception)
+        return replace(row, ids=row.ids[:stop], labels=row.labels[:stop])
+
+    def text(self, sample: Sample) -> Row:
+        """p* as text and the whole response."""
+        return self.family.row(replace(sample, prompt=prompt_as_text(sample)))
+
+    def window(self, step: int) -> list[Batch]:
+        """The batches of one step: for each task a short and a long one."""
+        batches = []
+        for task in TASKS:
+            num = NUM_CUT + NUM_TEXTS + NUM_WHOLE
+            samples = [task.sample(key(task, self.seed, step * num + i)) for i in range(num)]
+            cut, told, whole = samples[:NUM_CUT], samples[NUM_CUT:-NUM_WHOLE], samples[-NUM_WHOLE:]
+            batches.append(self.family.collate([self.picture(sample) for sample in cut]))
+            batches.append(self.family.collate([*map(self.text, told), *map(self.family.row, whole)]))
+        return batches
+
+    def windows(self, start: int, stop: int) -> Iterator[Sequence[Batch]]:
+        """Windows of steps `start` to `stop` - 1, made when asked for: on two cores a thread beside the step slows it."""
+        return (self.window(step) for step in range(start, stop))
+
+
+def key(task: Task, seed: int, index: int) -> SampleKey:
+    """A key of the base split."""
+    return SampleKey(task=task.name, split="base", seed=seed, index=index)
+
+
+def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
+    """What the tokenizer is learned from: questions and demonstrations at every verbosity."""
+    for task in TASKS:
+        for index in range(num_samples):
+            told = replace(task, verbosity=index % 5)
+            sample = told.sample(key(told, seed, index))
+            yield f"user\n{sample.prompt.question}\nassistant\n"
+            yield sample.demonstration.perception
+            yield sample.demonstration.reasoning
+
+
+def build(directory: Path, *, work: Path, settings: Sft, seed: int) -> None:
+    """Pretrain in `work` (resuming what is there) and write the finished checkpoint to `directory`."""
+    config = {"seed": seed, "settings": asdict(settings), "tasks": [asdict(task) for task in TASKS]}
+    run = Run.open(work, config)
+    blank = work / "blank"
+    torch.manual_seed(seed)
+    if not (blank / "model.safetensors").is_file():
+        write_blank(blank, corpus(seed))
+    family = Qwen3VL(path=str(blank))
+    engine = TorchEngine(family.load(), settings=TorchSettings(precision="float32"), paradigm=settings, device=torch.device("cpu"))
+    start = None
+    if (latest := run.latest_checkpoint()) is not None:
+        engine.load(latest[1])
+        start = Progress.load(latest[1])
+    windows = Mixture(family=family, seed=seed).windows(start.step if start else 0, settings.steps)
+    train(engine=engine, batches=windows, balancer=Fixed(weight=0.3), settings=settings, run=run, evaluate=lambda step: None, start=start)
+    engine.model.save_pretrained(directory)
+    checkpoint.tokenizer(str(blank)).save_pretrained(directory)
+    checkpoint.image_processor(str(blank)).save_pretrained(directory)
+    run.finish({"seed": seed, "steps": settings.steps})
+
+
+def main() -> None:
+    """Command line of `make base`."""
+    parser = argparse.ArgumentParser(description="Pretrain the packaged tiny Qwen3-VL (resumable).")
+    parser.add_argument("--out", type=Path, default=Path(checkpoint.packaged("qwen3vl")), help="where the checkpoint goes")
+    parser.add_argument("--work", type=Path, default=Path("multirun/base/qwen3vl"), help="run directory of the pretraining")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    build(options.out, work=options.work, settings=replace(SETTINGS, steps=options.steps), seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()

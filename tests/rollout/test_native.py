@@ -1,0 +1,78 @@
+"""Native decoding beside `model.generate` and beside a full forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from percasym.models.base import Row
+from percasym.models.qwen3vl import Qwen3VL
+from percasym.rollout.native import decode
+from percasym.tasks.base import prompt_as_text
+from percasym.tasks.graph_coloring.task import GraphColoring
+from percasym.tasks.sudoku.task import Sudoku
+from percasym.types import Sample, SampleKey
+
+FAMILY = Qwen3VL()
+
+
+def samples(task: Sudoku | GraphColoring, num: int) -> list[Sample]:
+    return [task.sample(SampleKey(task=task.name, split="test", seed=0, index=index)) for index in range(num)]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return FAMILY.load().eval()
+
+
+def generated(model: torch.nn.Module, row: Row, max_new_tokens: int) -> tuple[int, ...]:
+    """The same continuation by the library's own generate, one row at a time."""
+    batch = FAMILY.collate([row])
+    is_image = (batch.ids == model.config.image_token_id).int()
+    ids = model.generate(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        **(batch.inputs | {"mm_token_type_ids": is_image} if batch.inputs else {}),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=FAMILY.codec().end,
+        suppress_tokens=FAMILY.codec().banned,
+    )
+    return tuple(ids[0, batch.ids.shape[1] :].tolist())
+
+
+def rows() -> Sequence[Row]:
+    """Pictures of both sizes and a text, so that the batch is ragged."""
+    told = samples(Sudoku(), 3)[2]
+    pictures = [one.prompt for one in (*samples(Sudoku(), 2), *samples(GraphColoring(), 1))]
+    return [FAMILY.prompt(prompt) for prompt in (*pictures, prompt_as_text(told))]
+
+
+def test_tokens_equal_those_of_generate(model: torch.nn.Module) -> None:
+    ours = decode(model, FAMILY, rows(), max_new_tokens=60, batch_size=4)
+    assert [completion.ids for completion in ours] == [generated(model, row, 60) for row in rows()]
+
+
+def test_logprobs_equal_those_of_a_full_forward(model: torch.nn.Module) -> None:
+    for row, completion in zip(rows(), decode(model, FAMILY, rows(), max_new_tokens=40, batch_size=4), strict=True):
+        batch = FAMILY.collate([Row(ids=(*row.ids, *completion.ids), labels=(-1,) * (len(row.ids) + len(completion.ids)), inputs=row.inputs)])
+        with torch.no_grad():
+            logits = model(**batch.arguments).logits[0, len(row.ids) - 1 : -1]
+        logits[:, FAMILY.codec().banned] = -torch.inf
+        expected = logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_finished_rows_leave_without_changing_the_others(model: torch.nn.Module) -> None:
+    many = [FAMILY.prompt(one.prompt) for one in samples(Sudoku(), 6)]
+    together = decode(model, FAMILY, many, max_new_tokens=700, batch_size=6)
+    alone = decode(model, FAMILY, many, max_new_tokens=700, batch_size=1)
+    assert [completion.ids for completion in together] == [completion.ids for completion in alone]
+    assert len({len(completion.ids) for completion in together}) > 1, "the rows should finish at different times"
+
+
+def test_an_unfinished_row_says_so(model: torch.nn.Module) -> None:
+    (completion,) = decode(model, FAMILY, rows()[:1], max_new_tokens=3, batch_size=1)
+    assert not completion.finished and len(completion.ids) == 3
