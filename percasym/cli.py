@@ -1,6 +1,6 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-    percasym report multirun/main        percasym gallery        percasym show task=graph_coloring
+    percasym report multirun/main        percasym gallery        percasym show graph_coloring
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", type=int, default=0)
     show.add_argument("--index", type=int, default=0)
     show.add_argument("--verbosity", type=int, default=3)
-    show.add_argument("--model", default=None, metavar="DIR", help="checkpoint whose tokenizer is used (default: the packaged tiny Qwen3-VL)")
+    show.add_argument("--model", metavar="DIR", help="checkpoint whose tokenizer is used (default: the packaged tiny Qwen3-VL)")
     show.set_defaults(work=_show)
     return parser
 
@@ -70,7 +70,7 @@ def _show(given: argparse.Namespace) -> None:
     from percasym.models.qwen3vl import Qwen3VL
     from percasym.tasks.graph_coloring.task import GraphColoring
     from percasym.tasks.sudoku.task import Sudoku
-    from percasym.types import SampleKey
+    from percasym.types import SampleKey, Span
 
     try:
         task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
@@ -79,6 +79,6 @@ def _show(given: argparse.Namespace) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     ids, labels = codec.encode_demonstration(sample.demonstration)
-    seen = sum(label == 0 for label in labels)
+    seen = labels.count(Span.perception)
     print(codec.show(ids, labels))
     print(f"{len(ids)} tokens, {seen} of them perception ({100 * seen / len(ids):.1f} %).")

@@ -62,7 +62,8 @@ def job(cfg: DictConfig) -> None:
 def start(settings: Settings) -> None:
     """Work in this process; many ranks are started elsewhere (not yet)."""
     if settings.launch.nproc > 1:
-        raise ConfigError(f"launch.nproc={settings.launch.nproc} asks for several processes, which is not supported yet; use launch.nproc=1.")
+        asked = f"launch.nproc={settings.launch.nproc}"
+        raise ConfigError(f"{asked} asks for several processes, which is not supported yet; use launch.nproc=1.")
     from percasym import app  # Imports torch: only once the configuration is known to be good.
 
     app.run(settings)

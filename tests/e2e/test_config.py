@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +53,8 @@ def test_a_scale_sets_sizes_only() -> None:
 
 def test_every_documented_option_can_be_set_without_a_plus(resolved) -> None:
     (settings,) = resolved(
-        "task.size=9", "task.givens=[30,36]", "task.verbosity=3", "model.size=8B", "model.path=some/dir", "balance=fixed", "balance.weight=0.25",
+        "task.size=9", "task.givens=[30,36]", "task.verbosity=3", "model.size=8B", "model.path=some/dir", "balance=fixed",
+        "balance.weight=0.25",
         "paradigm.steps=10", "paradigm.batch_size=8", "paradigm.lr=1e-3", "paradigm.eval_every=50", "launch.nproc=1", "run.overwrite=true",
         "seed=1", "study=name", "evaluation.num_samples=64", "task.look.image_px=90",
     )  # fmt: skip
@@ -120,11 +121,12 @@ class Example:
     span: tuple[int, int] = (1, 2)
     names: tuple[str, ...] = ()
     path: str | None = None
-    look: Look = Look()
+    look: Look = field(default_factory=Look)
 
 
 def test_what_is_built_dumps_to_what_it_was_built_from() -> None:
-    values = {"count": 3, "rate": 2.5, "flag": True, "kind": "full", "span": [3, 4], "names": ["a"], "path": None, "look": dump(Look(noise=0.5))}
+    values = {"count": 3, "rate": 2.5, "flag": True, "kind": "full", "span": [3, 4], "names": ["a"], "path": None}
+    values["look"] = dump(Look(noise=0.5))
     assert dump(build(Example, values, "example")) == values
 
 

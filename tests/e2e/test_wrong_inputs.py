@@ -1,0 +1,135 @@
+"""What a user can get wrong: each ends as one line on stderr, exit code 2, and nothing on the disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WRONG = {
+    "misspelt group": (["taks=sudoku"], "There is no option taks; did you mean task?"),
+    "no such task": (["task=sudoko"], "There is no task=sudoko; did you mean task=sudoku? The choices are "),
+    "no task at all": (["task=null"], "Config group override must be a string"),
+    "two tasks without a sweep": (["task=sudoku,graph_coloring"], "task=sudoku,graph_coloring is more than one value: write "),
+    "misspelt key": (["balance=fixed", "balance.wieght=0.5"], "There is no option balance.wieght; did you mean balance.weight? "),
+    "key of another choice": (["balance=none", "balance.weight=0.5"], "There is no option balance.weight. NoBalance has no options."),
+    "key of another task": (["task=graph_coloring", "task.givens=[7,9]"], "There is no option task.givens. The options of Graph"),
+    "misspelt nested key": (["task.look.nois=0.1"], "There is no option task.look.nois; did you mean task.look.noise?"),
+    "key of nothing": (["verbosity=3"], "There is no option verbosity. The options of a run are "),
+    "text for a number": (["paradigm.steps=ten"], "paradigm.steps must be a whole number, got 'ten'."),
+    "fraction for a whole number": (["paradigm.steps=1.5"], "paradigm.steps must be a whole number, got 1.5."),
+    "truth for a number": (["paradigm.lr=true"], "paradigm.lr must be a number, got True."),
+    "one number for a range": (["task.givens=8"], "task.givens must be a list of 2 (a whole number, a whole number), got 8."),
+    "unfinished list": (["task.givens=[7,"], "Cannot read 'task.givens=[7,' on the command line"),
+    "weight above one": (["balance=fixed", "balance.weight=1.7"], "balance.weight must lie in [0, 1], got 1.7."),
+    "negative steps": (["paradigm.steps=-5"], "paradigm.steps must be at least 1, got -5."),
+    "learning rate of zero": (["paradigm.lr=0"], "paradigm.lr must be above 0, got 0.0."),
+    "micro batch that does not divide": (["paradigm.batch_size=8", "paradigm.micro_batch_size=3"], "paradigm.batch_size=8 is not a mul"),
+    "size that no Sudoku has": (["task.size=5"], "task.size must be one of 4, 6, 9, got 5."),
+    "givens out of range": (["task.givens=[0,2]"], "task.givens must be [low, high] with "),
+    "unknown font": (["task.look.fonts=[comic]"], "look.fonts has no font 'comic'; the fonts are "),
+    "class of another library": (["task._target_=os.system"], "task._target_=os.system lies outside percasym; add its package to plugins"),
+    "class that does not exist": (["task._target_=percasym.tasks.chess.Chess"], "task._target_=percasym.tasks.chess.Chess cannot be imp"),
+    "class of another group": (["task._target_=percasym.balance.none.NoBalance"], "task._target_=percasym.balance.none.NoBalance has no s"),
+    "function for a class": (["balance._target_=percasym.launch.main"], "balance._target_=percasym.launch.main is no dataclass, "),
+    "no processes": (["launch.nproc=0"], "launch.nproc must be at least 1, got 0."),
+    "many processes": (["launch.nproc=4"], "launch.nproc=4 asks for several processes, which is not supported yet"),
+    "negative seed": (["seed=-1"], "seed must be at least 0, got -1."),
+    "study outside multirun": (["study=../mine"], "study must be a name of letters, digits, '_', '-' and '.', got '../mine'."),
+    "unknown precision": (["engine.precision=fp16"], "engine.precision must be auto, float32 or bfloat16, got 'fp16'."),
+    "interpolation of nothing": (["paradigm.steps=${stpes}"], "paradigm.steps: "),
+}
+"""Words on the command line, and how the answer begins; none of these imports torch."""
+
+WRONG_WORLD = {
+    "no checkpoint directory": (["model.path=/nowhere/to/be/found"], "No checkpoint directory at /nowhere/to/be/found."),
+    "a directory that is no checkpoint": (["model.path={empty}"], "{empty} holds no config.json"),
+    "damaged safetensors": (["model.path={damaged}"], "The checkpoint {damaged} could not be loaded (SafetensorError: "),
+    "bfloat16 without the hardware": (["engine.precision=bfloat16"], "engine.precision=bfloat16 needs a device that computes it natively"),
+}
+"""What only files and hardware can tell."""
+
+
+def refused(code: int, out: str, err: str, begins: str) -> None:
+    assert code == 2
+    assert err.startswith(begins), err
+    assert err.count("\n") == 1, "one line"
+    assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_input_is_one_sentence(command, tmp_path: Path, what: str) -> None:
+    words, begins = WRONG[what]
+    answer = command(*words)
+    refused(answer.code, answer.out, answer.err, begins)
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An empty folder, and a checkpoint whose weights were cut short."""
+    from percasym.models.architecture import write_blank
+
+    empty, whole, damaged = (tmp_path_factory.mktemp(name) for name in ("empty", "whole", "damaged"))
+    write_blank(whole, ["Solve the Sudoku."])
+    shutil.copytree(whole, damaged, dirs_exist_ok=True)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return {"empty": str(empty), "damaged": str(damaged)}
+
+
+@pytest.mark.parametrize("what", WRONG_WORLD)
+def test_a_wrong_checkpoint_or_machine_is_one_sentence(command, places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    from percasym import app
+
+    monkeypatch.setattr(app.torch.cuda, "is_available", lambda: False)
+    words, begins = WRONG_WORLD[what]
+    answer = command("scale=smoke", *[word.format(**places) for word in words])
+    refused(answer.code, answer.out, answer.err, begins.format(**places))
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+def test_an_existing_folder_survives_a_refusal(command, tmp_path: Path) -> None:
+    kept = tmp_path / "multirun" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert command("paradigm.steps=0").code == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
+    assert not (kept.parent / "main").exists()
+
+
+def test_a_defect_of_the_program_still_shows_its_traceback(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from percasym import launch
+
+    def broken(settings: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(launch, "start", broken)
+    answer = command()
+    assert answer.code == 1
+    assert "Traceback" in answer.err
+
+
+def test_an_interruption_says_how_to_go_on(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from percasym import launch
+
+    def stopped(settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "start", stopped)
+    answer = command()
+    assert answer.code == 130
+    assert answer.err == "Interrupted. The same command resumes multirun/main/sudoku-qwen3vl-sft-none/seed0.\n"
+
+
+@pytest.mark.parametrize("what", ["misspelt group", "no such task", "class of another library"])
+def test_a_real_process_answers_alike(tmp_path: Path, what: str) -> None:
+    words, begins = WRONG[what]
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    refused(done.returncode, done.stdout, done.stderr, begins)
+    assert list(tmp_path.iterdir()) == []
