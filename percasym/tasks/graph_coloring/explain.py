@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from percasym.tasks.graph_coloring.graph import LETTERS, Coloring, Graph, neighbors, nodes_in
-from percasym.tasks.graph_coloring.search import Attempt, Failure, Paint, Slip, Step, Success, Undo, Visit, visiting_order
+from percasym.tasks.graph_coloring.search import Attempt, Failure, Paint, Slip, Step, Success, Undo, Visit, found, visiting_order
 
 MAX_VERBOSITY = 4
 
@@ -29,7 +29,7 @@ def explain(graph: Graph, steps: Sequence[Step], verbosity: int) -> str:
         last = max(place for place, step in enumerate(steps) if isinstance(step, Attempt))
         steps = steps[last:]
     told = "".join(_told(step, verbosity) for step in steps)
-    return f"{_introduction(graph, verbosity)}{told}{_check(graph, steps[-1].coloring, verbosity)}"
+    return f"{_introduction(graph, verbosity)}{told}{_check(graph, found(steps), verbosity)}"
 
 
 def _introduction(graph: Graph, verbosity: int) -> str:

@@ -59,7 +59,7 @@ def read_graph(text: str) -> Graph | None:
     if not match or int(match[1]) > len(LETTERS):
         return None
     num_nodes = int(match[1])
-    pairs = [(LETTERS.index(x), LETTERS.index(y)) for x, y in match[2].split()]
+    pairs = [(LETTERS.index(edge[0]), LETTERS.index(edge[1])) for edge in match[2].split()]
     if len(set(pairs)) < len(pairs) or any(not i < j < num_nodes for i, j in pairs):
         return None
     return graph_of(num_nodes, pairs)

@@ -7,7 +7,7 @@ the order of the nodes is fixed before the search, so that each step needs only 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -103,6 +103,13 @@ def search(graph: Graph, rng: Random, reflect_frac: float) -> Iterator[Step]:
             yield step
             if isinstance(step, Success):
                 return
+
+
+def found(steps: Sequence[Step]) -> Coloring:
+    """The colouring that a whole search ends with."""
+    last = steps[-1]
+    assert isinstance(last, Success), f"the search stopped at {last}"
+    return last.coloring
 
 
 @lru_cache(maxsize=1 << 15)

@@ -15,7 +15,7 @@ from percasym.tasks.graph_coloring.draw import Layout, draw_graph_png, least_ima
 from percasym.tasks.graph_coloring.explain import MAX_VERBOSITY, explain
 from percasym.tasks.graph_coloring.graph import Graph, is_optimal, optimal_coloring, read_graph, write_answer
 from percasym.tasks.graph_coloring.puzzle import FEWEST_NODES, MOST_NODES, draw_graph, edge_range, fewest_steps, kinds_of
-from percasym.tasks.graph_coloring.search import search
+from percasym.tasks.graph_coloring.search import found, search
 from percasym.types import Prompt, Sample, SampleKey
 
 QUESTIONS = {
@@ -87,7 +87,7 @@ class GraphColoring:
         graph = self._graph(key)
         percept = str(graph)
         steps = tuple(search(graph, key.rng("slips"), self.reflect_frac))
-        solution = write_answer(steps[-1].coloring)
+        solution = write_answer(found(steps))
         return Sample(
             prompt=Prompt(key=key, image=self.draw(percept, key), question=QUESTIONS[self.question]),
             truth=percept,
