@@ -68,7 +68,7 @@ class Engine(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Write optimizer and random state for `load`; weights are saved as a model directory beside it."""
+        """Write the weights as a Hugging Face directory `model/`, and beside it optimizer and random state for `load`."""
         ...
 
     def load(self, directory: Path) -> None:

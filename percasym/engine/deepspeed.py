@@ -55,6 +55,8 @@ class DeepSpeedEngine:
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
+        if not self.model.training:  # An evaluation leaves it in inference mode.
+            self._module.train()
         at = supervised(batch.labels).to(self._device)
         return self._engine(at, **batch.to(self._device).arguments)
 
