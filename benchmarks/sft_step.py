@@ -23,7 +23,7 @@ os.environ["DS_ACCELERATOR"] = "cpu"  # Before transformers, which imports DeepS
 import torch
 import transformers
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
@@ -106,7 +106,10 @@ def trainer_block(model: torch.nn.Module, batch: Batch, steps: int, directory: s
         dataloader_num_workers=0,
     )  # fmt: skip
     watch = Seconds()
-    Trainer(model, arguments, train_dataset=list(range(steps)), data_collator=lambda _: dict(inputs), callbacks=[watch]).train()
+    trainer = Trainer(model, arguments, train_dataset=list(range(steps)), data_collator=lambda _: dict(inputs), callbacks=[watch])
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    assert trainer.model_wrapped is trainer.model, "the Trainer is not plain: it wrapped the model"
     return watch.steps[1:]
 
 

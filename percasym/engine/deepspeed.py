@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +45,8 @@ class DeepSpeedEngine:
         self._trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
         self._stash = Stash(self._trained)
         self._optimizer = optimizer.adamw(self._module, paradigm)
-        self._engine, *_ = deepspeed.initialize(model=self._module, optimizer=self._optimizer, config=_config(settings, paradigm))
+        with _local_rank():
+            self._engine, *_ = deepspeed.initialize(model=self._module, optimizer=self._optimizer, config=_config(settings, paradigm))
         # At one rank stage 0 has nothing to reduce, and would copy every gradient twice to find out.
         self._engine.enable_backward_allreduce = self.num_ranks > 1 or settings.zero_stage > 0
 
@@ -110,11 +112,22 @@ def _start(device: torch.device) -> ModuleType:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("engine=deepspeed trains in one process so far, and WORLD_SIZE asks for more. Start one process (launch.nproc=1).")
     __compatible_ops__["deepspeed_shm_comm"] = False  # One rank shares memory with nobody; compiling the op takes 26 s.
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed refuses to start without it.
     if not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
     return deepspeed
+
+
+@contextmanager
+def _local_rank() -> Iterator[None]:
+    """The variable without which DeepSpeed refuses to start; left behind, it would make other libraries believe in a launcher."""
+    told = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = told or "0"
+    try:
+        yield
+    finally:
+        if told is None:
+            del os.environ["LOCAL_RANK"]
 
 
 def _config(settings: DeepSpeedSettings, paradigm: Sft) -> dict[str, Any]:
