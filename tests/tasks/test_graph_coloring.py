@@ -222,8 +222,8 @@ def test_puzzles_keep_to_their_ranges(task: GraphColoring) -> None:
 
 def test_every_possible_chromatic_number_is_drawn_about_as_often() -> None:
     task = GraphColoring(nodes=(8, 8), density=(0.4, 0.6), chromatic=(3, 5))
-    drawn = [chromatic_number(read_graph(task.truth(key_of(index)))) for index in range(90)]
-    assert all(drawn.count(number) >= 15 for number in (3, 4, 5))  # 30 expected, standard deviation 4.5.
+    drawn = [chromatic_number(read_graph(task.truth(key_of(index)))) for index in range(60)]
+    assert all(drawn.count(number) >= 8 for number in (3, 4, 5))  # 20 expected, standard deviation 3.7.
 
 
 def test_a_split_without_a_puzzle_is_an_error() -> None:
@@ -263,8 +263,8 @@ def test_the_puzzle_does_not_depend_on_how_it_is_shown_or_told() -> None:
 def test_the_full_question_shows_a_percept_that_parses_and_its_right_answer() -> None:
     task = GraphColoring(question="full")
     question = task.sample(key_of(0)).prompt.question
-    percept = re.search(r"<perception>(.*?)</perception>\.", question)[1]
-    answer = re.search(r"<answer>(.*?)</answer>\.", question)[1]
+    percept = re.search(r"<perception>([^<>]*:[^<>]*)</perception>", question)[1]
+    answer = re.search(r"<answer>([^<>]*1[^<>]*)</answer>", question)[1]
     assert task.verify(percept, answer)
 
 
