@@ -91,11 +91,11 @@ class DeepSpeedEngine:
 
     def save(self, directory: Path) -> None:
         """Write weights, optimizer and random state for `load`."""
-        optimizer.save(directory, self.model, self._optimizer)
+        optimizer.save(directory, self._module.model, self._optimizer)
 
     def load(self, directory: Path) -> None:
         """Restore what `save` wrote."""
-        optimizer.load(directory, self.model, self._optimizer)
+        optimizer.load(directory, self._module.model, self._optimizer)
         if self._zero_stage:
             self._engine.optimizer.refresh_fp32_params()  # ZeRO updates its own copy of the weights.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from percasym.settings import Sft
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STATE = "engine.pt"
 WEIGHTS = "model"
@@ -31,14 +34,14 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def save(directory: Path, model: nn.Module, optimizer: Optimizer) -> None:
+def save(directory: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
     """Write `model/` (a Hugging Face directory: config and safetensors) and `engine.pt` (optimizer and random state)."""
     model.save_pretrained(directory / WEIGHTS)
     state = {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state(), "random_devices": _device_states()}
     torch.save(state, directory / STATE)
 
 
-def load(directory: Path, model: nn.Module, optimizer: Optimizer) -> None:
+def load(directory: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
     """Restore what `save` wrote into a model and an optimizer of the same shapes.
 
     Raises FileNotFoundError when `directory` is no checkpoint.

@@ -81,8 +81,8 @@ class TorchEngine:
 
     def save(self, directory: Path) -> None:
         """Write weights, optimizer and random state for `load`."""
-        optimizer.save(directory, self.model, self._optimizer)
+        optimizer.save(directory, self._module.model, self._optimizer)
 
     def load(self, directory: Path) -> None:
         """Restore what `save` wrote."""
-        optimizer.load(directory, self.model, self._optimizer)
+        optimizer.load(directory, self._module.model, self._optimizer)

@@ -48,7 +48,7 @@ class TokenNll(nn.Module):
     def __init__(self, model: nn.Module, *, dtype: torch.dtype = torch.float32, chunk_bytes: int = CHUNK_BYTES) -> None:
         """`dtype` is what trunk and head compute in (autocast; the weights stay as they are); losses are float32."""
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.dtype = dtype
         self.chunk_bytes = chunk_bytes
 
