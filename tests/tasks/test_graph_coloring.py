@@ -200,7 +200,7 @@ def test_odd_percepts_are_solved_too(percept: str) -> None:
     [
         GraphColoring(),
         GraphColoring(nodes=(4, 9), density=(0.4, 0.8), chromatic=(2, 5), max_steps=30),
-        GraphColoring(nodes=(11, 11), density=(0.3, 0.5), chromatic=(4, 4), max_steps=40),
+        GraphColoring(nodes=(11, 11), density=(0.3, 0.5), chromatic=(4, 4), max_steps=40, look=Look(image_px=128)),
         GraphColoring(nodes=(15, 15), density=(0.6, 0.9), chromatic=(5, 7), look=Look(image_px=192)),
     ],
     ids=["five", "mixed", "eleven", "fifteen"],
@@ -350,7 +350,7 @@ def test_the_look_leaves_the_places_alone() -> None:
         ({"verbosity": 5}, r"task.verbosity must lie in 0..4, got 5"),
         ({"reflect_frac": 1.5}, r"task.reflect_frac must lie in \[0, 1\], got 1.5"),
         ({"question": "rude"}, "task.question must be one of brief, full, got 'rude'"),
-        ({"nodes": (12, 12)}, "task.look.image_px=96 is too small for the letters of 12 nodes; use at least 104"),
+        ({"nodes": (12, 12)}, "task.look.image_px=96 is too small for the letters of 12 nodes; use at least 128"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused_in_one_sentence(options: dict[str, object], message: str) -> None:

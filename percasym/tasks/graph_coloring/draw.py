@@ -18,8 +18,8 @@ Layout = Literal["ring", "turned", "scattered"]
 """Where nodes stand: evenly on a circle with A at the top and clockwise; on a circle in random order and turned;
 anywhere. The reader must find the letters in the last two, and lines cross at all angles in the last."""
 
-LEGIBLE_RADIUS_PX = 5.0
-"""Smallest disc whose letter can be read: its capital is 6 pixels high (looked at, at 96 pixels)."""
+LEGIBLE_RADIUS_PX = 6.2
+"""Smallest disc whose letter can be read: its capital is 7 pixels high. At 5.0, E looks like L (looked at, at 64 pixels)."""
 
 LARGEST_RADIUS = 0.11
 """Of a disc, as a share of the picture's side: with few nodes a larger one would hide the lines."""

@@ -22,6 +22,15 @@ from percasym.tasks.graph_coloring.search import Attempt, Failure, Paint, Slip, 
 
 MAX_VERBOSITY = 4
 
+WORDINGS = {
+    " next to ": (" is next to ", " has edges to "),
+    " open": (" is open", " is left open"),
+    "Options ": ("Candidates ", "Options: "),
+    "Set ": ("Color ", "So "),
+    " differ.": (" are fine.", " fine."),
+}
+"""Other ways to say the same, for demonstrations with `variety_frac`."""
+
 
 def explain(graph: Graph, steps: Sequence[Step], verbosity: int) -> str:
     """The words of a search that ended in success, from a newline on."""

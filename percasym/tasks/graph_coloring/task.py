@@ -12,10 +12,11 @@ from typing import ClassVar, Literal, get_args
 from percasym.spans.grammar import Grammar
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.draw import Layout, draw_graph_png, least_image_px
-from percasym.tasks.graph_coloring.explain import MAX_VERBOSITY, explain
+from percasym.tasks.graph_coloring.explain import MAX_VERBOSITY, WORDINGS, explain
 from percasym.tasks.graph_coloring.graph import Graph, is_optimal, optimal_coloring, read_graph, write_answer
 from percasym.tasks.graph_coloring.puzzle import FEWEST_NODES, MOST_NODES, draw_graph, edge_range, fewest_steps, kinds_of
 from percasym.tasks.graph_coloring.search import found, search
+from percasym.tasks.wording import varied
 from percasym.types import Prompt, Sample, SampleKey
 
 QUESTIONS = {
@@ -54,6 +55,8 @@ class GraphColoring:
     """Detail of the demonstrations: perception has about 15 % of their tokens at 0 and 2.5 % at 4."""
     reflect_frac: float = 0.2
     """Share of the visits to a node that begin with a rash value, which is checked and undone."""
+    variety_frac: float = 0.0
+    """Share of the set phrases of a demonstration that are said in words drawn anew (see `WORDINGS`)."""
     question: Literal["brief", "full"] = "brief"
     look: Look = field(default_factory=lambda: Look(image_px=96))
 
@@ -74,6 +77,8 @@ class GraphColoring:
             raise ValueError(f"task.verbosity must lie in 0..{MAX_VERBOSITY}, got {self.verbosity}.")
         if not 0 <= self.reflect_frac <= 1:
             raise ValueError(f"task.reflect_frac must lie in [0, 1], got {self.reflect_frac}.")
+        if not 0 <= self.variety_frac <= 1:
+            raise ValueError(f"task.variety_frac must lie in [0, 1], got {self.variety_frac}.")
         if self.question not in QUESTIONS:
             raise ValueError(f"task.question must be one of {', '.join(QUESTIONS)}, got {self.question!r}.")
         if self.look.image_px < (least := least_image_px(self.nodes[1])):
@@ -88,11 +93,12 @@ class GraphColoring:
         percept = str(graph)
         steps = tuple(search(graph, key.rng("slips"), self.reflect_frac))
         solution = write_answer(found(steps))
+        thoughts = varied(explain(graph, steps, self.verbosity), WORDINGS, key.rng("words"), self.variety_frac)
         return Sample(
             prompt=Prompt(key=key, image=self.draw(percept, key), question=QUESTIONS[self.question]),
             truth=percept,
             solution=solution,
-            demonstration=Grammar().demonstrate(percept, explain(graph, steps, self.verbosity), solution),
+            demonstration=Grammar().demonstrate(percept, thoughts, solution),
         )
 
     def truth(self, key: SampleKey) -> str:
