@@ -1,6 +1,6 @@
 """The composition root: typed settings -> objects -> what changed in seeing and what in thinking.
 
-The only place that reads the clock, the device and the environment. What only files and hardware can
+The only place that reads the device and the environment. What only files and hardware can
 tell is asked before the run directory is touched, so a refused run leaves nothing behind.
 """
 
@@ -23,24 +23,24 @@ from percasym.engine.base import Engine
 from percasym.engine.deepspeed import DeepSpeedEngine
 from percasym.engine.precision import compute_dtype
 from percasym.engine.torch import TorchEngine
+from percasym.examiner import TEST, Examiner
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
 from percasym.settings import DeepSpeedSettings, Settings, TorchSettings
-from percasym.trainers.evaluate import METRICS, EvalResult, evaluate
-from percasym.trainers.sft import Progress, train
+from percasym.trainers.sft import Progress, TrainingDivergedError, train
 from percasym.types import SampleKey
 
 ENGINES: dict[type, type[Any]] = {DeepSpeedSettings: DeepSpeedEngine, TorchSettings: TorchEngine}
-TEST, TRAIN = "test", "train_sft"
+TRAIN = "train_sft"
 
 
 def run(settings: Settings) -> None:
     """Carry out one run, or show the table of one that is finished already.
 
-    Raises ConfigError when checkpoint, hardware, task or run directory do not allow it.
+    Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges.
     """
     console = Console()
     began = time.perf_counter()
@@ -57,6 +57,9 @@ def run(settings: Settings) -> None:
     except KeyboardInterrupt:
         directory.interrupted()
         raise
+    except TrainingDivergedError as error:
+        directory.failed(str(error))
+        raise ConfigError(str(error)) from error
     except BaseException as error:
         directory.failed(f"{type(error).__name__}: {error}")
         raise
@@ -68,7 +71,7 @@ def work(settings: Settings, directory: Run, engine: Engine, began: float) -> No
 
     The seconds in the summary are those of this session, from `began` on.
     """
-    paradigm, evaluation = settings.paradigm, settings.evaluation
+    paradigm = settings.paradigm
     examiner = Examiner(settings, directory, engine.model)
     data = Generated(
         task=settings.task,
@@ -83,7 +86,7 @@ def work(settings: Settings, directory: Run, engine: Engine, began: float) -> No
         before, start = examiner.kept(0), Progress.load(found[1])
         engine.load(found[1])
     else:
-        before, start = examiner.examine(0, evaluation.num_samples, title="evaluating before"), None
+        before, start = examiner.in_full(0, "evaluating before"), None
     trained, examined = time.perf_counter(), examiner.seconds
     share = train(
         engine=engine,
@@ -91,57 +94,16 @@ def work(settings: Settings, directory: Run, engine: Engine, began: float) -> No
         balancer=settings.balance,
         settings=paradigm,
         run=directory,
-        evaluate=lambda step: examiner.examine(step, evaluation.num_curve_samples) and None,
+        evaluate=examiner.on_the_way,
         start=start,
     )
     trained = time.perf_counter() - trained - (examiner.seconds - examined)
-    after = examiner.examine(paradigm.steps, evaluation.num_samples, title="evaluating after")
+    after = examiner.in_full(paradigm.steps, "evaluating after")
     directory.final(lambda path: settings.family.save(engine.model, path))
     curves(directory.path)
     seconds = {"setup": setup, "train": trained, "evaluate": examiner.seconds}
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
     directory.finish({**results, "share": asdict(share), "seconds": seconds})
-
-
-class Examiner:
-    """Evaluates the model of a run on the test split, keeps what comes out, and counts the seconds."""
-
-    def __init__(self, settings: Settings, directory: Run, model: nn.Module) -> None:
-        self.seconds = 0.0
-        self._settings, self._directory, self._model = settings, directory, model
-
-    def examine(self, step: int, num_samples: int, title: str | None = None) -> EvalResult:
-        """The metrics after `step` updates, logged as `eval/<metric>` with `/lo` and `/hi`; with a `title` a bar shows the way."""
-        began = time.perf_counter()
-        if title is None:
-            result = self._evaluate(num_samples)
-        else:
-            with self._directory.progress(3 * num_samples, title) as bar:
-                done = 0
-
-                def advance(num_rows: int) -> None:
-                    nonlocal done
-                    done += num_rows
-                    bar.advance(done)
-
-                result = self._evaluate(num_samples, advance=advance)
-        self._directory.samples(TEST, step, result.records)
-        for name, estimate in result.metrics.items():
-            low, high = estimate.ci95
-            self._directory.log(step, {f"eval/{name}": estimate.mean, f"eval/{name}/lo": low, f"eval/{name}/hi": high})
-        self.seconds += time.perf_counter() - began
-        return result
-
-    def kept(self, step: int) -> EvalResult:
-        """An evaluation that an interrupted run left behind."""
-        records = self._directory.read_samples(TEST, step)
-        assert records is not None, f"{self._directory.path} has a checkpoint and no evaluation of step {step}"
-        return EvalResult(verdicts={name: [record["grades"][name] for record in records] for name in METRICS}, records=records)
-
-    def _evaluate(self, num_samples: int, **options: Any) -> EvalResult:
-        asked = self._settings
-        wanted = {"task": asked.task, "settings": asked.evaluation, "split": TEST, "num_samples": num_samples}
-        return evaluate(model=self._model, family=asked.family, **wanted, **options)
 
 
 def prepare(settings: Settings, device: torch.device) -> nn.Module:

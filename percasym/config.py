@@ -57,7 +57,7 @@ def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -
         raise ConfigError(f"seed must be at least 0, got {values['seed']}.")
     trusted = ("percasym", *values["plugins"])
     plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS}
-    sections = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
+    sections: dict[str, Any] = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
     record = {key: dump(value) for key, value in values.items()}
     record |= {group: {"_target_": _name(type(plugin)), **_record(plugin)} for group, plugin in plugins.items()}
     record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` is about this call, not the run.

@@ -71,7 +71,7 @@ def read(value: object, hint: Any, where: str) -> Any:
         elif get_origin(choice) is Literal:
             if any(value == allowed and type(value) is type(allowed) for allowed in get_args(choice)):
                 return value
-        elif choice is float and type(value) in (int, float) and not math.isnan(value):
+        elif choice is float and isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
             return float(value)
         elif type(value) is choice and choice in SCALARS and choice is not float:  # `type`, not isinstance: a bool is no int.
             return value

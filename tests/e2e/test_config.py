@@ -41,7 +41,7 @@ def test_every_task_has_sizes_at_every_scale(resolved, scale: str, task: str) ->
 
 def test_a_scale_sets_sizes_only() -> None:
     allowed = {
-        "task": {"size", "givens", "nodes", "verbosity", "question", "look"},
+        "task": {"size", "givens", "nodes", "verbosity", "restate", "question", "look"},
         "model": {"size"},
         "paradigm": {"steps", "batch_size", "micro_batch_size", "lr", "eval_every", "save_every"},
         "evaluation": {"num_samples", "num_curve_samples", "batch_size", "max_new_tokens"},

@@ -50,7 +50,7 @@ WRONG_WORLD = {
     "no checkpoint directory": (["model.path=/nowhere/to/be/found"], "No checkpoint directory at /nowhere/to/be/found."),
     "a directory that is no checkpoint": (["model.path={empty}"], "{empty} holds no config.json"),
     "damaged safetensors": (["model.path={damaged}"], "The checkpoint {damaged} could not be loaded (SafetensorError: "),
-    "bfloat16 without the hardware": (["engine.precision=bfloat16"], "engine.precision=bfloat16 needs a device that computes it natively"),
+    "bfloat16 without the hardware": (["engine.precision=bfloat16"], "engine.precision=bfloat16 needs "),
 }
 """What only files and hardware can tell."""
 
