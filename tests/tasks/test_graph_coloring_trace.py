@@ -10,10 +10,11 @@ from itertools import product
 
 import pytest
 
-from percasym.tasks.graph_coloring.explain import explain
+from percasym.tasks.graph_coloring.explain import WORDINGS, explain
 from percasym.tasks.graph_coloring.graph import read_graph, write_answer
 from percasym.tasks.graph_coloring.search import found, needs_at_most, search
 from percasym.tasks.graph_coloring.task import GraphColoring
+from percasym.tasks.wording import plainly
 from percasym.types import SampleKey
 
 VISIT = re.compile(r"(?P<node>[A-O])(?::| next to (?P<near>[A-O ]+)\.)(?P<rest>.*)")
@@ -322,3 +323,11 @@ def test_the_length_of_a_search_is_decided_exactly() -> None:
         num_paints = thoughts.count("Set ")
         assert needs_at_most(graph, num_paints)
         assert not needs_at_most(graph, num_paints - 1)
+
+
+def test_other_words_say_the_same() -> None:
+    plain, other = GraphColoring(verbosity=3), GraphColoring(verbosity=3, variety_frac=1.0)
+    for index in range(8):
+        key = SampleKey(task="graph_coloring", split="test", seed=0, index=index)
+        said, meant = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
+        assert said != meant and plainly(said, WORDINGS) == meant

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from percasym.tasks.canvas import Look
+from percasym.tasks.sudoku.explain import WORDINGS
 from percasym.tasks.sudoku.grid import read
 from percasym.tasks.sudoku.puzzle import FEWEST, full_grid, twin
 from percasym.tasks.sudoku.solver import rules_of
 from percasym.tasks.sudoku.task import Sudoku
+from percasym.tasks.wording import plainly
 from percasym.types import SampleKey
 
 BOX = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
@@ -265,7 +267,7 @@ class Replay:
 
 def replayed(task: Sudoku, key: SampleKey) -> Replay:
     sample = task.sample(key)
-    thoughts, answer = sample.demonstration.reasoning.split("<answer>")
+    thoughts, answer = plainly(sample.demonstration.reasoning, WORDINGS).split("<answer>")
     replay = Replay(sample.truth, task.verbosity)
     replay.read(thoughts)
     stated = "".join(str(replay.board[cell]) for cell in sorted(replay.board))
@@ -499,6 +501,14 @@ def test_a_restated_grid_follows_every_change_of_the_board(size: int, givens: tu
     for key in keys(8):
         counts = replayed(Sudoku(size=size, givens=givens, techniques=techniques, look=LOOK, restate=True), key).counts
         assert counts["grid"] >= size * size - givens[1] + 2 * counts["undo"]
+
+
+def test_other_words_say_the_same() -> None:
+    plain, other = Sudoku(restate=True), Sudoku(restate=True, variety_frac=1.0)
+    for key in keys(8):
+        replayed(other, key)
+        said, meant = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
+        assert said != meant and plainly(said, WORDINGS) == meant
 
 
 def test_demonstrations_catch_and_undo_their_own_guesses() -> None:

@@ -25,6 +25,18 @@ from percasym.tasks.sudoku.trace import UNIT_KINDS, Digits, Place, Step, Suppose
 
 MAX_VERBOSITY = 4
 
+WORDINGS = {
+    "row has ": ("row: ", "the row has "),
+    "column has ": ("column: ", "the column has "),
+    "Box has ": ("Box: ",),
+    "leaves ": ("left ", "open ", "leaves only "),
+    "Candidates ": ("Options ", "Options: ", "Candidates: "),
+    "Set ": ("So ", "Set: "),
+    "Later.": ("Open.", "Left open."),
+    "All differ.": ("All fine.",),
+}
+"""Other ways to say the same, for demonstrations with `variety_frac`."""
+
 
 def explain(cells: Cells, solution: Cells, size: int, rng: Random, *, verbosity: int, reflect_frac: float, restate: bool = False) -> str:
     """The reasoning of a demonstration, from the first look at a cell to the last check."""

@@ -11,10 +11,11 @@ from typing import ClassVar, Literal, get_args
 from percasym.spans.grammar import Grammar
 from percasym.tasks.canvas import Look
 from percasym.tasks.sudoku.draw import draw
-from percasym.tasks.sudoku.explain import MAX_VERBOSITY, explain
+from percasym.tasks.sudoku.explain import MAX_VERBOSITY, WORDINGS, explain
 from percasym.tasks.sudoku.grid import BOXES, has_clash, read, shape_of, write
 from percasym.tasks.sudoku.puzzle import FEWEST, Techniques, canonical, puzzle_of
 from percasym.tasks.sudoku.solver import solve
+from percasym.tasks.wording import varied
 from percasym.types import Prompt, Sample, SampleKey
 
 MIN_CELL_PX = 8  # Below this the digits 6, 8 and 9 are the same smudge.
@@ -38,6 +39,8 @@ class Sudoku:
     """Share of the cells where row and column alone mislead in which a digit is tried before the box is checked."""
     restate: bool = False
     """Write the grid anew whenever a digit is set: a scratchpad for small models, at `size`^2 digits each time."""
+    variety_frac: float = 0.0
+    """Share of the set phrases of a demonstration that are said in words drawn anew (see `WORDINGS`)."""
     question: Literal["brief", "full"] = "brief"
     """`full` states the response format, for models that were not built for it."""
     look: Look = field(default_factory=Look)
@@ -58,6 +61,8 @@ class Sudoku:
             raise ValueError(f"task.verbosity must lie between 0 and {MAX_VERBOSITY}, got {self.verbosity}.")
         if not 0 <= self.reflect_frac <= 1:
             raise ValueError(f"task.reflect_frac must lie in [0, 1], got {self.reflect_frac}.")
+        if not 0 <= self.variety_frac <= 1:
+            raise ValueError(f"task.variety_frac must lie in [0, 1], got {self.variety_frac}.")
         if self.question not in ("brief", "full"):
             raise ValueError(f"task.question must be brief or full, got {self.question!r}.")
         if self.look.image_px < MIN_CELL_PX * self.size:
@@ -79,6 +84,7 @@ class Sudoku:
         assert full, f"{key} gave {truth!r}, which has no solution"
         dials = {"verbosity": self.verbosity, "reflect_frac": self.reflect_frac, "restate": self.restate}
         thoughts = explain(givens, full, self.size, key.rng("thoughts"), **dials)
+        thoughts = varied(thoughts, WORDINGS, key.rng("words"), self.variety_frac)
         solution = write(full, self.size)
         return Sample(
             prompt=Prompt(key=key, image=self.draw(truth, key), question=self.ask()),
