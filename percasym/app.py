@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from torch import nn
+from transformers import PreTrainedModel
 
 from percasym.data.generated import Generated
 from percasym.engine.base import Engine
@@ -106,7 +106,7 @@ def work(settings: Settings, directory: Run, engine: Engine, began: float) -> No
     directory.finish({**results, "share": asdict(share), "seconds": seconds})
 
 
-def prepare(settings: Settings, device: torch.device) -> nn.Module:
+def prepare(settings: Settings, device: torch.device) -> PreTrainedModel:
     """Load the model, after making sure that the task has samples and that the family can read them."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

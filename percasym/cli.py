@@ -1,6 +1,6 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-    percasym report multirun/main        percasym gallery        percasym show graph_coloring
+percasym report multirun/main        percasym gallery        percasym show graph_coloring
 """
 
 from __future__ import annotations

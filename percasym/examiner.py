@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from percasym.runs.rundir import Run
 from percasym.settings import Settings
@@ -17,7 +17,7 @@ TEST = "test"
 class Examiner:
     """Evaluates one model on the test split and writes what comes out into its run."""
 
-    def __init__(self, settings: Settings, run: Run, model: nn.Module) -> None:
+    def __init__(self, settings: Settings, run: Run, model: PreTrainedModel) -> None:
         self.seconds = 0.0
         """Spent in evaluations so far."""
         self._settings, self._run, self._model = settings, run, model

@@ -32,8 +32,14 @@ from percasym.tasks.sudoku.task import Sudoku
 from percasym.trainers.sft import Progress, train
 from percasym.types import Sample, SampleKey, Span
 
-TASKS: tuple[Task, ...] = (
-    Sudoku(size=4, givens=(9, 12), verbosity=2, restate=True, look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.7, 1.0), noise=0.02, jitter=0.03)),
+TASKS: tuple[Sudoku | GraphColoring, ...] = (
+    Sudoku(
+        size=4,
+        givens=(9, 12),
+        verbosity=2,
+        restate=True,
+        look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.7, 1.0), noise=0.02, jitter=0.03),
+    ),
     GraphColoring(nodes=(4, 5), verbosity=3, look=Look(image_px=96, contrast=(0.7, 1.0), noise=0.02, jitter=0.03)),
 )
 """Easier to see and shorter to think through than `scale=tiny`."""

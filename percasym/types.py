@@ -152,5 +152,3 @@ class Estimate:
     mean: float
     ci95: tuple[float, float]
     n: int
-
-

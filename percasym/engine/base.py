@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
 from percasym.models.base import Batch
@@ -35,7 +36,7 @@ class Engine(Protocol):
     num_ranks: int
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> PreTrainedModel:
         """The Hugging Face model, for decoding and saving."""
         ...
 

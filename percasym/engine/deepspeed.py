@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.utils import get_total_norm
+from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
 from percasym.engine import optimizer
@@ -36,12 +37,13 @@ class DeepSpeedEngine:
     rank = 0
     num_ranks = 1
 
-    def __init__(self, model: nn.Module, *, settings: DeepSpeedSettings, paradigm: Sft, device: torch.device) -> None:
+    def __init__(self, model: PreTrainedModel, *, settings: DeepSpeedSettings, paradigm: Sft, device: torch.device) -> None:
         """Move `model` to `device` and wrap it; `paradigm` gives learning rate, betas, decay and clipping."""
         deepspeed = _start(device)
         self._device = device
         self._zero_stage = settings.zero_stage
-        self._module = TokenNll(model.to(device).train(), dtype=compute_dtype(settings.precision, device))
+        nn.Module.to(model, device).train()
+        self._module = TokenNll(model, dtype=compute_dtype(settings.precision, device))
         self._trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
         self._stash = Stash(self._trained)
         self._optimizer = optimizer.adamw(self._module, paradigm)
@@ -51,7 +53,7 @@ class DeepSpeedEngine:
         self._engine.enable_backward_allreduce = self.num_ranks > 1 or settings.zero_stage > 0
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> PreTrainedModel:
         """The Hugging Face model, for decoding and saving."""
         return self._module.model
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
 from percasym.engine import optimizer
@@ -29,17 +30,18 @@ class TorchEngine:
     rank = 0
     num_ranks = 1
 
-    def __init__(self, model: nn.Module, *, settings: TorchSettings, paradigm: Sft, device: torch.device) -> None:
+    def __init__(self, model: PreTrainedModel, *, settings: TorchSettings, paradigm: Sft, device: torch.device) -> None:
         """Move `model` to `device` and make its optimizer; `paradigm` gives learning rate, betas, decay and clipping."""
         self._device = device
-        self._module = TokenNll(model.to(device).train(), dtype=compute_dtype(settings.precision, device))
+        nn.Module.to(model, device).train()
+        self._module = TokenNll(model, dtype=compute_dtype(settings.precision, device))
         self._optimizer = optimizer.adamw(self._module, paradigm)
         self._max_norm = paradigm.max_grad_norm or torch.inf
         self._trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
         self._stash = Stash(self._trained)
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> PreTrainedModel:
         """The Hugging Face model, for decoding and saving."""
         return self._module.model
 

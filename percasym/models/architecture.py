@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -75,7 +76,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """About 1.5 M parameters; one image token for each 16 x 16 pixels, that is for each cell of a 4x4 Sudoku."""
-    token = tokenizer.convert_tokens_to_ids
+    token = tokenizer.get_vocab().__getitem__
+    ends: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     return Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -108,8 +110,7 @@ def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **ends,
     )
 
 

@@ -16,6 +16,7 @@ from percasym.types import Prompt, Sample, Span
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +90,11 @@ class Family(Protocol):
         """The tokenizer of the checkpoint under the grammar (loads no weights)."""
         ...
 
-    def load(self) -> torch.nn.Module:
+    def load(self) -> PreTrainedModel:
         """The Hugging Face model of the checkpoint, in float32, on the CPU."""
         ...
 
-    def save(self, model: torch.nn.Module, directory: Path) -> None:
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
         """Write a Hugging Face directory that `load` and plain transformers can read: weights and all that belongs to them."""
         ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 OURS = files("percasym") / "models" / "tiny"
 
@@ -26,7 +26,7 @@ def packaged(family: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def tokenizer(path: str) -> PreTrainedTokenizerBase:
+def tokenizer(path: str) -> Any:
     """The tokenizer of a checkpoint."""
     from transformers import AutoTokenizer
 
@@ -34,7 +34,7 @@ def tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 @lru_cache(maxsize=4)
-def image_processor(path: str) -> BaseImageProcessor:
+def image_processor(path: str) -> Any:
     """The image processor of a checkpoint, on the PIL backend."""
     from transformers import AutoImageProcessor
 

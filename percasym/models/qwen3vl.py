@@ -20,8 +20,8 @@ from percasym.spans.codec import Codec
 from percasym.types import UNSUPERVISED, Prompt, Sample
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 HUB = {size: f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B")}
 IMAGE = "<|image_pad|>"
@@ -49,11 +49,11 @@ class Qwen3VL:
         """The tokenizer of the checkpoint under the grammar (loads no weights)."""
         return _codec(self.checkpoint)
 
-    def load(self) -> torch.nn.Module:
+    def load(self) -> PreTrainedModel:
         """`Qwen3VLForConditionalGeneration` in float32 on the CPU."""
         return checkpoint.model(self.checkpoint)
 
-    def save(self, model: torch.nn.Module, directory: Path) -> None:
+    def save(self, model: PreTrainedModel, directory: Path) -> None:
         """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
         checkpoint.save(model, self.checkpoint, directory)
 

@@ -6,7 +6,6 @@ its full length. This one writes into a buffer and hands out a view of what is f
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -31,6 +30,7 @@ class RoomyLayer(CacheLayerMixin):
         """Append states of new tokens; the views returned hold all tokens so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
         start, self.length = self.length, self.length + key_states.shape[2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
@@ -38,6 +38,7 @@ class RoomyLayer(CacheLayerMixin):
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
+        assert self.keys is not None and self.values is not None, "nothing is cached yet"
         self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_seq_length(self) -> int:
@@ -57,11 +58,10 @@ class RoomyCache(Cache):
     """One `RoomyLayer` for each layer of a model."""
 
     def __init__(self, num_layers: int, capacity: int) -> None:
-        super().__init__(layers=[RoomyLayer(capacity) for _ in range(num_layers)])
+        self.roomy = [RoomyLayer(capacity) for _ in range(num_layers)]
+        super().__init__(layers=[*self.roomy])
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        for layer in self.layers:
+        for layer in self.roomy:
             layer.keep(rows)
-
-

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from percasym.models.base import Family, Row
 from percasym.rollout.cache import RoomyCache
@@ -21,7 +22,7 @@ KEEP_FRAC = 0.75
 
 @torch.inference_mode()
 def decode(
-    model: nn.Module,
+    model: PreTrainedModel,
     family: Family,
     rows: Sequence[Row],
     *,
@@ -42,7 +43,8 @@ def decode(
     return [completions[i] for i in range(len(rows))]
 
 
-def _decode_batch(model: nn.Module, family: Family, rows: Sequence[Row], max_new_tokens: int) -> list[Completion]:
+def _decode_batch(model: PreTrainedModel, family: Family, rows: Sequence[Row], max_new_tokens: int) -> list[Completion]:
+    trunk, head = model.get_submodule("model"), model.get_submodule("lm_head")
     device = next(model.parameters()).device
     end, banned = family.codec().end, torch.tensor(family.codec().banned, device=device)
     batch = family.collate(rows).to(device)
@@ -51,7 +53,7 @@ def _decode_batch(model: nn.Module, family: Family, rows: Sequence[Row], max_new
     ragged = bool((lengths < width).any())
     cache = RoomyCache(model.config.get_text_config().num_hidden_layers, width + max_new_tokens)
 
-    hidden = model.model(**batch.arguments, past_key_values=cache, use_cache=True).last_hidden_state  # [B, T, D]
+    hidden = trunk(**batch.arguments, past_key_values=cache, use_cache=True).last_hidden_state  # [B, T, D]
     last = hidden[torch.arange(len(rows), device=device), lengths - 1]  # [B, D]
     position = _next_positions(batch.aligned.get("position_ids"), lengths)  # [3, B] or [1, B]
     seen = torch.arange(width, device=device) < lengths[:, None]  # [B, T] slots of the cache that hold real tokens
@@ -60,7 +62,7 @@ def _decode_batch(model: nn.Module, family: Family, rows: Sequence[Row], max_new
     logprobs: list[list[float]] = [[] for _ in rows]
     alive = list(range(len(rows)))
     for _ in range(max_new_tokens):
-        logits = model.lm_head(last).float()  # [B, V]
+        logits = head(last).float()  # [B, V]
         logits[:, banned] = -torch.inf
         chosen = logits.argmax(-1)  # [B]
         chances = logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
@@ -81,7 +83,9 @@ def _decode_batch(model: nn.Module, family: Family, rows: Sequence[Row], max_new
         if ragged:
             seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
             mask = seen[:, None, None]  # [B, 1, 1, T]
-        step = model.model(input_ids=chosen[:, None], position_ids=_as_input(position), attention_mask=mask, past_key_values=cache, use_cache=True)
+        step = trunk(
+            input_ids=chosen[:, None], position_ids=_as_input(position), attention_mask=mask, past_key_values=cache, use_cache=True
+        )
         last, position = step.last_hidden_state[:, 0], position + 1
     return [
         Completion(ids=tuple(ids), logprobs=tuple(chances), finished=ids[-1] == end)

@@ -22,9 +22,17 @@ class Tokenizer(Protocol):
     eos_token_id: int
     all_special_ids: list[int]
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]: ...
-    def get_added_vocab(self) -> dict[str, int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Ids of a text."""
+        ...
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        """Vocabulary entries of ids."""
+        ...
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Entries that stand for themselves, not for bytes."""
+        ...
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -45,7 +53,7 @@ def label_tokens(pieces: Sequence[bytes], boundary: int) -> tuple[Span, ...]:
     ['perception', 'perception', 'reasoning']
     """
     starts = accumulate((len(piece) for piece in pieces), initial=0)
-    return tuple(Span.perception if start < boundary else Span.reasoning for start, _ in zip(starts, pieces))
+    return tuple(Span.perception if start < boundary else Span.reasoning for start, _ in zip(starts, pieces, strict=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +107,7 @@ class Codec:
 
     def show(self, ids: Sequence[int], labels: Sequence[int]) -> str:
         """The tokens in colour (ANSI): perception on blue, reasoning on green, other on grey, `|` between tokens."""
-        colour = {Span.perception: "44", Span.reasoning: "42"}
+        colour: dict[int, str] = {Span.perception: "44", Span.reasoning: "42"}
         shown = (piece.decode(errors="replace").replace("\n", "\\n") for piece in self.pieces(ids))
         return "|".join(f"\x1b[{colour.get(label, '100')}m{text}\x1b[0m" for text, label in zip(shown, labels, strict=True))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from percasym.types import Prompt, Sample, SampleKey
 
@@ -24,7 +24,7 @@ Puzzle = TypeVar("Puzzle")
 class Task(Protocol):
     """One synthetic domain whose picture has a canonical text."""
 
-    name: str
+    name: ClassVar[str]
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key: same key, same bytes."""

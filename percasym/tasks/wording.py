@@ -17,7 +17,7 @@ Wordings = Mapping[str, Sequence[str]]
 def varied(text: str, wordings: Wordings, rng: Random, frac: float) -> str:
     """`text` with each plain phrase, for the share `frac` of them, in words drawn evenly from it and its variants.
 
-    >>> varied("Set 2.", {"Set": ["Write"]}, Random(1), 0.0), varied("Set 2.", {"Set": ["Write"]}, Random(1), 1.0)
+    >>> varied("Set 2.", {"Set": ["Write"]}, Random(0), 0.0), varied("Set 2.", {"Set": ["Write"]}, Random(0), 1.0)
     ('Set 2.', 'Write 2.')
     """
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from percasym import metrics
 from percasym.models.base import Family, Row
@@ -23,7 +23,7 @@ from percasym.types import UNSUPERVISED, Completion, Estimate, Rollout, Sample, 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
 """Keys of every table and summary, in the order in which they are shown."""
 
-Verdicts = Mapping[str, Sequence[float | bool | None]]
+Verdicts = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class EvalResult:
 
 def evaluate(
     *,
-    model: nn.Module,
+    model: PreTrainedModel,
     family: Family,
     task: Task,
     settings: Evaluation,

@@ -57,7 +57,9 @@ def test_tokens_equal_those_of_generate(model: torch.nn.Module) -> None:
 
 def test_logprobs_equal_those_of_a_full_forward(model: torch.nn.Module) -> None:
     for row, completion in zip(rows(), decode(model, FAMILY, rows(), max_new_tokens=40, batch_size=4), strict=True):
-        batch = FAMILY.collate([Row(ids=(*row.ids, *completion.ids), labels=(-1,) * (len(row.ids) + len(completion.ids)), inputs=row.inputs)])
+        batch = FAMILY.collate(
+            [Row(ids=(*row.ids, *completion.ids), labels=(-1,) * (len(row.ids) + len(completion.ids)), inputs=row.inputs)]
+        )
         with torch.no_grad():
             logits = model(**batch.arguments).logits[0, len(row.ids) - 1 : -1]
         logits[:, FAMILY.codec().banned] = -torch.inf

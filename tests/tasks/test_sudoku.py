@@ -496,7 +496,7 @@ def test_every_statement_of_a_demonstration_is_true(task: Sudoku, verbosity: int
         replayed(with_verbosity(task, verbosity), key)
 
 
-@pytest.mark.parametrize("size, givens, techniques", [(4, (5, 9), "naked"), (6, (9, 9), "any")])
+@pytest.mark.parametrize(("size", "givens", "techniques"), [(4, (5, 9), "naked"), (6, (9, 9), "any")])
 def test_a_restated_grid_follows_every_change_of_the_board(size: int, givens: tuple[int, int], techniques: str) -> None:
     for key in keys(8):
         counts = replayed(Sudoku(size=size, givens=givens, techniques=techniques, look=LOOK, restate=True), key).counts

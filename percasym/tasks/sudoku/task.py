@@ -82,8 +82,15 @@ class Sudoku:
         assert givens, f"{key} gave {truth!r}, which is no grid"
         full = solve(givens, self.size)
         assert full, f"{key} gave {truth!r}, which has no solution"
-        dials = {"verbosity": self.verbosity, "reflect_frac": self.reflect_frac, "restate": self.restate}
-        thoughts = explain(givens, full, self.size, key.rng("thoughts"), **dials)
+        thoughts = explain(
+            givens,
+            full,
+            self.size,
+            key.rng("thoughts"),
+            verbosity=self.verbosity,
+            reflect_frac=self.reflect_frac,
+            restate=self.restate,
+        )
         thoughts = varied(thoughts, WORDINGS, key.rng("words"), self.variety_frac)
         solution = write(full, self.size)
         return Sample(
