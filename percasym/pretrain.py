@@ -117,9 +117,7 @@ def build(directory: Path, *, work: Path, settings: Sft, seed: int) -> None:
         start = Progress.load(latest[1])
     windows = Mixture(family=family, seed=seed).windows(start.step if start else 0, settings.steps)
     train(engine=engine, batches=windows, balancer=Fixed(weight=0.3), settings=settings, run=run, evaluate=lambda step: None, start=start)
-    engine.model.save_pretrained(directory)
-    checkpoint.tokenizer(str(blank)).save_pretrained(directory)
-    checkpoint.image_processor(str(blank)).save_pretrained(directory)
+    family.save(engine.model, directory)
     run.finish({"seed": seed, "steps": settings.steps})
 
 
