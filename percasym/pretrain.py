@@ -38,17 +38,23 @@ TASKS: tuple[Sudoku | GraphColoring, ...] = (
         givens=(9, 12),
         verbosity=2,
         restate=True,
-        look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.7, 1.0), noise=0.02, jitter=0.03),
+        variety_frac=0.5,
+        look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.6, 1.0), noise=0.03, jitter=0.05),
     ),
-    GraphColoring(nodes=(4, 5), verbosity=3, look=Look(image_px=96, contrast=(0.7, 1.0), noise=0.02, jitter=0.03)),
+    GraphColoring(
+        nodes=(4, 5), verbosity=3, variety_frac=0.5, look=Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05)
+    ),
 )
-"""Easier to see and shorter to think through than `scale=tiny`."""
+"""Easier to see, shorter to think through and said in plainer words than `scale=tiny`."""
 
-NUM_CUT, NUM_TEXTS, NUM_WHOLE = 16, 8, 6
+NUM_CUT, NUM_TEXTS, NUM_WHOLE = 16, 10, 4
 """Rows of each task in one step: pictures cut after the perception, p* as text, whole responses to pictures."""
 
+NUM_TOGETHER = 15
+"""Rows of one forward, of like length."""
+
 SETTINGS = Sft(
-    steps=700, batch_size=1, micro_batch_size=1, lr=1.5e-3, warmup_frac=0.05, final_lr_frac=1.0, weight_decay=0.01, save_every=50
+    steps=1200, batch_size=1, micro_batch_size=1, lr=1.5e-3, warmup_frac=0.05, final_lr_frac=0.1, weight_decay=0.01, save_every=50
 )
 
 
@@ -70,15 +76,15 @@ class Mixture:
         return self.family.row(replace(sample, prompt=prompt_as_text(sample)))
 
     def window(self, step: int) -> list[Batch]:
-        """The batches of one step: for each task a short and a long one."""
-        batches = []
+        """The batches of one step, rows of like length together: padding costs as much as words."""
+        rows = []
         for task in TASKS:
             num = NUM_CUT + NUM_TEXTS + NUM_WHOLE
             samples = [task.sample(key(task, self.seed, step * num + i)) for i in range(num)]
             cut, told, whole = samples[:NUM_CUT], samples[NUM_CUT:-NUM_WHOLE], samples[-NUM_WHOLE:]
-            batches.append(self.family.collate([self.picture(sample) for sample in cut]))
-            batches.append(self.family.collate([*map(self.text, told), *map(self.family.row, whole)]))
-        return batches
+            rows += [*map(self.picture, cut), *map(self.text, told), *map(self.family.row, whole)]
+        rows.sort(key=lambda row: len(row.ids))
+        return [self.family.collate(rows[at : at + NUM_TOGETHER]) for at in range(0, len(rows), NUM_TOGETHER)]
 
     def windows(self, start: int, stop: int) -> Iterator[Sequence[Batch]]:
         """Windows of steps `start` to `stop` - 1, made when asked for: on two cores a thread beside the step slows it."""
@@ -94,7 +100,7 @@ def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
     """What the tokenizer is learned from: questions and demonstrations at every verbosity."""
     for task in TASKS:
         for index in range(num_samples):
-            told = replace(task, verbosity=index % 5)
+            told = replace(task, verbosity=index % 5, variety_frac=1.0)
             sample = told.sample(key(told, seed, index))
             yield f"user\n{sample.prompt.question}\nassistant\n"
             yield sample.demonstration.perception

@@ -19,7 +19,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from percasym.spans.grammar import Grammar
 
-VOCABULARY = 768
+VOCABULARY = 896
 """Enough for every word of the demonstrations and every pair of digits to be one token."""
 
 # Words and digits keep the white space before them; digits come in pairs, so that a 4x4 grid is 8 tokens.

@@ -23,11 +23,13 @@ from percasym.tasks.graph_coloring.search import Attempt, Failure, Paint, Slip, 
 MAX_VERBOSITY = 4
 
 WORDINGS = {
-    " next to ": (" is next to ", " has edges to "),
-    " open": (" is open", " is left open"),
-    "Options ": ("Candidates ", "Options: "),
-    "Set ": ("Color ", "So "),
-    " differ.": (" are fine.", " fine."),
+    " next to ": (" is next to ", " has edges to ", " touches ", " borders ", " meets ", " joins ", " is linked to "),
+    " open": (" is open", " is left open", " is free", " is blank", " waits", " has none", " uncolored"),
+    "Options ": ("Options: ", "Candidates ", "Candidates: ", "Possible ", "Possible: ", "Could be ", "It can be "),
+    "Set ": ("Color ", "So ", "Put ", "Give ", "Paint ", "Make ", "Pick "),
+    "\nUndo ": ("\nErase ", "\nClear ", "\nRemove ", "\nTake back "),
+    "\nCheck ": ("\nVerify ", "\nEdge ", "\nTest ", "\nSee ", "\nFor ", "\nAcross "),
+    " differ.": (" are fine.", " fine.", " are different.", " are distinct.", " are good.", " do not clash."),
 }
 """Other ways to say the same, for demonstrations with `variety_frac`."""
 

@@ -26,14 +26,15 @@ from percasym.tasks.sudoku.trace import UNIT_KINDS, Digits, Place, Step, Suppose
 MAX_VERBOSITY = 4
 
 WORDINGS = {
-    "row has ": ("row: ", "the row has "),
-    "column has ": ("column: ", "the column has "),
-    "Box has ": ("Box: ",),
-    "leaves ": ("left ", "open ", "leaves only "),
-    "Candidates ": ("Options ", "Options: ", "Candidates: "),
-    "Set ": ("So ", "Set: "),
-    "Later.": ("Open.", "Left open."),
-    "All differ.": ("All fine.",),
+    "\nr": ("\nNext r", "\nNow r", "\nThen r", "\nLook at r", "\nTake r", "\nOn to r", "\nConsider r"),
+    "row has ": ("row: ", "the row has ", "its row has ", "this row has ", "row holds ", "row contains ", "in the row "),
+    "column has ": ("column: ", "the column has ", "its column has ", "this column has ", "column holds ", "column contains "),
+    "leaves ": ("leaves only ", "which leaves ", "leaving ", "left ", "open ", "free ", "remaining "),
+    "Box has ": ("Box: ", "The box has ", "Its box has ", "This box has ", "Box holds ", "Box contains ", "In the box "),
+    "Candidates ": ("Candidates: ", "Options ", "Options: ", "Possible ", "Possible: ", "Could be ", "It can be "),
+    "Set ": ("Set: ", "So ", "Write ", "Put ", "Fill in ", "It must be ", "It is "),
+    "Later.": ("Open.", "Left open.", "Skip.", "Not yet.", "Unclear.", "Come back.", "Move on."),
+    "All differ.": ("All fine.", "All good.", "All distinct.", "All different.", "No repeats."),
 }
 """Other ways to say the same, for demonstrations with `variety_frac`."""
 
