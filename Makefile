@@ -37,6 +37,7 @@ gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 	$(BIN)/percasym gallery
 
 bench: $(READY)  ## Measure speed and memory beside the alternatives
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[bench]"
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 clean:  ## Remove the environment and all caches; runs in multirun/ stay
