@@ -58,10 +58,10 @@ def required(option: Field[Any]) -> bool:
 
 
 def read(value: object, hint: Any, where: str) -> Any:
-    """`value` as the type `hint`: a scalar, Literal, tuple, optional or nested dataclass."""
-    if is_dataclass(hint) and isinstance(hint, type):
-        return build(hint, value, where)
+    """`value` as the type `hint`: a scalar, Literal, tuple, nested dataclass, or an optional one of these."""
     for choice in _choices(hint):
+        if is_dataclass(choice) and isinstance(choice, type) and isinstance(value, Mapping):
+            return build(choice, value, where)
         if get_origin(choice) is tuple and isinstance(value, list | tuple):
             parts = get_args(choice)
             if parts[-1] is Ellipsis:
@@ -86,12 +86,12 @@ def wanted(hint: Any) -> str:
     >>> wanted(tuple[int, int]), wanted(Literal["brief", "full"]), wanted(str | None)
     ('a list of 2 (a whole number, a whole number)', 'brief or full', 'text or null')
     """
-    if is_dataclass(hint):
-        return "a group of options"
     words = []
     for choice in _choices(hint):
         parts = get_args(choice)
-        if get_origin(choice) is tuple and parts[-1] is Ellipsis:
+        if is_dataclass(choice) and isinstance(choice, type):
+            words.append(f"a group of options ({', '.join(options(choice))})")
+        elif get_origin(choice) is tuple and parts[-1] is Ellipsis:
             words.append(f"a list (each {wanted(parts[0])})")
         elif get_origin(choice) is tuple:
             words.append(f"a list of {len(parts)} ({', '.join(map(wanted, parts))})")

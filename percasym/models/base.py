@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from percasym.models.adapt import Names
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample, Span
 
@@ -84,18 +85,21 @@ class Batch:
 
 
 class Family(Protocol):
-    """One family of vision-language models; a frozen dataclass whose fields are `model.*`."""
+    """One family of vision-language models; a frozen dataclass whose fields are `model.*`, those of `Adaptation` first."""
+
+    parts: ClassVar[Names]
+    """The modules of each part of the model: what `model.freeze` and `model.lora.targets` choose among."""
 
     def codec(self) -> Codec:
         """The tokenizer of the checkpoint under the grammar (loads no weights)."""
         ...
 
     def load(self) -> PreTrainedModel:
-        """The Hugging Face model of the checkpoint, in float32, on the CPU."""
+        """The Hugging Face model of the checkpoint, in float32, on the CPU; adapters and frozen parts as the fields say."""
         ...
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        """Write a Hugging Face directory that `load` and plain transformers can read: weights and all that belongs to them."""
+        """Write a Hugging Face directory that `load` and plain transformers can read: weights or adapters, and all that belongs to them."""
         ...
 
     def prompt(self, prompt: Prompt) -> Row:
