@@ -8,7 +8,7 @@ from itertools import chain
 
 import pytest
 
-from percasym.data.generated import Generated
+from percasym.data.generated import Generated, rows_per_forward
 from percasym.models.base import Row
 from percasym.types import SampleKey
 
@@ -65,6 +65,64 @@ def test_rows_of_like_length_share_a_micro_batch():
     assert [len(part) for part in window] == [2, 2, 2]
     lengths = [len(row.ids) for row in chain(*window)]
     assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 6])
+def test_ranks_share_each_step_without_loss_or_repetition(num_ranks):
+    shares = [indices(stream(rank=rank, num_ranks=num_ranks, micro_batch_size=1).window(4)) for rank in range(num_ranks)]
+    assert {len(share) for share in shares} == {6 // num_ranks}
+    assert sorted(chain(*shares)) == list(range(24, 30))
+
+
+def test_ranks_have_like_work():
+    shares = [stream(batch_size=40, micro_batch_size=20, rank=rank, num_ranks=2).window(0) for rank in range(2)]
+    tokens = [sum(len(row.ids) for row in chain(*share)) for share in shares]
+    # Dealt out of a sorted row in turn, two shares differ by at most the longest row less the shortest: 49 tokens.
+    assert abs(tokens[0] - tokens[1]) <= 49
+    assert sum(tokens) > 500
+
+
+def test_a_micro_batch_is_never_larger_than_a_rank_s_share():
+    assert [len(part) for part in stream(micro_batch_size=6, num_ranks=2).window(0)] == [3]
+    assert [len(part) for part in stream(micro_batch_size=1, num_ranks=2).window(0)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((6, 2, 4), "paradigm.batch_size=6 cannot be dealt out evenly to 4 ranks. Choose a multiple of that."),
+        ((2, 1, 4), "paradigm.batch_size=2 cannot be dealt out evenly to 4 ranks. Choose a multiple of that."),
+        (
+            (12, 4, 2),
+            "paradigm.batch_size=12 gives 6 samples to each of 2 ranks, and paradigm.micro_batch_size=4 does not divide them. "
+            "Choose one that does.",
+        ),
+    ],
+)
+def test_a_batch_that_ranks_cannot_share_is_refused(sizes, message):
+    batch_size, micro_batch_size, num_ranks = sizes
+    with pytest.raises(ValueError, match="paradigm") as caught:
+        rows_per_forward(batch_size, micro_batch_size, num_ranks)
+    assert str(caught.value) == message
+    with pytest.raises(ValueError, match="paradigm"):
+        stream(batch_size=batch_size, micro_batch_size=micro_batch_size, num_ranks=num_ranks)
+
+
+def test_windows_are_the_same_whether_made_ahead_or_not():
+    assert list(stream(steps_ahead=0).windows(1, 4)) == list(stream(steps_ahead=2).windows(1, 4))
+
+
+def test_nothing_is_made_ahead_where_that_only_costs():
+    made = []
+
+    class Watched(Lengths):
+        def collate(self, rows):
+            made.append(threading.current_thread().name)
+            return list(rows)
+
+    windows = stream(family=Watched(), micro_batch_size=6, steps_ahead=0).windows(0, 50)
+    next(windows)
+    assert made == [threading.current_thread().name]
 
 
 def test_windows_are_made_in_the_background_and_not_far_ahead():
