@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+FAMILY ?= qwen3vl
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
@@ -30,8 +31,8 @@ lint: $(READY)  ## Style, layers and types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-base: $(READY)  ## Pretrain the packaged base model again (resumes where it was stopped)
-	$(BIN)/python -m percasym.pretrain
+base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 (resumes where it was stopped)
+	$(BIN)/python -m percasym.pretrain --family $(FAMILY)
 
 gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 	$(BIN)/percasym gallery

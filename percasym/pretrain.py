@@ -1,8 +1,8 @@
-"""Pretrain the tiny checkpoint that travels with the package, from nothing but the `base` split.
+"""Pretrain a tiny checkpoint that travels with the package, from nothing but the `base` split.
 
 It learns to see easy pictures and to reason about short puzzles, so that it can do each task partly:
 
-    make base      (or: python -m percasym.pretrain; resumable, seed 0)
+    make base FAMILY=internvl35      (or: python -m percasym.pretrain --family internvl35; resumable, seed 0)
 
 Seeing is learned mostly from pictures with the response cut after the perception, thinking mostly from p*
 given as text, so neither waits for the other; a few whole responses to pictures join the two.
@@ -11,7 +11,7 @@ given as text, so neither waits for the other; a few whole responses to pictures
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from percasym.engine.torch import TorchEngine
 from percasym.models import checkpoint
 from percasym.models.architecture import write_blank
 from percasym.models.base import Batch, Family, Row
+from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.runs.rundir import Run
 from percasym.settings import Sft, TorchSettings
@@ -31,6 +32,8 @@ from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.trainers.sft import Progress, train
 from percasym.types import Sample, SampleKey, Span
+
+FAMILIES: dict[str, Callable[..., Family]] = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}
 
 TASKS: tuple[Sudoku | GraphColoring, ...] = (
     Sudoku(
@@ -107,15 +110,15 @@ def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
             yield sample.demonstration.reasoning
 
 
-def build(directory: Path, *, work: Path, settings: Sft, seed: int) -> None:
+def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name: str = "qwen3vl") -> None:
     """Pretrain in `work` (resuming what is there) and write the finished checkpoint to `directory`."""
     config = {"seed": seed, "settings": asdict(settings), "tasks": [asdict(task) for task in TASKS]}
     run = Run.open(work, config)
     blank = work / "blank"
     torch.manual_seed(seed)
     if not (blank / "model.safetensors").is_file():
-        write_blank(blank, corpus(seed))
-    family = Qwen3VL(path=str(blank))
+        write_blank(blank, corpus(seed), family_name)
+    family = FAMILIES[family_name](path=str(blank))
     engine = TorchEngine(family.load(), settings=TorchSettings(precision="float32"), paradigm=settings, device=torch.device("cpu"))
     start = None
     if (latest := run.latest_checkpoint()) is not None:
@@ -129,13 +132,20 @@ def build(directory: Path, *, work: Path, settings: Sft, seed: int) -> None:
 
 def main() -> None:
     """Command line of `make base`."""
-    parser = argparse.ArgumentParser(description="Pretrain the packaged tiny Qwen3-VL (resumable).")
-    parser.add_argument("--out", type=Path, default=Path(checkpoint.packaged("qwen3vl")), help="where the checkpoint goes")
-    parser.add_argument("--work", type=Path, default=Path("multirun/base/qwen3vl"), help="run directory of the pretraining")
+    parser = argparse.ArgumentParser(description="Pretrain a packaged tiny checkpoint (resumable).")
+    parser.add_argument("--family", choices=FAMILIES, default="qwen3vl")
+    parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: into the package)")
+    parser.add_argument("--work", type=Path, help="run directory of the pretraining (default: multirun/base/FAMILY)")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    build(options.out, work=options.work, settings=replace(SETTINGS, steps=options.steps), seed=options.seed)
+    build(
+        options.out or Path(checkpoint.packaged(options.family)),
+        work=options.work or Path("multirun/base") / options.family,
+        settings=replace(SETTINGS, steps=options.steps),
+        seed=options.seed,
+        family_name=options.family,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Fixtures that several rooms share: a random Qwen3-VL so small that a step takes milliseconds."""
+"""Fixtures that several rooms share: a random model of each family, so small that a step takes milliseconds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +37,64 @@ def tiny_qwen():
 
 
 @pytest.fixture
-def tiny_batch():
+def tiny_internvl():
+    """Make a random `InternVLForConditionalGeneration` with the vision tower of the 38B: as `tiny_qwen`."""
+    import torch
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    def make(seed: int = 0, vocabulary: int = VOCABULARY, tied: bool = True) -> InternVLForConditionalGeneration:
+        torch.manual_seed(seed)
+        text = {
+            "model_type": "qwen3", "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512, "initializer_range": 0.1,
+            "tie_word_embeddings": tied, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        }  # fmt: skip
+        vision = {
+            "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "patch_size": 8, "image_size": 64,
+            "attention_bias": False, "norm_type": "rms_norm", "use_qk_norm": True, "initializer_range": 0.1, "layer_scale_init_value": 1.0,
+        }  # fmt: skip
+        config = InternVLConfig(
+            text_config=text, vision_config=vision, image_token_id=IMAGE_TOKEN, image_seq_length=16, tie_word_embeddings=tied
+        )
+        return InternVLForConditionalGeneration(config)
+
+    return make
+
+
+@pytest.fixture
+def family_name() -> str:
+    """The family of `tiny_model` and `tiny_batch`; a module overrides it with parameters to run over both."""
+    return "qwen3vl"
+
+
+@pytest.fixture
+def tiny_model(family_name, tiny_qwen, tiny_internvl):
+    """`tiny_qwen` or `tiny_internvl`."""
+    return {"qwen3vl": tiny_qwen, "internvl35": tiny_internvl}[family_name]
+
+
+@pytest.fixture(scope="session")
+def blank_internvl35(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny InternVL3.5 with random weights and a tokenizer of both tasks' words."""
+    import torch
+
+    from percasym.models.architecture import write_blank
+    from percasym.tasks.graph_coloring.task import GraphColoring
+    from percasym.tasks.sudoku.task import Sudoku
+    from percasym.types import SampleKey
+
+    samples = [
+        task.sample(SampleKey(task=task.name, split="base", seed=0, index=i)) for task in (Sudoku(), GraphColoring()) for i in range(10)
+    ]
+    texts = [text for s in samples for text in (s.prompt.question, s.demonstration.perception, s.demonstration.reasoning)]
+    directory = tmp_path_factory.mktemp("internvl35")
+    torch.manual_seed(0)
+    write_blank(directory, texts, "internvl35")
+    return directory
+
+
+@pytest.fixture
+def tiny_batch(family_name):
     """Make a random batch of that model: `tiny_batch(rows=4, seed=0)`; perception 3 to 6 tokens, reasoning 10 to 20."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -57,16 +116,20 @@ def tiny_batch():
             ids.append(torch.cat([prompt, response]))
             labels.append(torch.tensor([UNSUPERVISED] * len(prompt) + [Span.perception] * seen + [Span.reasoning] * thought))
         padded = pad_sequence(ids, batch_first=True)
-        positions = torch.arange(padded.shape[1]).expand(3, rows, -1).clone()
+        if family_name == "qwen3vl":
+            inputs = {
+                "pixel_values": torch.randn(rows * 64, 3 * 2 * 8 * 8, generator=draw),
+                "image_grid_thw": torch.tensor([[1, 8, 8]]).expand(rows, -1),
+            }
+            aligned = {"position_ids": torch.arange(padded.shape[1]).expand(3, rows, -1).clone()}
+        else:
+            inputs, aligned = {"pixel_values": torch.randn(rows, 3, 64, 64, generator=draw)}, {}
         return Batch(
             ids=padded,
             mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             labels=pad_sequence(labels, batch_first=True, padding_value=UNSUPERVISED),
-            inputs={
-                "pixel_values": torch.randn(rows * 64, 3 * 2 * 8 * 8, generator=draw),
-                "image_grid_thw": torch.tensor([[1, 8, 8]]).expand(rows, -1),
-            },
-            aligned={"position_ids": positions},
+            inputs=inputs,
+            aligned=aligned,
         )
 
     return make
@@ -83,16 +146,19 @@ def micro_batches():
                 ids=batch.ids[at : at + rows],
                 mask=batch.mask[at : at + rows],
                 labels=batch.labels[at : at + rows],
-                inputs={
-                    "pixel_values": batch.inputs["pixel_values"][64 * at : 64 * (at + rows)],
-                    "image_grid_thw": batch.inputs["image_grid_thw"][at : at + rows],
-                },
-                aligned={"position_ids": batch.aligned["position_ids"][:, at : at + rows]},
+                inputs={name: _rows(value, at, rows, len(batch.ids)) for name, value in batch.inputs.items()},
+                aligned={name: value[..., at : at + rows, :] for name, value in batch.aligned.items()},
             )
             for at in range(0, len(batch.ids), rows)
         ]
 
     return split
+
+
+def _rows(value, at: int, rows: int, num_rows: int):
+    """`rows` rows of an image input that holds the same number of lines for each of `num_rows`."""
+    each = len(value) // num_rows
+    return value[each * at : each * (at + rows)]
 
 
 @pytest.fixture

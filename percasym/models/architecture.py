@@ -8,15 +8,19 @@ and chat template, so that tiny and 8B take the same code path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, InternVLConfig, PreTrainedConfig, PreTrainedTokenizerFast, Qwen3VLConfig
+from transformers.image_processing_backends import PilBackend
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from percasym.models import released
 from percasym.spans.grammar import Grammar
 
 VOCABULARY = 896
@@ -30,8 +34,25 @@ QWEN_SPECIAL = (
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
+INTERN_SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>",
+    "<ref>", "</ref>", "<box>", "</box>", "<video>",
+)  # fmt: skip
 
-CHAT_TEMPLATE = """{%- for message in messages -%}
+TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.06,  # 0.02 is too small at this width: perception does not start to learn.
+    "tie_word_embeddings": True,
+}
+"""The language model of every tiny checkpoint; with it, about 1.5 M parameters."""
+
+QWEN_TEMPLATE = """{%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {% if message.content is string -%}
 {{ message.content }}
@@ -48,8 +69,20 @@ CHAT_TEMPLATE = """{%- for message in messages -%}
 {% endif -%}"""
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `texts` with Qwen's special tokens and the grammar's tags."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blank:
+    """What sets the tiny checkpoint of one family apart."""
+
+    special: tuple[str, ...]
+    """Special tokens; the first pads, `<|im_end|>` ends."""
+    template: str
+    """The chat template."""
+    images: Callable[[], PilBackend]
+    config: Callable[[PreTrainedTokenizerFast], PreTrainedConfig]
+
+
+def train_tokenizer(texts: Iterable[str], *, special: tuple[str, ...], template: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `texts` with a family's special tokens and the grammar's tags."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PIECES), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -58,7 +91,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=list(QWEN_SPECIAL),
+        special_tokens=list(special),
         show_progress=False,
     )
     pairs = [f"{space}{a}{b}" for space in ("", "\n") for a, b in product("0123456789", repeat=2)]
@@ -67,30 +100,21 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=[token for token in QWEN_SPECIAL if token not in ("<|im_end|>", "<|endoftext|>")],
-        chat_template=CHAT_TEMPLATE,
+        pad_token=special[0],
+        additional_special_tokens=[token for token in special if token not in ("<|im_end|>", special[0])],
+        chat_template=template,
         clean_up_tokenization_spaces=False,
     )
 
 
 def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
-    """About 1.5 M parameters; one image token for each 16 x 16 pixels, that is for each cell of a 4x4 Sudoku."""
+    """One image token for each 16 x 16 pixels, that is for each cell of a 4x4 Sudoku."""
     token = tokenizer.get_vocab().__getitem__
-    ends: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     return Qwen3VLConfig(
         text_config={
+            **TEXT,
             "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "max_position_embeddings": 4096,
-            "initializer_range": 0.06,  # 0.02 is too small at this width: perception does not start to learn.
             "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True},
-            "tie_word_embeddings": True,
         },
         vision_config={
             "depth": 2,
@@ -100,17 +124,17 @@ def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
             "patch_size": 8,
             "temporal_patch_size": 2,
             "spatial_merge_size": 2,
-            "out_hidden_size": 128,
+            "out_hidden_size": TEXT["hidden_size"],
             "num_position_embeddings": 144,  # A 12 x 12 grid of patches: 96 pixels.
             "deepstack_visual_indexes": [0],
-            "initializer_range": 0.06,
+            "initializer_range": TEXT["initializer_range"],
         },
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
-        **ends,
+        **_ends(tokenizer),
     )
 
 
@@ -126,9 +150,58 @@ def qwen3vl_images() -> Qwen2VLImageProcessorPil:
     )
 
 
-def write_blank(directory: Path, texts: Iterable[str]) -> None:
+def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
+    """One tile of 96 x 96 pixels, the larger of the two tasks' pictures; one image token for each 16 x 16 pixels of it."""
+    return InternVLConfig(
+        text_config={
+            **TEXT,
+            "model_type": "qwen3",
+            "vocab_size": len(tokenizer),
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+        vision_config={
+            "num_hidden_layers": 2,
+            "hidden_size": 96,
+            "intermediate_size": 256,
+            "num_attention_heads": 4,
+            "attention_bias": True,
+            "patch_size": 8,
+            "image_size": 96,
+            "initializer_range": TEXT["initializer_range"],
+            "layer_scale_init_value": 1.0,  # 0.1 starts a deep tower gently; two layers have nothing to fear.
+        },
+        image_token_id=tokenizer.get_vocab()["<IMG_CONTEXT>"],
+        image_seq_length=(96 // 16) ** 2,
+        downsample_ratio=0.5,
+        tie_word_embeddings=True,
+        **_ends(tokenizer),
+    )
+
+
+def internvl35_images() -> GotOcr2ImageProcessorPil:
+    """Every picture resized to one tile of 96 x 96 pixels."""
+    return GotOcr2ImageProcessorPil(
+        size={"height": 96, "width": 96}, crop_to_patches=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )  # fmt: skip
+
+
+BLANKS = {
+    "qwen3vl": Blank(special=QWEN_SPECIAL, template=QWEN_TEMPLATE, images=qwen3vl_images, config=qwen3vl_config),
+    "internvl35": Blank(
+        special=INTERN_SPECIAL, template=released.chat_template("internvl35"), images=internvl35_images, config=internvl35_config
+    ),
+}  # fmt: skip
+"""The families that have a tiny checkpoint."""
+
+
+def write_blank(directory: Path, texts: Iterable[str], family: str = "qwen3vl") -> None:
     """A whole checkpoint directory with random weights (seed the torch generator first)."""
-    tokenizer = train_tokenizer(texts)
+    blank = BLANKS[family]
+    tokenizer = train_tokenizer(texts, special=blank.special, template=blank.template)
     tokenizer.save_pretrained(directory)
-    qwen3vl_images().save_pretrained(directory)
-    Qwen3VLForConditionalGeneration(qwen3vl_config(tokenizer)).save_pretrained(directory)
+    blank.images().save_pretrained(directory)
+    AutoModelForImageTextToText.from_config(blank.config(tokenizer)).save_pretrained(directory)
+
+
+def _ends(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}

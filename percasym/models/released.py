@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -38,6 +39,7 @@ def sizes(family: str) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: int(name.partition("B")[0])))
 
 
+@lru_cache
 def released(family: str, size: str) -> Released:
     """What is recorded of one size."""
     return Released(**json.loads((OURS / family / f"{size}.json").read_text(encoding="utf-8")))

@@ -15,6 +15,11 @@ from percasym.types import UNSUPERVISED
 SMALL = 4 * 61 * 10  # Bytes of the logits of ten tokens: the batches here need about seven chunks.
 
 
+@pytest.fixture(params=["qwen3vl", "internvl35"])
+def family_name(request):
+    return request.param
+
+
 def naive(model, batch):
     """[B, T] losses from the logits of the whole sequence."""
     logits = model(**batch.arguments).logits[:, :-1].float()
@@ -35,8 +40,8 @@ def gradients(model):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
-def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_qwen, tiny_batch, tied, chunk_bytes):
-    ours, theirs, batch = tiny_qwen(tied=tied), tiny_qwen(tied=tied), tiny_batch()
+def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_model, tiny_batch, tied, chunk_bytes):
+    ours, theirs, batch = tiny_model(tied=tied), tiny_model(tied=tied), tiny_batch()
     weights = torch.rand(batch.ids.shape, generator=torch.Generator().manual_seed(1))
     nll = TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments)
     expected = naive(theirs, batch)
@@ -46,16 +51,16 @@ def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_qwen, tin
     assert_same_gradients(gradients(ours), gradients(theirs))
 
 
-def test_an_unsupervised_token_has_no_loss(tiny_qwen, tiny_batch):
+def test_an_unsupervised_token_has_no_loss(tiny_model, tiny_batch):
     batch = tiny_batch()
-    nll = TokenNll(tiny_qwen())(supervised(batch.labels), **batch.arguments)
+    nll = TokenNll(tiny_model())(supervised(batch.labels), **batch.arguments)
     assert (nll[batch.labels == UNSUPERVISED] == 0).all()
     assert (nll[batch.labels != UNSUPERVISED] > 0).all()
 
 
-def test_logits_exist_for_one_chunk_at_a_time(tiny_qwen, tiny_batch):
+def test_logits_exist_for_one_chunk_at_a_time(tiny_model, tiny_batch):
     vocabulary = 4099  # A width that nothing but logits and the head's weight has.
-    batch, model = tiny_batch(), TokenNll(tiny_qwen(vocabulary=vocabulary), chunk_bytes=4 * vocabulary * 10)
+    batch, model = tiny_batch(), TokenNll(tiny_model(vocabulary=vocabulary), chunk_bytes=4 * vocabulary * 10)
     heights = set()
 
     class Watch(TorchDispatchMode):
@@ -72,9 +77,9 @@ def test_logits_exist_for_one_chunk_at_a_time(tiny_qwen, tiny_batch):
     assert max(logits) <= 10
 
 
-def test_bfloat16_stays_near_float32(tiny_qwen, tiny_batch):
+def test_bfloat16_stays_near_float32(tiny_model, tiny_batch):
     batch, at = tiny_batch(), supervised(tiny_batch().labels)
-    models = tiny_qwen(), tiny_qwen()
+    models = tiny_model(), tiny_model()
     exact = TokenNll(models[0])(at, **batch.arguments)
     coarse = TokenNll(models[1], dtype=torch.bfloat16, chunk_bytes=SMALL)(at, **batch.arguments)
     assert coarse.dtype == torch.float32
@@ -87,8 +92,8 @@ def test_bfloat16_stays_near_float32(tiny_qwen, tiny_batch):
 
 
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
-def test_a_frozen_head_still_lets_the_gradient_through(tiny_qwen, tiny_batch, chunk_bytes):
-    ours, theirs, batch = tiny_qwen(tied=False), tiny_qwen(tied=False), tiny_batch()
+def test_a_frozen_head_still_lets_the_gradient_through(tiny_model, tiny_batch, chunk_bytes):
+    ours, theirs, batch = tiny_model(tied=False), tiny_model(tied=False), tiny_batch()
     ours.lm_head.requires_grad_(False)
     TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments).sum().backward()
     naive(theirs, batch).sum().backward()
@@ -97,14 +102,14 @@ def test_a_frozen_head_still_lets_the_gradient_through(tiny_qwen, tiny_batch, ch
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Asked by peft.
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
-def test_a_head_that_carries_adapters_trains_them(tiny_qwen, tiny_batch, chunk_bytes):
+def test_a_head_that_carries_adapters_trains_them(tiny_model, tiny_batch, chunk_bytes):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False)
     torch.manual_seed(3)
-    ours = get_peft_model(tiny_qwen(tied=False), config).get_base_model()
+    ours = get_peft_model(tiny_model(tied=False), config).get_base_model()
     torch.manual_seed(3)
-    theirs = get_peft_model(tiny_qwen(tied=False), config).get_base_model()
+    theirs = get_peft_model(tiny_model(tied=False), config).get_base_model()
     batch = tiny_batch()
     TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments).sum().backward()
     naive(theirs, batch).sum().backward()
@@ -112,9 +117,9 @@ def test_a_head_that_carries_adapters_trains_them(tiny_qwen, tiny_batch, chunk_b
     assert_same_gradients(gradients(ours), gradients(theirs))
 
 
-def test_a_second_backward_is_refused_rather_than_wrong(tiny_qwen, tiny_batch):
+def test_a_second_backward_is_refused_rather_than_wrong(tiny_model, tiny_batch):
     batch = tiny_batch()
-    loss = TokenNll(tiny_qwen())(supervised(batch.labels), **batch.arguments).sum()
+    loss = TokenNll(tiny_model())(supervised(batch.labels), **batch.arguments).sum()
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

@@ -22,6 +22,11 @@ P, R = Span.perception, Span.reasoning
 EXACT = {"rtol": 1e-5, "atol": 1e-7}
 
 
+@pytest.fixture(params=["qwen3vl", "internvl35"])
+def family_name(request):
+    return request.param
+
+
 class Record:
     """A run that keeps its numbers in a list."""
 
@@ -61,12 +66,12 @@ def relative(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> 
 
 
 @pytest.mark.parametrize("rows", [8, 3, 1])
-def test_none_is_the_loss_and_the_gradient_of_hugging_face(rows, make_engine, tiny_qwen, tiny_batch, micro_batches):
-    batch, model = tiny_batch(rows=8), tiny_qwen()
+def test_none_is_the_loss_and_the_gradient_of_hugging_face(rows, make_engine, tiny_model, tiny_batch, micro_batches):
+    batch, model = tiny_batch(rows=8), tiny_model()
     theirs = model(**batch.arguments, labels=batch.ids.masked_fill(batch.labels < 0, -100)).loss
     theirs.backward()
 
-    engine, window = make_engine("torch", tiny_qwen()), micro_batches(batch, rows)
+    engine, window = make_engine("torch", tiny_model()), micro_batches(batch, rows)
     counts = counts_of(window)
     weight = NoBalance().step(BalanceState(weight=0.5), SpanStats(step=0, num_steps=1, counts=counts)).weight
     sums = backward(engine, window, {P: weight, R: 1 - weight}, counts)
@@ -75,10 +80,10 @@ def test_none_is_the_loss_and_the_gradient_of_hugging_face(rows, make_engine, ti
     assert relative(gradients(engine.model), gradients(model)) < 1e-5
 
 
-def test_fixed_at_the_share_of_tokens_is_none(make_engine, tiny_qwen, tiny_batch):
+def test_fixed_at_the_share_of_tokens_is_none(make_engine, tiny_model, tiny_batch):
     windows = [[tiny_batch(rows=8, seed=0)]] * 3  # One batch again and again, so that one weight fits every step.
     seen, thought = counts_of(windows[0])
-    first, second = make_engine("torch", tiny_qwen()), make_engine("torch", tiny_qwen())
+    first, second = make_engine("torch", tiny_model()), make_engine("torch", tiny_model())
     none, fixed = run(first, windows, NoBalance()), run(second, windows, Fixed(weight=seen / (seen + thought)))
     for ours, theirs in zip(none.values, fixed.values, strict=True):
         assert {k: v for k, v in ours.items() if "second" not in k} == {k: v for k, v in theirs.items() if "second" not in k}
@@ -86,10 +91,10 @@ def test_fixed_at_the_share_of_tokens_is_none(make_engine, tiny_qwen, tiny_batch
 
 
 @pytest.mark.parametrize("engine_name", ["torch", "deepspeed"])
-def test_ngdiff_is_imtl_g_of_torchjd(engine_name, make_engine, tiny_qwen, tiny_batch):
+def test_ngdiff_is_imtl_g_of_torchjd(engine_name, make_engine, tiny_model, tiny_batch):
     from torchjd.aggregation import IMTLG, IMTLGWeighting
 
-    engine, batch, vectors = make_engine(engine_name, tiny_qwen()), tiny_batch(rows=8), {}
+    engine, batch, vectors = make_engine(engine_name, tiny_model()), tiny_batch(rows=8), {}
     for span in Span:
         backward(engine, [batch], {span: 1.0}, counts_of([batch]))
         vectors[span] = torch.cat([value.flatten() for value in gradients(engine.model).values()]).double()
@@ -108,9 +113,11 @@ def test_ngdiff_is_imtl_g_of_torchjd(engine_name, make_engine, tiny_qwen, tiny_b
 
 @pytest.mark.parametrize("balancer", [NoBalance(), Fixed(weight=0.5), NGDiff()], ids=["none", "fixed", "ngdiff"])
 @pytest.mark.parametrize("engine_name", ["torch", "deepspeed", "deepspeed1"])
-def test_a_batch_and_its_rows_one_by_one_give_the_same_parameters(engine_name, balancer, make_engine, tiny_qwen, tiny_batch, micro_batches):
+def test_a_batch_and_its_rows_one_by_one_give_the_same_parameters(
+    engine_name, balancer, make_engine, tiny_model, tiny_batch, micro_batches
+):
     batch = tiny_batch(rows=8)
-    whole, split = make_engine(engine_name, tiny_qwen()), make_engine(engine_name, tiny_qwen())
+    whole, split = make_engine(engine_name, tiny_model()), make_engine(engine_name, tiny_model())
     first, second = run(whole, [[batch]], balancer), run(split, [micro_batches(batch, 1)], balancer)
     for name in ("loss/total", "balance/weight", "grad/norm", "grad/perception", "grad/reasoning"):
         assert first.values[0][name] == pytest.approx(second.values[0][name], rel=1e-5)
@@ -122,30 +129,30 @@ def test_a_batch_and_its_rows_one_by_one_give_the_same_parameters(engine_name, b
 @pytest.mark.parametrize(
     ("engine_name", "balancer"), [("deepspeed", NoBalance()), ("deepspeed", NGDiff()), ("deepspeed1", NGDiff())], ids=str
 )
-def test_both_engines_give_the_same_twenty_losses(engine_name, balancer, make_engine, tiny_qwen, tiny_batch):
+def test_both_engines_give_the_same_twenty_losses(engine_name, balancer, make_engine, tiny_model, tiny_batch):
     windows = [[tiny_batch(rows=2, seed=step % 2)] for step in range(20)]
-    reference, other = (run(make_engine(name, tiny_qwen()), windows, balancer) for name in ("torch", engine_name))
+    reference, other = (run(make_engine(name, tiny_model()), windows, balancer) for name in ("torch", engine_name))
     for name in ("loss/total", "loss/perception", "loss/reasoning", "balance/weight"):
         ours, theirs = ([values[name] for values in record.values] for record in (other, reference))
         assert ours == pytest.approx(theirs, rel=1e-4), name
     assert reference.values[-1]["loss/total"] < 0.8 * reference.values[0]["loss/total"]  # The curve is not flat.
 
 
-def test_the_prefix_gives_the_whole_gradient_of_perception(make_engine, tiny_qwen, tiny_batch):
+def test_the_prefix_gives_the_whole_gradient_of_perception(make_engine, tiny_model, tiny_batch):
     batch = tiny_batch(rows=8)
     prefix = batch.until(P)
     assert prefix.ids.shape[1] < 0.75 * batch.ids.shape[1]
-    short, long = make_engine("torch", tiny_qwen()), make_engine("torch", tiny_qwen())
+    short, long = make_engine("torch", tiny_model()), make_engine("torch", tiny_model())
     for engine, part in ((short, prefix), (long, batch)):
         backward(engine, [part], {P: 1.0}, counts_of([batch]))
     assert relative(gradients(short.model), gradients(long.model)) < 1e-5
 
 
 @pytest.mark.parametrize("span", list(Span), ids=str)
-def test_each_loss_reaches_every_part_of_the_model(span, make_engine, tiny_qwen, tiny_batch):
-    engine, batch = make_engine("torch", tiny_qwen(tied=False)), tiny_batch()
+def test_each_loss_reaches_every_part_of_the_model(span, make_engine, tiny_model, tiny_batch):
+    engine, batch = make_engine("torch", tiny_model(tied=False)), tiny_batch()
     backward(engine, [batch], {span: 1.0}, counts_of([batch]))
-    for part in (engine.model.model.visual, engine.model.model.language_model, engine.model.lm_head):
+    for part in (*engine.model.model.children(), engine.model.lm_head):
         assert any(float(parameter.grad.norm()) > 0 for parameter in part.parameters())
     still = [name for name, value in gradients(engine.model).items() if float(value.norm()) == 0]
     assert still == []

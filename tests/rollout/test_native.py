@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
-from percasym.models.base import Row
+from percasym.models.base import Family, Row
+from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.rollout.native import decode
 from percasym.tasks.base import prompt_as_text
@@ -15,66 +17,72 @@ from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Sample, SampleKey
 
-FAMILY = Qwen3VL()
-
 
 def samples(task: Sudoku | GraphColoring, num: int) -> list[Sample]:
     return [task.sample(SampleKey(task=task.name, split="test", seed=0, index=index)) for index in range(num)]
 
 
+@pytest.fixture(scope="module", params=["qwen3vl", "internvl35"])
+def family(request: pytest.FixtureRequest, blank_internvl35: Path) -> Family:
+    return Qwen3VL() if request.param == "qwen3vl" else InternVL35(path=str(blank_internvl35))
+
+
 @pytest.fixture(scope="module")
-def model() -> torch.nn.Module:
-    return FAMILY.load().eval()
+def model(family: Family) -> torch.nn.Module:
+    return family.load().eval()
 
 
-def generated(model: torch.nn.Module, row: Row, max_new_tokens: int) -> tuple[int, ...]:
+def generated(model: torch.nn.Module, family: Family, row: Row, max_new_tokens: int) -> tuple[int, ...]:
     """The same continuation by the library's own generate, one row at a time."""
-    batch = FAMILY.collate([row])
-    is_image = (batch.ids == model.config.image_token_id).int()
+    batch = family.collate([row])
+    types = {"mm_token_type_ids": (batch.ids == model.config.image_token_id).int()} if "image_grid_thw" in batch.inputs else {}
     ids = model.generate(
         input_ids=batch.ids,
         attention_mask=batch.mask,
-        **(batch.inputs | {"mm_token_type_ids": is_image} if batch.inputs else {}),
+        **batch.inputs,
+        **types,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=FAMILY.codec().end,
-        suppress_tokens=FAMILY.codec().banned,
+        eos_token_id=family.codec().end,
+        suppress_tokens=family.codec().banned,
     )
     return tuple(ids[0, batch.ids.shape[1] :].tolist())
 
 
-def rows() -> Sequence[Row]:
+@pytest.fixture(scope="module")
+def rows(family: Family) -> Sequence[Row]:
     """Pictures of both sizes and a text, so that the batch is ragged."""
     told = samples(Sudoku(), 3)[2]
     pictures = [one.prompt for one in (*samples(Sudoku(), 2), *samples(GraphColoring(), 1))]
-    return [FAMILY.prompt(prompt) for prompt in (*pictures, prompt_as_text(told))]
+    return [family.prompt(prompt) for prompt in (*pictures, prompt_as_text(told))]
 
 
-def test_tokens_equal_those_of_generate(model: torch.nn.Module) -> None:
-    ours = decode(model, FAMILY, rows(), max_new_tokens=60, batch_size=4)
-    assert [completion.ids for completion in ours] == [generated(model, row, 60) for row in rows()]
+def test_tokens_equal_those_of_generate(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
+    ours = decode(model, family, rows, max_new_tokens=60, batch_size=4)
+    assert [completion.ids for completion in ours] == [generated(model, family, row, 60) for row in rows]
 
 
-def test_logprobs_equal_those_of_a_full_forward(model: torch.nn.Module) -> None:
-    for row, completion in zip(rows(), decode(model, FAMILY, rows(), max_new_tokens=40, batch_size=4), strict=True):
-        batch = FAMILY.collate(
+def test_logprobs_equal_those_of_a_full_forward(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
+    for row, completion in zip(rows, decode(model, family, rows, max_new_tokens=40, batch_size=4), strict=True):
+        batch = family.collate(
             [Row(ids=(*row.ids, *completion.ids), labels=(-1,) * (len(row.ids) + len(completion.ids)), inputs=row.inputs)]
         )
         with torch.no_grad():
             logits = model(**batch.arguments).logits[0, len(row.ids) - 1 : -1]
-        logits[:, FAMILY.codec().banned] = -torch.inf
+        logits[:, family.codec().banned] = -torch.inf
         expected = logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
         torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_finished_rows_leave_without_changing_the_others(model: torch.nn.Module) -> None:
-    many = [FAMILY.prompt(one.prompt) for one in samples(Sudoku(), 6)]
-    together = decode(model, FAMILY, many, max_new_tokens=700, batch_size=6)
-    alone = decode(model, FAMILY, many, max_new_tokens=700, batch_size=1)
+def test_finished_rows_leave_without_changing_the_others() -> None:
+    family = Qwen3VL()  # A model that has learned to stop.
+    model, many = family.load().eval(), [family.prompt(one.prompt) for one in samples(Sudoku(), 6)]
+    together = decode(model, family, many, max_new_tokens=700, batch_size=6)
+    alone = decode(model, family, many, max_new_tokens=700, batch_size=1)
     assert [completion.ids for completion in together] == [completion.ids for completion in alone]
     assert len({len(completion.ids) for completion in together}) > 1, "the rows should finish at different times"
 
 
-def test_an_unfinished_row_says_so(model: torch.nn.Module) -> None:
-    (completion,) = decode(model, FAMILY, rows()[:1], max_new_tokens=3, batch_size=1)
+def test_an_unfinished_row_says_so(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
+    (completion,) = decode(model, family, rows[:1], max_new_tokens=3, batch_size=1)
     assert not completion.finished and len(completion.ids) == 3

@@ -1,0 +1,150 @@
+"""Prompts, pictures and batches of InternVL3.5 beside the stock implementation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from percasym.models import checkpoint
+from percasym.models.checkpoint import CheckpointError
+from percasym.models.internvl35 import InternVL35
+from percasym.tasks.base import prompt_as_text
+from percasym.tasks.canvas import Look
+from percasym.tasks.graph_coloring.task import GraphColoring
+from percasym.tasks.sudoku.task import Sudoku
+from percasym.types import UNSUPERVISED, Sample, SampleKey, Span
+
+TASKS = (Sudoku(look=Look(image_px=64)), GraphColoring(look=Look(image_px=96)), Sudoku(look=Look(image_px=200)))
+
+
+def sample(task: Sudoku | GraphColoring, index: int = 0) -> Sample:
+    return task.sample(SampleKey(task=task.name, split="test", seed=0, index=index))
+
+
+@pytest.fixture(scope="module")
+def family(blank_internvl35: Path) -> InternVL35:
+    return InternVL35(path=str(blank_internvl35))
+
+
+@pytest.fixture(scope="module")
+def model(family: InternVL35) -> torch.nn.Module:
+    return family.load().eval()
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.name}{task.look.image_px}")
+def test_a_picture_is_one_tile_of_36_tokens_however_large_it_was_drawn(family: InternVL35, task: Sudoku | GraphColoring) -> None:
+    one = sample(task)
+    row = family.prompt(one.prompt)
+    text = b"".join(family.codec().pieces(row.ids)).decode()
+    # 96 x 96 pixels in patches of 8, shuffled 2 x 2 into one feature: 6 x 6 of them.
+    expected = f"<|im_start|>user\n<img>{'<IMG_CONTEXT>' * 36}</img>\n{one.prompt.question}<|im_end|>\n<|im_start|>assistant\n"
+    assert text == expected
+    assert row.inputs["pixel_values"].shape == (1, 3, 96, 96) and set(row.inputs) == {"pixel_values"}
+
+
+def test_a_processor_that_would_cut_tiles_is_told_not_to(family: InternVL35, blank_internvl35: Path, tmp_path: Path) -> None:
+    for file in blank_internvl35.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    settings |= {"crop_to_patches": True, "size": {"height": 48, "width": 48}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    prompt = sample(TASKS[2]).prompt
+    theirs, ours = InternVL35(path=str(tmp_path)).prompt(prompt), family.prompt(prompt)
+    assert torch.equal(theirs.inputs["pixel_values"], ours.inputs["pixel_values"]) and theirs.ids == ours.ids
+
+
+def test_only_the_response_is_supervised(family: InternVL35) -> None:
+    one = sample(TASKS[0])
+    row, asked = family.row(one), family.prompt(one.prompt)
+    assert set(row.labels[: len(asked.ids)]) == {UNSUPERVISED} and set(row.labels[len(asked.ids) :]) == set(Span)
+
+
+def test_logits_equal_those_of_the_stock_call_with_its_mask(family: InternVL35, model: torch.nn.Module) -> None:
+    told = sample(TASKS[0], 1)
+    batch = family.collate(
+        [family.row(sample(TASKS[0])), family.row(replace(told, prompt=prompt_as_text(told))), family.row(sample(TASKS[1]))]
+    )
+    with torch.no_grad():
+        ours = model(**batch.arguments).logits
+        stock = model(input_ids=batch.ids, attention_mask=batch.mask, **batch.inputs).logits
+    real = batch.mask.bool()
+    torch.testing.assert_close(ours[real], stock[real], rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_gives_each_row_what_it_has_alone(family: InternVL35, model: torch.nn.Module) -> None:
+    rows = [family.row(sample(TASKS[0])), family.row(sample(TASKS[1]))]
+    with torch.no_grad():
+        together = model(**family.collate(rows).arguments).logits
+        for i, row in enumerate(rows):
+            alone = model(**family.collate([row]).arguments).logits[0]
+            torch.testing.assert_close(together[i, : len(row.ids)], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_image_tokens_must_equal_image_features(family: InternVL35) -> None:
+    row = family.prompt(sample(TASKS[0]).prompt)
+    at = row.ids.index(model_token(family, "<IMG_CONTEXT>"))
+    with pytest.raises(ValueError, match="35 image tokens but 36 image features"):
+        family.collate([replace(row, ids=row.ids[:at] + row.ids[at + 1 :], labels=row.labels[1:])])
+    with pytest.raises(ValueError, match="36 image tokens but 0 image features"):
+        family.collate([replace(row, inputs={})])
+    with pytest.raises(ValueError, match="36 image tokens but 9 image features"):
+        family.collate([replace(row, inputs={"pixel_values": torch.zeros(1, 3, 48, 48)})])
+
+
+def model_token(family: InternVL35, name: str) -> int:
+    return checkpoint.tokenizer(family.checkpoint).convert_tokens_to_ids(name)
+
+
+def test_no_image_token_can_be_sampled(family: InternVL35) -> None:
+    assert {model_token(family, name) for name in ("<img>", "<IMG_CONTEXT>", "</img>", "<video>")} <= set(family.codec().banned)
+
+
+def test_a_prefix_holds_the_whole_perception_and_no_more(family: InternVL35) -> None:
+    batch = family.collate([family.row(sample(TASKS[0], i)) for i in range(2)])
+    cut = batch.until(Span.perception)
+    assert (cut.labels == Span.perception).sum() == (batch.labels == Span.perception).sum()
+    assert (cut.labels[:, -1] == Span.perception).any()
+
+
+def test_what_is_saved_loads_with_plain_transformers(family: InternVL35, model: torch.nn.Module, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    family.save(model, tmp_path)
+    again = InternVL35(path=str(tmp_path))
+    batch = family.collate([family.row(sample(TASKS[0]))])
+    assert again.row(sample(TASKS[0])).ids == family.row(sample(TASKS[0])).ids
+    with torch.no_grad():
+        plain = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()(**batch.arguments).logits
+        assert torch.equal(plain, model(**batch.arguments).logits)
+
+
+def test_a_head_that_the_file_does_not_call_tied_is_not_tied(tiny_internvl, tmp_path: Path) -> None:
+    # The published config.json says nothing of the head, and the published weights hold one of its own.
+    saved = tiny_internvl(tied=False)
+    saved.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["tie_word_embeddings"], values["text_config"]["tie_word_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    loaded = InternVL35(path=str(tmp_path)).load()
+    assert torch.equal(loaded.lm_head.weight, saved.lm_head.weight) and not loaded.config.tie_word_embeddings
+    assert loaded.lm_head.weight is not loaded.get_input_embeddings().weight
+
+
+def test_a_missing_packaged_checkpoint_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checkpoint, "OURS", tmp_path)
+    with pytest.raises(CheckpointError, match=r"not packaged yet\. Make it with `make base FAMILY=internvl35`, or set model\.path"):
+        InternVL35().codec()
+
+
+def test_a_checkpoint_of_another_family_is_named() -> None:
+    with pytest.raises(CheckpointError, match="of type qwen3_vl, not internvl"):
+        InternVL35(path=checkpoint.packaged("qwen3vl")).prompt(sample(TASKS[0]).prompt)
+
+
+def test_an_unknown_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model.size must be one of tiny, 1B, 2B, 4B, 8B, 14B, 38B, got '30B'"):
+        InternVL35(size="30B")
