@@ -1,6 +1,6 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-percasym report multirun/main        percasym gallery        percasym show graph_coloring
+percasym plan scale=paper        percasym report multirun/main        percasym gallery        percasym show graph_coloring
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from percasym.schema import ConfigError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+"""The configuration of this checkout."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="percasym", description="Look at runs and tasks; train.py trains.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("gallery", help="draw a page of samples for each task")
+    plan = commands.add_parser("plan", help="what a configuration will cost: parameters, memory of each GPU, work of a step")
+    plan.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: scale=paper model=internvl35 engine.zero_stage=3")
+    plan.add_argument("--gpu-gb", type=float, default=80.0, metavar="GB", help="memory of one GPU in 10^9 bytes (default: 80)")
+    plan.set_defaults(work=_plan)
     report = commands.add_parser("report", help="tables of finished runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
@@ -47,6 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--model", metavar="DIR", help="checkpoint whose tokenizer is used (default: the packaged tiny Qwen3-VL)")
     show.set_defaults(work=_show)
     return parser
+
+
+def _plan(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from percasym.config import composed
+    from percasym.plan.plan import plan
+    from percasym.plan.table import table
+
+    if not CONF.is_dir():
+        raise ConfigError(f"There is no {CONF}: `percasym plan` reads the configuration of a checkout (pip install --editable).")
+    Console(highlight=False).print(table(plan(composed(given.words, CONF), gpu_gb=given.gpu_gb)), soft_wrap=True)
 
 
 def _report(given: argparse.Namespace) -> None:

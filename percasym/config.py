@@ -15,8 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from percasym.schema import ConfigError, Plain, build, dump, no_such, read
@@ -47,6 +48,31 @@ def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -
     except OmegaConfBaseException as error:
         raise ConfigError(sentence(error)) from error
     assert isinstance(tree, dict)
+    return _settings(tree, choices, path)
+
+
+def composed(words: Sequence[str], conf: Path) -> Settings:
+    """The settings that train.py would run with these words of its command line; nothing is run, no directory is made.
+
+    Raises ConfigError.
+    """
+    with initialize_config_dir(config_dir=str(conf.resolve()), version_base="1.3"):
+        try:
+            cfg = compose("config", overrides=force_options(words, conf), return_hydra_config=True)
+        except Exception as error:  # Hydra's, about the words.
+            raise ConfigError(sentence(error)) from error
+    choices = cfg.hydra.runtime.choices
+    with read_write(cfg), open_dict(cfg):
+        del cfg.hydra
+    return resolve(cfg, choices=choices, path=Path())
+
+
+def rebuild(record: Mapping[str, Any], *, path: Path) -> Settings:
+    """The settings whose record (with the section `run` added, or that section's defaults) this is; Hydra has no part in it."""
+    return _settings(record, {}, path)
+
+
+def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: Path) -> Settings:
     known = [*VALUES, *GROUPS, *SECTIONS]
     for key in tree:
         if key not in known:

@@ -39,7 +39,7 @@ class Lora:
     """
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     """Scale of the adapters; the usual choice is twice the rank."""
     dropout: float = 0.0
     """Share of the adapters' inputs that is dropped in training. Above 0, the two span gradients of one step see different masks."""
@@ -49,8 +49,8 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"model.lora.rank must be at least 1, got {self.rank}.")
-        if not self.alpha > 0:
-            raise ValueError(f"model.lora.alpha must be above 0, got {self.alpha}.")
+        if self.alpha < 1:
+            raise ValueError(f"model.lora.alpha must be at least 1, got {self.alpha}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.lora.dropout must lie in [0, 1), got {self.dropout}.")
         _known("model.lora.targets", self.targets)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from percasym.models.adapt import Names
+from percasym.models.anatomy.base import Anatomy
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample, Span
 
@@ -89,6 +90,10 @@ class Family(Protocol):
 
     parts: ClassVar[Names]
     """The modules of each part of the model: what `model.freeze` and `model.lora.targets` choose among."""
+
+    def anatomy(self) -> Anatomy:
+        """Every tensor of the model, counted from its configuration alone: what `percasym plan` is made of."""
+        ...
 
     def codec(self) -> Codec:
         """The tokenizer of the checkpoint under the grammar (loads no weights)."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from percasym.models import chat, checkpoint, released
 from percasym.models.adapt import Adaptation, Names, adapt
+from percasym.models.anatomy.base import Anatomy, configuration
+from percasym.models.anatomy.internvl35 import internvl35
 from percasym.models.base import Batch, Row
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
@@ -49,6 +51,10 @@ class InternVL35(Adaptation):
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
         return checkpoint.chosen("internvl35", self.size, self.path)
+
+    def anatomy(self) -> Anatomy:
+        """Every tensor of the model, counted from its configuration alone."""
+        return internvl35(*configuration("internvl35", self.checkpoint))
 
     def codec(self) -> Codec:
         """The tokenizer of the checkpoint under the grammar (loads no weights)."""

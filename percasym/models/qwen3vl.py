@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from percasym.models import chat, checkpoint, released
 from percasym.models.adapt import Adaptation, Names, adapt
+from percasym.models.anatomy.base import Anatomy, configuration
+from percasym.models.anatomy.qwen3vl import qwen3vl
 from percasym.models.base import Batch, Row
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
@@ -50,6 +52,10 @@ class Qwen3VL(Adaptation):
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
         return checkpoint.chosen("qwen3vl", self.size, self.path)
+
+    def anatomy(self) -> Anatomy:
+        """Every tensor of the model, counted from its configuration alone."""
+        return qwen3vl(*configuration("qwen3vl", self.checkpoint))
 
     def codec(self) -> Codec:
         """The tokenizer of the checkpoint under the grammar (loads no weights)."""
