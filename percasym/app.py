@@ -49,7 +49,7 @@ def run(settings: Settings) -> None:
         return show(settings.path, console)
     device = choose_device()
     model = prepare(settings, device)
-    directory = open_run(settings, about={"device": describe(device)})
+    directory = open_run(settings, about={"device": describe(device), "images": settings.family.images()})
     console.print(f"{settings.path} on {describe(device)}", soft_wrap=True, highlight=False)
     try:
         engine = ENGINES[type(settings.engine)](model, settings=settings.engine, paradigm=settings.paradigm, device=device)

@@ -107,6 +107,10 @@ class Family(Protocol):
         """Write a Hugging Face directory that `load` and plain transformers can read: weights or adapters, and all that belongs to them."""
         ...
 
+    def images(self) -> Mapping[str, int]:
+        """What becomes of a picture, for the record: training, rollout and evaluation all see it through `prompt`."""
+        ...
+
     def prompt(self, prompt: Prompt) -> Row:
         """The tokens of a prompt up to where the response starts, and its image inputs."""
         ...

@@ -6,7 +6,7 @@ tower was made for, so every picture costs the same number of tokens, however la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +67,11 @@ class InternVL35(Adaptation):
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
         checkpoint.save(model, self.checkpoint, directory)
+
+    def images(self) -> Mapping[str, int]:
+        """Every picture is one tile of one size."""
+        tile = _tile(self.checkpoint)
+        return {"height": tile.height, "width": tile.width, "tokens": tile.num_tokens}
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to where the response starts; nothing in it is supervised."""

@@ -7,7 +7,7 @@ attention mask nor a loop over rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -68,6 +68,12 @@ class Qwen3VL(Adaptation):
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
         checkpoint.save(model, self.checkpoint, directory)
+
+    def images(self) -> Mapping[str, int]:
+        """A picture keeps its shape; its area is brought between two bounds."""
+        processor = checkpoint.image_processor(self.checkpoint)
+        bounds = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
+        return {**bounds, "pixels_a_token": (processor.patch_size * processor.merge_size) ** 2}
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to where the response starts; nothing in it is supervised."""

@@ -12,6 +12,7 @@ import torch
 from percasym.models import checkpoint
 from percasym.models.checkpoint import CheckpointError
 from percasym.models.internvl35 import InternVL35
+from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.task import GraphColoring
@@ -44,6 +45,15 @@ def test_a_picture_is_one_tile_of_36_tokens_however_large_it_was_drawn(family: I
     expected = f"<|im_start|>user\n<img>{'<IMG_CONTEXT>' * 36}</img>\n{one.prompt.question}<|im_end|>\n<|im_start|>assistant\n"
     assert text == expected
     assert row.inputs["pixel_values"].shape == (1, 3, 96, 96) and set(row.inputs) == {"pixel_values"}
+
+
+def test_the_image_setting_is_the_one_of_prompts(family: InternVL35) -> None:
+    assert family.images() == {"height": 96, "width": 96, "tokens": 36}
+    assert Qwen3VL().images() == {"min_pixels": 64**2, "max_pixels": 256**2, "pixels_a_token": 16**2}
+
+
+def test_a_tiny_checkpoint_is_tiny(model: torch.nn.Module) -> None:
+    assert 1e6 < sum(parameter.numel() for parameter in model.parameters()) < 3e6
 
 
 def test_a_processor_that_would_cut_tiles_is_told_not_to(family: InternVL35, blank_internvl35: Path, tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Whole runs of the other family: nothing but `model=` differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from percasym.models import checkpoint
+
+
+@pytest.mark.parametrize("task", ["sudoku", "graph_coloring"])
+def test_a_run_of_internvl35_ends_like_any_other(command, blank_internvl35: Path, tmp_path: Path, task: str) -> None:
+    few = ["scale=smoke", "engine=torch", "paradigm.steps=2", "paradigm.batch_size=2", "paradigm.micro_batch_size=1"]
+    tiny = ["evaluation.num_samples=1", "evaluation.num_curve_samples=1", "evaluation.max_new_tokens=4"]
+    answer = command(*few, *tiny, f"task={task}", "model=internvl35", f"model.path={blank_internvl35}", "balance=ngdiff")
+    assert answer.code == 0, answer.err
+    run = tmp_path / f"multirun/main/{task}-internvl35-sft-ngdiff-smoke/seed0"
+    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    assert json.loads((run / "meta.json").read_text())["images"] == {"height": 96, "width": 96, "tokens": 36}
+    from transformers import AutoModelForImageTextToText
+
+    assert type(AutoModelForImageTextToText.from_pretrained(run / "final")).__name__ == "InternVLForConditionalGeneration"
+
+
+def test_a_packaged_checkpoint_that_is_not_there_is_one_sentence(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checkpoint, "OURS", tmp_path / "nothing")
+    answer = command("scale=smoke", "model=internvl35")
+    assert answer.code == 2
+    assert answer.err == (
+        "The tiny internvl35 checkpoint is not packaged yet. Make it with `make base FAMILY=internvl35`, or set model.path.\n"
+    )  # fmt: skip
+    assert not (tmp_path / "multirun").exists() or not list((tmp_path / "multirun").rglob("*.json"))
