@@ -86,14 +86,14 @@ def _report(given: argparse.Namespace) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    from percasym.models.qwen3vl import Qwen3VL
+    from percasym.models import chat, checkpoint
     from percasym.tasks.graph_coloring.task import GraphColoring
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey, Span
 
     try:
         task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
-        codec = Qwen3VL(path=given.model).codec()
+        codec = chat.codec(given.model or checkpoint.packaged("qwen3vl"))
         sample = task.sample(SampleKey(task=task.name, split=given.split, seed=given.seed, index=given.index))
     except ValueError as error:
         raise ConfigError(str(error)) from error
