@@ -27,8 +27,8 @@ from transformers import PrinterCallback, Qwen3VLConfig, Qwen3VLForConditionalGe
 
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
-from percasym.engine.deepspeed import DeepSpeedEngine
-from percasym.engine.torch import TorchEngine
+from percasym.engine.deepspeed import deepspeed_engine
+from percasym.engine.torch import torch_engine
 from percasym.models.base import Batch
 from percasym.settings import DeepSpeedSettings, Sft, TorchSettings
 from percasym.trainers.sft import train
@@ -145,11 +145,11 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     batch, paradigm = random_batch(asked.rows), Sft(steps=1, batch_size=1, micro_batch_size=1, lr=1e-3)
     engines = {
-        "torch": TorchEngine(random_model(), settings=TorchSettings(precision="float32"), paradigm=paradigm, device=CPU),
-        "deepspeed, ZeRO 0": DeepSpeedEngine(
+        "torch": torch_engine(random_model(), settings=TorchSettings(precision="float32"), paradigm=paradigm, device=CPU),
+        "deepspeed, ZeRO 0": deepspeed_engine(
             random_model(), settings=DeepSpeedSettings(precision="float32"), paradigm=paradigm, device=CPU
         ),
-        "deepspeed, ZeRO 1": DeepSpeedEngine(
+        "deepspeed, ZeRO 1": deepspeed_engine(
             random_model(), settings=DeepSpeedSettings(precision="float32", zero_stage=1), paradigm=paradigm, device=CPU
         ),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,44 +16,48 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from percasym.data.generated import Generated
 from percasym.engine.base import Engine
-from percasym.engine.deepspeed import DeepSpeedEngine
+from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.precision import compute_dtype
-from percasym.engine.torch import TorchEngine
+from percasym.engine.ranks import ALONE, Ranks
+from percasym.engine.torch import torch_engine
 from percasym.examiner import TEST, Examiner
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
+from percasym.runs.bystander import Bystander
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
 from percasym.settings import DeepSpeedSettings, Settings, TorchSettings
 from percasym.trainers.sft import Progress, TrainingDivergedError, train
 from percasym.types import SampleKey
+from percasym.world import world
 
-ENGINES: dict[type, type[Any]] = {DeepSpeedSettings: DeepSpeedEngine, TorchSettings: TorchEngine}
+ENGINES: dict[type, Callable[..., Engine]] = {DeepSpeedSettings: deepspeed_engine, TorchSettings: torch_engine}
 TRAIN = "train_sft"
 
 
 def run(settings: Settings) -> None:
-    """Carry out one run, or show the table of one that is finished already.
+    """This rank's part of one run; where the run is finished already, show its table.
 
     Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges.
     """
-    console = Console()
     began = time.perf_counter()
-    if not settings.run.overwrite and (settings.path / "summary.json").exists() and open_run(settings).status == "done":
+    place = world(os.environ)
+    device = choose_device(place.local_rank)
+    ranks = Ranks.join(place.rank, place.num_ranks, device)
+    console = Console(quiet=ranks.rank > 0)
+    if ranks.agree(lambda: finished(settings)):
         console.print(f"{settings.path} is finished; run.overwrite=true would repeat it.", soft_wrap=True, highlight=False)
         return show(settings.path, console)
-    device = choose_device()
-    model = prepare(settings, device)
-    directory = open_run(settings, about={"device": describe(device), "images": settings.family.images()})
-    console.print(f"{settings.path} on {describe(device)}", soft_wrap=True, highlight=False)
+    engine, data = prepare(settings, device, ranks)
+    where = describe(device, ranks)
+    directory = Bystander(settings.path) if ranks.rank else open_run(settings, about={"device": where, "images": settings.family.images()})
+    console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
     try:
-        engine = ENGINES[type(settings.engine)](model, settings=settings.engine, paradigm=settings.paradigm, device=device)
-        work(settings, directory, engine, began)
+        work(settings, directory, engine, data, ranks, began)
     except KeyboardInterrupt:
         directory.interrupted()
         raise
@@ -63,26 +67,19 @@ def run(settings: Settings) -> None:
     except BaseException as error:
         directory.failed(f"{type(error).__name__}: {error}")
         raise
+    ranks.leave()
     return show(settings.path, console)
 
 
-def work(settings: Settings, directory: Run, engine: Engine, began: float) -> None:
+def work(settings: Settings, directory: Run | Bystander, engine: Engine, data: Generated, ranks: Ranks, began: float) -> None:
     """Evaluate, train, evaluate again and write the summary; an interrupted run goes on from its last checkpoint.
 
     The seconds in the summary are those of this session, from `began` on.
     """
     paradigm = settings.paradigm
-    examiner = Examiner(settings, directory, engine.model)
-    data = Generated(
-        task=settings.task,
-        family=settings.family,
-        batch_size=paradigm.batch_size,
-        micro_batch_size=paradigm.micro_batch_size,
-        seed=settings.seed,
-        split=TRAIN,
-    )
+    examiner = Examiner(settings, directory, engine, ranks)
     setup = time.perf_counter() - began
-    if found := directory.latest_checkpoint():
+    if found := ranks.agree(directory.latest_checkpoint):
         before, start = examiner.kept(0), Progress.load(found[1])
         engine.load(found[1])
     else:
@@ -99,26 +96,49 @@ def work(settings: Settings, directory: Run, engine: Engine, began: float) -> No
     )
     trained = time.perf_counter() - trained - (examiner.seconds - examined)
     after = examiner.in_full(paradigm.steps, "evaluating after")
-    directory.final(lambda path: settings.family.save(engine.model, path))
-    curves(directory.path)
+    with engine.whole() as model:
+        directory.final(lambda path: settings.family.save(model, path))
     seconds = {"setup": setup, "train": trained, "evaluate": examiner.seconds}
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
     directory.finish({**results, "share": asdict(share), "seconds": seconds})
 
 
-def prepare(settings: Settings, device: torch.device) -> PreTrainedModel:
-    """Load the model, after making sure that the task has samples and that the family can read them."""
+def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Generated]:
+    """Engine and data, after making sure that the task has samples, that the family can read them, and that the ranks can share them."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(settings.seed)
-    task, family = settings.task, settings.family
+    task, family, paradigm = settings.task, settings.family, settings.paradigm
     try:
         compute_dtype(settings.engine.precision, device)
+        data = Generated(
+            task=task,
+            family=family,
+            batch_size=paradigm.batch_size,
+            micro_batch_size=paradigm.micro_batch_size,
+            seed=settings.seed,
+            split=TRAIN,
+            rank=ranks.rank,
+            num_ranks=ranks.num_ranks,
+            steps_ahead=0 if device.type == "cpu" else 2,
+        )
         for split, seed in ((TRAIN, settings.seed), (TEST, settings.evaluation.seed)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=0)))])
-        return family.load()
+        model = family.load()
+        build = ENGINES[type(settings.engine)]
+        engine = build(model, settings=settings.engine, paradigm=paradigm, device=device, ranks=ranks)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if ranks.num_ranks > 1:
+        torch.manual_seed(settings.seed * ranks.num_ranks + ranks.rank)  # Ranks see other rows, and drop other activations.
+    return engine, data
+
+
+def finished(settings: Settings) -> bool:
+    """Whether the run directory holds this very run, done; refused when it holds another one."""
+    if settings.run.overwrite or not (settings.path / "summary.json").exists():
+        return False
+    return open_run(settings).status == "done"
 
 
 def open_run(settings: Settings, about: Mapping[str, Any] | None = None) -> Run:
@@ -130,29 +150,35 @@ def open_run(settings: Settings, about: Mapping[str, Any] | None = None) -> Run:
 
 
 def show(path: Path, console: Console) -> None:
-    """The table of a finished run, and where its curves lie."""
+    """Draw the curves of a finished run where they are missing; print its table."""
+    if console.quiet:
+        return
+    if not (path / "curves.png").exists():
+        curves(path)
     summary = load_run(path).summary
     assert summary is not None, f"{path} is finished and has no summary"
     console.print(table(summary))
     console.print(f"Curves: {path / 'curves.png'}", soft_wrap=True, highlight=False)
 
 
-def choose_device() -> torch.device:
-    """The accelerator where there is one; on a CPU, no more threads than this process may use."""
+def choose_device(local_rank: int = 0) -> torch.device:
+    """The accelerator of this rank where there are any; on a CPU, no more threads than this process may use."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(f"Each process takes a GPU, and this machine has {torch.cuda.device_count()}. Lower launch.nproc to that.")
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(min(torch.get_num_threads(), usable))  # More threads than cores are 10x slower.
     os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks for an accelerator at import and warns when there is none.
     return torch.device("cpu")
 
 
-def describe(device: torch.device) -> str:
+def describe(device: torch.device, ranks: Ranks = ALONE) -> str:
     """The device in words.
 
     >>> describe(torch.device("cpu")).split(",")[0]
     'cpu'
     """
-    if device.type == "cuda":
-        return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"cpu, {torch.get_num_threads()} threads"
+    one = f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    return one if ranks.num_ranks == 1 else f"{ranks.num_ranks} ranks, each {one}"

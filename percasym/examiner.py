@@ -1,15 +1,20 @@
-"""The evaluations of one run: before training, on the way, after it; each logged, kept and timed."""
+"""The evaluations of one run: before training, on the way, after it; each logged, kept and timed.
+
+Each rank answers every so-many-th sample, and all hear of all answers.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from transformers import PreTrainedModel
-
+from percasym.engine.base import Engine
+from percasym.engine.ranks import Ranks
+from percasym.runs.bystander import Bystander
 from percasym.runs.rundir import Run
 from percasym.settings import Settings
-from percasym.trainers.evaluate import METRICS, EvalResult, evaluate
+from percasym.trainers.evaluate import EvalResult, evaluate
 
 TEST = "test"
 
@@ -17,15 +22,15 @@ TEST = "test"
 class Examiner:
     """Evaluates one model on the test split and writes what comes out into its run."""
 
-    def __init__(self, settings: Settings, run: Run, model: PreTrainedModel) -> None:
+    def __init__(self, settings: Settings, run: Run | Bystander, engine: Engine, ranks: Ranks) -> None:
         self.seconds = 0.0
         """Spent in evaluations so far."""
-        self._settings, self._run, self._model = settings, run, model
+        self._settings, self._run, self._engine, self._ranks = settings, run, engine, ranks
 
     def in_full(self, step: int, title: str) -> EvalResult:
         """Evaluate all samples after `step` updates, with a bar of its own."""
         num_samples = self._settings.evaluation.num_samples
-        with self._run.progress(3 * num_samples, title) as bar:
+        with self._run.progress(3 * len(self._own(num_samples)), title) as bar:
             finished = 0
 
             def advance(num_rows: int) -> None:
@@ -41,24 +46,38 @@ class Examiner:
 
     def kept(self, step: int) -> EvalResult:
         """An evaluation that an interrupted run left behind."""
-        records = self._run.read_samples(TEST, step)
+        records = self._ranks.agree(lambda: self._run.read_samples(TEST, step))
         assert records is not None, f"{self._run.path} has a checkpoint and no evaluation of step {step}"
-        return EvalResult(verdicts={name: [record["grades"][name] for record in records] for name in METRICS}, records=records)
+        return EvalResult.of(records)
+
+    def _own(self, num_samples: int) -> range:
+        return range(self._ranks.rank, num_samples, self._ranks.num_ranks)
 
     def _examine(self, step: int, num_samples: int, advance: Callable[[int], None]) -> EvalResult:
         began = time.perf_counter()
-        result = evaluate(
-            model=self._model,
-            family=self._settings.family,
-            task=self._settings.task,
-            settings=self._settings.evaluation,
-            split=TEST,
-            num_samples=num_samples,
-            advance=advance,
-        )
+        with self._engine.whole() as model:
+            own = evaluate(
+                model=model,
+                family=self._settings.family,
+                task=self._settings.task,
+                settings=self._settings.evaluation,
+                split=TEST,
+                indices=self._own(num_samples),
+                advance=advance,
+            )
+        result = EvalResult.of(interleaved(self._ranks.gather(own.records)))
         self._run.samples(TEST, step, result.records)
         for name, estimate in result.metrics.items():
             low, high = estimate.ci95
             self._run.log(step, {f"eval/{name}": estimate.mean, f"eval/{name}/lo": low, f"eval/{name}/hi": high})
         self.seconds += time.perf_counter() - began
         return result
+
+
+def interleaved(shares: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The records of all ranks in the order of samples.
+
+    >>> interleaved([[{"index": 0}, {"index": 2}], [{"index": 1}]])
+    [{'index': 0}, {'index': 1}, {'index': 2}]
+    """
+    return [shares[index % len(shares)][index // len(shares)] for index in range(sum(map(len, shares)))]

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, NoReturn
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from percasym import torchrun
 from percasym.config import force_options, resolve, sentence
+from percasym.data.generated import rows_per_forward
 from percasym.schema import ConfigError
+from percasym.torchrun import RankFailedError
 
 if TYPE_CHECKING:
     from percasym.settings import Settings
@@ -54,19 +57,27 @@ def job(cfg: DictConfig) -> None:
         _refuse(error, path)
     except KeyboardInterrupt:
         sys.exit(_say(f"Interrupted. The same command resumes {path}.", INTERRUPTED))
+    except RankFailedError as error:  # Its traceback is in the run.
+        sys.exit(_say(str(error), FAILED))
     except Exception:  # A defect: its traceback, without Hydra's frames around it.
         traceback.print_exc()
         sys.exit(FAILED)
 
 
 def start(settings: Settings) -> None:
-    """Work in this process; many ranks are started elsewhere (not yet)."""
-    if settings.launch.nproc > 1:
-        asked = f"launch.nproc={settings.launch.nproc}"
-        raise ConfigError(f"{asked} asks for several processes, which is not supported yet; use launch.nproc=1.")
-    from percasym import app  # Imports torch: only once the configuration is known to be good.
+    """Work in this process, alone or as the rank that an outer launcher made it; or start the ranks that `launch.*` asks for."""
+    asked, outer = settings.launch.num_ranks, os.environ.get("WORLD_SIZE", "1")
+    if asked == 1:
+        from percasym import app  # Imports torch: only once the configuration is known to be good.
 
-    app.run(settings)
+        return app.run(settings)
+    if outer != "1":
+        raise ConfigError(f"launch asks for {asked} processes, and this is one of {outer} that torchrun started. Leave launch.* out.")
+    try:
+        rows_per_forward(settings.paradigm.batch_size, settings.paradigm.micro_batch_size, asked)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return torchrun.run(settings)
 
 
 def _refuse(error: ConfigError, path: Path) -> NoReturn:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from percasym.balance.fixed import Fixed
-from percasym.engine.torch import TorchEngine
+from percasym.engine.torch import torch_engine
 from percasym.models import checkpoint
 from percasym.models.architecture import write_blank
 from percasym.models.base import Batch, Family, Row
@@ -119,7 +119,7 @@ def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name:
     if not (blank / "model.safetensors").is_file():
         write_blank(blank, corpus(seed), family_name)
     family = FAMILIES[family_name](path=str(blank))
-    engine = TorchEngine(family.load(), settings=TorchSettings(precision="float32"), paradigm=settings, device=torch.device("cpu"))
+    engine = torch_engine(family.load(), settings=TorchSettings(precision="float32"), paradigm=settings, device=torch.device("cpu"))
     start = None
     if (latest := run.latest_checkpoint()) is not None:
         engine.load(latest[1])

@@ -120,23 +120,39 @@ class DeepSpeedSettings:
 
     precision: Precision = "auto"
     zero_stage: int = 0
-    """What is split over the ranks: 0 nothing, 1 optimizer state. One process gains nothing from 1 (measured in benchmarks/)."""
+    """What is split over the ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too. One rank gains nothing from any
+    (measured in benchmarks/)."""
+    offload: bool = False
+    """Keep optimizer state and master weights in the memory of the CPU, and update there (ZeRO 1 to 3)."""
 
     def __post_init__(self) -> None:
         _precision(self.precision)
-        if self.zero_stage not in (0, 1):
-            raise ValueError(f"engine.zero_stage must be 0 or 1 (2 and 3 are not supported yet), got {self.zero_stage}.")
+        if self.zero_stage not in range(4):
+            raise ValueError(f"engine.zero_stage must be 0, 1, 2 or 3, got {self.zero_stage}.")
+        if self.offload and not self.zero_stage:
+            raise ValueError("engine.offload=true needs engine.zero_stage of 1, 2 or 3: without ZeRO there is nothing to keep elsewhere.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How many processes work on a run (`launch.*`)."""
+    """How many processes work on a run (`launch.*`); an outer torchrun or srun is noticed without them."""
 
     nproc: int = 1
-    """Processes (ranks) on this machine."""
+    """Processes (ranks) on each machine: one for each of its accelerators."""
+    nnodes: int = 1
+    """Machines; the same command is given on each of them."""
+    rendezvous: str | None = None
+    """host:port of one of several machines, where all of them meet."""
 
     def __post_init__(self) -> None:
-        _at_least("launch", 1, nproc=self.nproc)
+        _at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
+        if self.nnodes > 1 and not self.rendezvous:
+            raise ValueError(f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT, one of the machines and a free port of it.")
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes on all machines."""
+        return self.nproc * self.nnodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

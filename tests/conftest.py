@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -162,20 +163,24 @@ def _rows(value, at: int, rows: int, num_rows: int):
 
 
 @pytest.fixture
-def make_engine():
-    """Wrap a model: `make_engine("deepspeed", model, lr=1e-3)`; `deepspeed1` is ZeRO stage 1."""
+def make_engine(monkeypatch):
+    """Wrap a model: `make_engine("deepspeed", model, lr=1e-3)`; `deepspeed2-offload` is ZeRO stage 2 with the optimizer on the CPU."""
     import torch
 
-    from percasym.engine.deepspeed import DeepSpeedEngine
-    from percasym.engine.torch import TorchEngine
+    from percasym.engine.deepspeed import deepspeed_engine
+    from percasym.engine.ranks import ALONE, Ranks
+    from percasym.engine.torch import torch_engine
     from percasym.settings import DeepSpeedSettings, Sft, TorchSettings
 
-    def make(name: str, model: torch.nn.Module, **options: float):
+    def make(name: str, model: torch.nn.Module, ranks: Ranks = ALONE, **options: float):
         paradigm = Sft(**{"steps": 20, "batch_size": 8, "micro_batch_size": 8, "lr": 1e-3} | options)
         cpu = torch.device("cpu")
         if name == "torch":
-            return TorchEngine(model, settings=TorchSettings(), paradigm=paradigm, device=cpu)
-        stage = int(name.removeprefix("deepspeed") or 0)
-        return DeepSpeedEngine(model, settings=DeepSpeedSettings(zero_stage=stage), paradigm=paradigm, device=cpu)
+            return torch_engine(model, settings=TorchSettings(), paradigm=paradigm, device=cpu, ranks=ranks)
+        stage, _, offload = name.removeprefix("deepspeed").partition("-")
+        if stage == "3":
+            monkeypatch.setenv("LOCAL_RANK", os.environ.get("LOCAL_RANK", "0"))  # ZeRO-3 needs it to stay; other tests need it to go.
+        settings = DeepSpeedSettings(zero_stage=int(stage or 0), offload=bool(offload))
+        return deepspeed_engine(model, settings=settings, paradigm=paradigm, device=cpu, ranks=ranks)
 
     return make

@@ -8,14 +8,16 @@ step (their coefficients divide by global counts), and no engine averages anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
+from percasym.engine.stash import Parts
 from percasym.models.base import Batch
 from percasym.types import Span
 
@@ -30,14 +32,18 @@ class StepInfo:
 
 
 class Engine(Protocol):
-    """One model, its optimizer and its ranks."""
+    """One model, its optimizer and its ranks. Every rank makes the same calls in the same order."""
 
     rank: int
     num_ranks: int
 
     @property
     def model(self) -> PreTrainedModel:
-        """The Hugging Face model, for decoding and saving."""
+        """The Hugging Face model; under ZeRO-3 its weights are there inside `whole` only."""
+        ...
+
+    def whole(self) -> AbstractContextManager[PreTrainedModel]:
+        """While it lasts, the Hugging Face model with all its weights on every rank, for decoding and saving; no training inside."""
         ...
 
     def nll(self, batch: Batch) -> Tensor:
@@ -73,5 +79,40 @@ class Engine(Protocol):
         ...
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote."""
+        """Restore what `save` wrote, on as many ranks."""
+        ...
+
+
+class Updater(Protocol):
+    """What an engine does after the backward passes: where the open gradient lies, and how it is applied."""
+
+    split: bool
+    """Whether each rank holds a part of its own (ZeRO 1 to 3), or all hold the same."""
+
+    def gradient(self) -> Parts:
+        """This rank's part of the open gradient, summed over ranks; the next `apply` reads these tensors, as changed in place."""
+        ...
+
+    def take(self) -> Parts:
+        """The same for the caller to keep; an empty gradient is open afterwards."""
+        ...
+
+    def put(self, parts: Parts) -> None:
+        """Open a gradient that is summed already; `parts` are as `take` gave them."""
+        ...
+
+    def apply(self, lr: float) -> None:
+        """Update the weights by the open gradient, as it is, and open an empty one."""
+        ...
+
+    def refresh(self) -> None:
+        """The model's weights were changed from outside."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state of this rank's part."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
         ...

@@ -1,119 +1,85 @@
-"""The same engine on DeepSpeed: the only file that knows it.
+"""The same engine on DeepSpeed: with `zero.py`, the only file that knows it.
 
-Unlike DeepSpeed's own loop, which counts micro-batches to find the end of a step, the trainer owns the
-step (unmanaged accumulation): gradients of any number of passes add up in `parameter.grad`, where they can be
-set aside per span, until `step` reduces and applies them. Micro-batches are never averaged.
+Unlike DeepSpeed's own loop, which counts micro-batches to find the end of a step and clips inside it, the trainer owns
+the step (unmanaged accumulation) and the engine clips; DeepSpeed computes, reduces and updates. Micro-batches are never averaged.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.utils import get_total_norm
+from torch import distributed, nn
 from transformers import PreTrainedModel
 
-from percasym.balance.base import Gramian
-from percasym.engine import optimizer
-from percasym.engine.base import StepInfo
+from percasym.engine.base import Updater
+from percasym.engine.engine import Backend, SpanEngine
+from percasym.engine.optimizer import adamw
 from percasym.engine.precision import compute_dtype
-from percasym.engine.stash import Stash
-from percasym.models.base import Batch
-from percasym.objectives.token_nll import TokenNll, supervised
+from percasym.engine.ranks import ALONE, Ranks
+from percasym.engine.torch import WholeUpdater
+from percasym.engine.zero import ZeroUpdater
+from percasym.objectives.token_nll import TokenNll
+from percasym.schema import ConfigError
 from percasym.settings import DeepSpeedSettings, Sft
-from percasym.types import Span
+
+ROOM_FRAC = 0.8
+"""Share of a device's memory that the whole weights may take while a run evaluates (our choice: the rest is for the key-value cache)."""
 
 
-class DeepSpeedEngine:
-    """One model and its optimizer under ZeRO; the contract is `percasym.engine.base.Engine`."""
+def deepspeed_engine(
+    model: PreTrainedModel, *, settings: DeepSpeedSettings, paradigm: Sft, device: torch.device, ranks: Ranks = ALONE
+) -> SpanEngine:
+    """Move `model` to `device` (under ZeRO-3, this rank's part of it) and make its optimizer.
 
-    rank = 0
-    num_ranks = 1
-
-    def __init__(self, model: PreTrainedModel, *, settings: DeepSpeedSettings, paradigm: Sft, device: torch.device) -> None:
-        """Move `model` to `device` and wrap it; `paradigm` gives learning rate, betas, decay and clipping."""
-        deepspeed = _start(device)
-        self._device = device
-        self._zero_stage = settings.zero_stage
-        nn.Module.to(model, device).train()
-        self._module = TokenNll(model, dtype=compute_dtype(settings.precision, device))
-        self._trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
-        self._stash = Stash(self._trained)
-        self._optimizer = optimizer.adamw(self._module, paradigm)
-        with _local_rank():
-            self._engine, *_ = deepspeed.initialize(model=self._module, optimizer=self._optimizer, config=_config(settings, paradigm))
-        # At one rank stage 0 has nothing to reduce, and would copy every gradient twice to find out.
-        self._engine.enable_backward_allreduce = self.num_ranks > 1 or settings.zero_stage > 0
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The Hugging Face model, for decoding and saving."""
-        return self._module.model
-
-    def nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
-        if not self.model.training:  # An evaluation leaves it in inference mode.
-            self._module.train()
-        at = supervised(batch.labels).to(self._device)
-        return self._engine(at, **batch.to(self._device).arguments)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss` to the open gradient."""
-        self._engine.backward(loss * self.num_ranks, scale_wrt_gas=False)  # DeepSpeed averages over ranks; a step is a sum.
-
-    def stash(self, span: Span) -> None:
-        """Set the open gradient aside as that of `span` and open an empty one."""
-        self._stash.take(span)
-
-    def gramian(self) -> Gramian:
-        """Inner products of the two stashed gradients."""
-        return self._stash.gramian()
-
-    def combine(self, weights: Mapping[Span, float]) -> None:
-        """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
-        self._stash.combine(weights)
-
-    def total(self, values: Tensor) -> Tensor:
-        """`values` themselves: there is one rank."""
-        return values
-
-    def step(self, lr: float) -> StepInfo:
-        """Clip, update the parameters, and empty the open gradient."""
-        norm = get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
-        optimizer.set_lr(self._optimizer, lr)
-        self._engine.step()
-        return StepInfo(grad_norm=float(norm), lr=lr)
-
-    def save(self, directory: Path) -> None:
-        """Write weights, optimizer and random state for `load`."""
-        optimizer.save(directory, self._module.model, self._optimizer)
-
-    def load(self, directory: Path) -> None:
-        """Restore what `save` wrote."""
-        optimizer.load(directory, self._module.model, self._optimizer)
-        if self._zero_stage:
-            self._engine.optimizer.refresh_fp32_params()  # ZeRO updates its own copy of the weights.
+    `paradigm` gives learning rate, betas, decay and clipping.
+    Raises ConfigError when a device could not hold the whole model during an evaluation.
+    """
+    stage = settings.zero_stage
+    module = TokenNll(model, dtype=compute_dtype(settings.precision, device)).train()
+    optimizer = adamw(module, paradigm)  # Before ZeRO-3 hides the shapes by which it tells matrices from gains.
+    config = _config(settings, pin_memory=device.type == "cuda")
+    deepspeed = _start(device)
+    with _local_rank(device, stay=stage == 3):
+        if stage == 3:
+            _check_room(model, device)
+            _partition(deepspeed, module, config, device)
+        else:
+            nn.Module.to(model, device)
+        engine, zero, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    if stage == 0:
+        updater: Updater = WholeUpdater(module, optimizer, ranks)
+    else:
+        updater = ZeroUpdater(zero, optimizer, stage=stage, offload=settings.offload)
+    averaged_over = ranks.num_ranks if updater.split else 1  # ZeRO averages over ranks; a step is a sum.
+    backend = Backend(
+        module=module,
+        forward=engine,
+        backward=lambda loss: engine.backward(loss * averaged_over, scale_wrt_gas=False),
+        updater=updater,
+        whole=_gathering(deepspeed, engine) if stage == 3 else lambda changing: nullcontext(),
+    )
+    return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)
 
 
 def _start(device: torch.device) -> ModuleType:
-    """DeepSpeed, imported quietly, with a process group of one."""
+    """DeepSpeed, imported quietly, in a process group (of one, where no other is open)."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed chooses its device at import.
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     from deepspeed.ops import __compatible_ops__
+    from deepspeed.runtime.zero import stage3  # noqa: F401, home of the gathering below
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("engine=deepspeed trains in one process so far, and WORLD_SIZE asks for more. Start one process (launch.nproc=1).")
-    __compatible_ops__["deepspeed_shm_comm"] = False  # One rank shares memory with nobody; compiling the op takes 26 s.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # Old names, in DeepSpeed 0.19.
+    __compatible_ops__["deepspeed_shm_comm"] = False  # An all-reduce over shared memory: compiling it takes 26 s, gloo does without.
     if not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
@@ -121,24 +87,61 @@ def _start(device: torch.device) -> ModuleType:
 
 
 @contextmanager
-def _local_rank() -> Iterator[None]:
-    """The variable without which DeepSpeed refuses to start; left behind, it would make other libraries believe in a launcher."""
+def _local_rank(device: torch.device, *, stay: bool) -> Iterator[None]:
+    """The variable without which DeepSpeed refuses to start, where no launcher set it.
+
+    Left behind, it makes other libraries believe in a launcher; but ZeRO-3 reads it at every forward.
+    """
     told = os.environ.get("LOCAL_RANK")
-    os.environ["LOCAL_RANK"] = told or "0"
+    os.environ["LOCAL_RANK"] = told or str(device.index or 0)
     try:
         yield
     finally:
-        if told is None:
+        if told is None and not stay:
             del os.environ["LOCAL_RANK"]
 
 
-def _config(settings: DeepSpeedSettings, paradigm: Sft) -> dict[str, Any]:
+def _config(settings: DeepSpeedSettings, *, pin_memory: bool) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": settings.zero_stage}
+    if settings.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pin_memory}
     return {
         "train_micro_batch_size_per_gpu": 1,  # Required, and read by nothing: the trainer forms the batches.
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": paradigm.max_grad_norm,  # Unset, DeepSpeed clips at 1.0 on its own.
-        "zero_optimization": {"stage": settings.zero_stage},
+        "gradient_clipping": 0.0,  # Unset, DeepSpeed clips at 1.0 on its own.
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # With offload, PyTorch's fused AdamW serves: DeepSpeed's own must be compiled first.
         "steps_per_print": None,
     }
+
+
+def _partition(deepspeed: ModuleType, module: TokenNll, config: dict[str, Any], device: torch.device) -> None:
+    """Keep this rank's part of every parameter, one parameter after another: no device ever holds the whole model."""
+    deepspeed.zero.register_external_parameter(module, module.model.lm_head.weight)  # The fused loss reads it outside its module.
+    deepspeed.zero.Init(module=module, config_dict_or_path=config)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(device)
+
+
+def _gathering(deepspeed: ModuleType, engine: Any) -> Callable[[bool], AbstractContextManager[object]]:
+    """How ZeRO-3 brings all weights to every rank for a while."""
+
+    def whole(changing: bool) -> AbstractContextManager[object]:
+        if changing:
+            return deepspeed.zero.GatheredParameters(engine.parameters(), modifier_rank=0)
+        return deepspeed.runtime.zero.stage3.unwrap_model_for_generation(engine)
+
+    return whole
+
+
+def _check_room(model: PreTrainedModel, device: torch.device) -> None:
+    """Refuse a model that could be trained in parts, but neither evaluated nor saved."""
+    if device.type != "cuda":
+        return
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    there = torch.cuda.get_device_properties(device).total_memory
+    if needed > ROOM_FRAC * there:
+        sizes = f"{needed / 1e9:.0f} GB of weights on each device, which has {there / 1e9:.0f} GB"
+        raise ConfigError(f"engine.zero_stage=3 trains in parts, but evaluating gathers {sizes}. Choose a smaller model.size.")

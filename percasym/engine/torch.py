@@ -1,90 +1,99 @@
-"""The reference engine: plain PyTorch, one device, nothing hidden.
+"""The reference engine: plain PyTorch, nothing hidden; on many ranks, gradients are summed by one all-reduce a step.
 
-Every other engine must give the same losses and parameters as this one (tests/parity).
+Every other engine must give the same losses and parameters as this one on one rank (tests/parity).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from percasym.balance.base import Gramian
-from percasym.engine import optimizer
-from percasym.engine.base import StepInfo
+from percasym.engine.engine import Backend, SpanEngine
+from percasym.engine.optimizer import adamw, set_lr
 from percasym.engine.precision import compute_dtype
-from percasym.engine.stash import Stash
-from percasym.models.base import Batch
-from percasym.objectives.token_nll import TokenNll, supervised
+from percasym.engine.ranks import ALONE, Ranks
+from percasym.engine.stash import Parts
+from percasym.objectives.token_nll import TokenNll
 from percasym.settings import Sft, TorchSettings
-from percasym.types import Span
 
 
-class TorchEngine:
-    """One model, AdamW, one device; the contract is `percasym.engine.base.Engine`."""
+def torch_engine(
+    model: PreTrainedModel, *, settings: TorchSettings, paradigm: Sft, device: torch.device, ranks: Ranks = ALONE
+) -> SpanEngine:
+    """Move `model` to `device` and make its optimizer; `paradigm` gives learning rate, betas, decay and clipping.
 
-    rank = 0
-    num_ranks = 1
+    Every rank brings the same weights.
+    """
+    nn.Module.to(model, device).train()
+    module = TokenNll(model, dtype=compute_dtype(settings.precision, device))
+    updater = WholeUpdater(module, adamw(module, paradigm), ranks)
+    backend = Backend(module=module, forward=module, backward=Tensor.backward, updater=updater, whole=lambda changing: nullcontext())
+    return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)
 
-    def __init__(self, model: PreTrainedModel, *, settings: TorchSettings, paradigm: Sft, device: torch.device) -> None:
-        """Move `model` to `device` and make its optimizer; `paradigm` gives learning rate, betas, decay and clipping."""
-        self._device = device
-        nn.Module.to(model, device).train()
-        self._module = TokenNll(model, dtype=compute_dtype(settings.precision, device))
-        self._optimizer = optimizer.adamw(self._module, paradigm)
-        self._max_norm = paradigm.max_grad_norm or torch.inf
-        self._trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
-        self._stash = Stash(self._trained)
 
-    @property
-    def model(self) -> PreTrainedModel:
-        """The Hugging Face model, for decoding and saving."""
-        return self._module.model
+class WholeUpdater:
+    """Every rank holds all gradients, in `parameter.grad`, and makes the same update; setting aside moves references and copies nothing."""
 
-    def nll(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
-        if not self.model.training:  # An evaluation leaves it in inference mode.
-            self._module.train()
-        at = supervised(batch.labels).to(self._device)
-        return self._module(at, **batch.to(self._device).arguments)
+    split = False
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss` to the open gradient."""
-        loss.backward()
+    def __init__(self, module: nn.Module, optimizer: Optimizer, ranks: Ranks) -> None:
+        self._trained: Sequence[nn.Parameter] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._optimizer, self._ranks = optimizer, ranks
+        self._summed = False
 
-    def stash(self, span: Span) -> None:
-        """Set the open gradient aside as that of `span` and open an empty one."""
-        self._stash.take(span)
+    def gradient(self) -> Parts:
+        """The open gradient, summed over ranks."""
+        if not self._summed:
+            self._ranks.add(self._reached())
+            self._summed = True
+        return [parameter.grad for parameter in self._trained]
 
-    def gramian(self) -> Gramian:
-        """Inner products of the two stashed gradients."""
-        return self._stash.gramian()
+    def take(self) -> Parts:
+        """The same for the caller to keep; an empty gradient is open afterwards."""
+        parts = self.gradient()
+        self._clear()
+        return parts
 
-    def combine(self, weights: Mapping[Span, float]) -> None:
-        """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
-        self._stash.combine(weights)
+    def put(self, parts: Parts) -> None:
+        """Open a gradient that is summed already."""
+        assert all(parameter.grad is None for parameter in self._trained), "a gradient is still open"
+        for parameter, part in zip(self._trained, parts, strict=True):
+            parameter.grad = part
+        self._summed = True
 
-    def total(self, values: Tensor) -> Tensor:
-        """`values` themselves: there is one rank."""
-        return values
-
-    def step(self, lr: float) -> StepInfo:
-        """Clip, update the parameters, and empty the open gradient."""
-        norm = get_total_norm([parameter.grad for parameter in self._trained if parameter.grad is not None])
-        clip_grads_with_norm_(self._trained, self._max_norm, norm)
-        optimizer.set_lr(self._optimizer, lr)
+    def apply(self, lr: float) -> None:
+        """One step of the optimizer."""
+        set_lr(self._optimizer, lr)
         self._optimizer.step()
-        self._optimizer.zero_grad()
-        return StepInfo(grad_norm=float(norm), lr=lr)
+        self._clear()
 
-    def save(self, directory: Path) -> None:
-        """Write weights, optimizer and random state for `load`."""
-        optimizer.save(directory, self._module.model, self._optimizer)
+    def refresh(self) -> None:
+        """Nothing: the model's weights are the only ones."""
 
-    def load(self, directory: Path) -> None:
-        """Restore what `save` wrote."""
-        optimizer.load(directory, self._module.model, self._optimizer)
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, the same on every rank."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self._optimizer.load_state_dict(state)
+
+    def _reached(self) -> list[Tensor]:
+        """The gradients of all parameters that any rank reaches; zero where this one does not."""
+        reached = self._ranks.total(torch.tensor([parameter.grad is not None for parameter in self._trained], dtype=torch.int32))
+        chosen = [parameter for parameter, count in zip(self._trained, reached.tolist(), strict=True) if count]
+        for parameter in chosen:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in chosen if parameter.grad is not None]
+
+    def _clear(self) -> None:
+        for parameter in self._trained:
+            parameter.grad = None
+        self._summed = False

@@ -23,12 +23,22 @@ def write_checkpoint(root: Path, step: int, save: Callable[[Path], None], note: 
         save(directory)
         (directory / DONE).write_text(note, encoding="utf-8")
 
-    return write_directory(root / f"step_{step:06d}", save_and_mark)
+    return write_directory(place(root, step), save_and_mark)
+
+
+def place(root: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies under `root`."""
+    return root / f"step_{step:06d}"
+
+
+def partial(path: Path) -> Path:
+    """Where a directory is written before it is renamed to `path`."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def write_directory(path: Path, save: Callable[[Path], None]) -> Path:
     """Let `save` fill a directory beside `path`, then rename it into place; a failing `save` leaves `path` as it was."""
-    aside = path.with_name(f".{path.name}.partial")
+    aside = partial(path)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:

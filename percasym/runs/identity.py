@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-OWNED = ("config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final")
+OWNED = ("config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "failure.log")
 """All that a run writes, and so all that overwriting it deletes."""
 
-KEPT_APART = ("run", "tracker")
-"""Sections of the configuration that say how a run is kept, not what it computes."""
+KEPT_APART = ("run", "tracker", "launch.rendezvous")
+"""Sections and keys of the configuration that say how a run is kept or started, not what it computes."""
 
 ABSENT = object()
 
@@ -32,7 +32,7 @@ def first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str 
     old, new = dict(_leaves(held)), dict(_leaves(wanted))
     for key in dict.fromkeys((*new, *old)):
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
-        if key.split(".")[0] in KEPT_APART or before == after:
+        if before == after or any(f"{key}.".startswith(f"{apart}.") for apart in KEPT_APART):
             continue
         there = f"no {key}" if before is ABSENT else f"{key}={_shown(before)}"
         here = f"has no {key}" if after is ABSENT else f"asks for {key}={_shown(after)}"

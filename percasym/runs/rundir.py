@@ -30,6 +30,8 @@ from percasym.runs.records import document, line, plain, read_lines, write_lines
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
 
 METRICS = "metrics.jsonl"
+FAILURE = "failure.log"
+"""What the ranks of a run said when one of them failed."""
 
 
 class Run:
@@ -173,6 +175,15 @@ class Run:
     def _write_meta(self, **changes: Any) -> None:
         self._meta |= changes
         write_whole(self.path / "meta.json", document(self._meta))
+
+
+def stopped(path: Path, status: Literal["failed", "interrupted"], **more: str) -> bool:
+    """Mark the run at `path` for processes that could not, or knew less; False when there is none."""
+    file = path / "meta.json"
+    meta = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if meta.get("status") in ("running", "failed"):
+        write_whole(file, document(meta | {"status": status} | more))
+    return bool(meta)
 
 
 def settled_bytes(path: Path) -> int:

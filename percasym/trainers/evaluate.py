@@ -35,6 +35,11 @@ class EvalResult:
     records: Sequence[dict[str, Any]]
     """One JSON object a sample: token ids, texts, labels, grades; enough to grade again offline."""
 
+    @classmethod
+    def of(cls, records: Sequence[dict[str, Any]]) -> EvalResult:
+        """The result that these records are the whole of."""
+        return cls(verdicts={name: [record["grades"][name] for record in records] for name in METRICS}, records=records)
+
     @property
     def metrics(self) -> dict[str, Estimate]:
         """Mean and 95 % interval of each metric."""
@@ -53,12 +58,12 @@ def evaluate(
     task: Task,
     settings: Evaluation,
     split: str = "test",
-    num_samples: int | None = None,
+    indices: Sequence[int] | None = None,
     advance: Callable[[int], None] = lambda num_rows: None,
 ) -> EvalResult:
-    """Grade `num_samples` of a split (default: all that the settings ask for); `advance` hears of finished rows, three a sample."""
-    wanted = num_samples or settings.num_samples
-    keys = [SampleKey(task=task.name, split=split, seed=settings.seed, index=index) for index in range(wanted)]
+    """Grade some samples of a split (default: as many as the settings ask for); `advance` hears of finished rows, three a sample."""
+    chosen = range(settings.num_samples) if indices is None else indices
+    keys = [SampleKey(task=task.name, split=split, seed=settings.seed, index=index) for index in chosen]
     samples = [task.sample(key) for key in keys]
     was_training = model.training
     model.eval()
@@ -83,7 +88,7 @@ def evaluate(
         )
         for sample, free, forced, textual in zip(samples, seen, given, told, strict=True)
     ]
-    return EvalResult(verdicts={name: [record["grades"][name] for record in records] for name in METRICS}, records=records)
+    return EvalResult.of(records)
 
 
 def _percept_ids(family: Family, sample: Sample) -> list[int]:

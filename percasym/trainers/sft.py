@@ -78,7 +78,7 @@ class Progress:
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss, or its gradient, is no longer a number."""
 
 
 def train(
@@ -96,7 +96,7 @@ def train(
     `batches` yields the micro-batches of this rank, one window for each step still to do. Steps are counted from 1: the numbers
     logged at n were measured before the n-th update, `evaluate(n)` and checkpoint n come after it.
 
-    Raises TrainingDivergedError when the loss is not finite, ValueError when `batches` does not last as long as the steps.
+    Raises TrainingDivergedError when the loss or its gradient is not finite, ValueError when `batches` does not last as long as the steps.
     """
     state = start or Progress(step=0, balance=balancer.start(), share=None)
     balance, share = state.balance, state.share
@@ -132,8 +132,9 @@ def train(
             share = share or share_of(stats)
             values = measurements(stats, weight) | {"grad/norm": info.grad_norm, "lr": info.lr}
             run.log(done, values | {"time/step_seconds": seconds, "tokens_per_second": sum(counts) / seconds})
-            if not math.isfinite(values["loss/total"]):
-                raise TrainingDivergedError(f"The loss is {values['loss/total']} at step {done}. Choose a paradigm.lr below {settings.lr}.")
+            for what, value in (("loss", values["loss/total"]), ("gradient's norm", info.grad_norm)):
+                if not math.isfinite(value):
+                    raise TrainingDivergedError(f"The {what} is {value} at step {done}. Choose a paradigm.lr below {settings.lr}.")
             bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
             if settings.eval_every and done % settings.eval_every == 0 and done < settings.steps:
                 evaluate(done)
@@ -175,6 +176,7 @@ def saving(engine: Engine, progress: Progress) -> Callable[[Path], None]:
 
     def save(directory: Path) -> None:
         engine.save(directory)
-        progress.save(directory)
+        if engine.rank == 0:  # All know the same.
+            progress.save(directory)
 
     return save

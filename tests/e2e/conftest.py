@@ -37,6 +37,22 @@ def train_py() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the real class with random weights."""
+    import torch
+
+    from percasym.models.architecture import write_blank
+    from percasym.tasks.sudoku.task import Sudoku
+    from percasym.types import SampleKey
+
+    directory, task = tmp_path_factory.mktemp("blank"), Sudoku(verbosity=0)
+    samples = [task.sample(SampleKey(task="sudoku", split="base", seed=0, index=index)) for index in range(20)]
+    torch.manual_seed(0)
+    write_blank(directory, [part for s in samples for part in (s.prompt.question, s.demonstration.perception, s.demonstration.reasoning)])
+    return directory
+
+
 @pytest.fixture
 def command(train_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Answer]:
     """`command("task=sudoku", ...)`: train.py with these words, in an empty folder."""

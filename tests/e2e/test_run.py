@@ -11,22 +11,6 @@ import pytest
 CELL = Path("multirun/main/sudoku-qwen3vl-sft-none-smoke/seed0")
 
 
-@pytest.fixture(scope="session")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the real class with random weights."""
-    import torch
-
-    from percasym.models.architecture import write_blank
-    from percasym.tasks.sudoku.task import Sudoku
-    from percasym.types import SampleKey
-
-    directory, task = tmp_path_factory.mktemp("blank"), Sudoku(verbosity=0)
-    samples = [task.sample(SampleKey(task="sudoku", split="base", seed=0, index=index)) for index in range(20)]
-    torch.manual_seed(0)
-    write_blank(directory, [part for s in samples for part in (s.prompt.question, s.demonstration.perception, s.demonstration.reasoning)])
-    return directory
-
-
 @pytest.fixture
 def train(command, blank: Path):
     """`train("balance=ngdiff")`: a run of four steps on two samples."""
@@ -93,18 +77,18 @@ def test_a_finished_run_is_not_repeated(train, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from percasym.engine.torch import TorchEngine
+    from percasym.engine.engine import SpanEngine
 
     assert train(f"hydra.run.dir={tmp_path / 'whole'}").code == 0
-    steps, real = [], TorchEngine.step
+    steps, real = [], SpanEngine.step
 
-    def stop_at_the_fourth(engine: TorchEngine, lr: float) -> object:
+    def stop_at_the_fourth(engine: SpanEngine, lr: float) -> object:
         steps.append(lr)
         if len(steps) == 4:
             raise KeyboardInterrupt
         return real(engine, lr)
 
-    monkeypatch.setattr(TorchEngine, "step", stop_at_the_fourth)
+    monkeypatch.setattr(SpanEngine, "step", stop_at_the_fourth)
     stopped = train()
     assert stopped.code == 130
     assert stopped.err.endswith(f"Interrupted. The same command resumes {CELL}.\n")

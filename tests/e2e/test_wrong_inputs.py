@@ -38,7 +38,10 @@ WRONG = {
     "class of another group": (["task._target_=percasym.balance.none.NoBalance"], "task._target_=percasym.balance.none.NoBalance has no s"),
     "function for a class": (["balance._target_=percasym.launch.main"], "balance._target_=percasym.launch.main is no dataclass, "),
     "no processes": (["launch.nproc=0"], "launch.nproc must be at least 1, got 0."),
-    "many processes": (["launch.nproc=4"], "launch.nproc=4 asks for several processes, which is not supported yet"),
+    "a batch that processes cannot share": (["launch.nproc=3"], "paradigm.batch_size=16 cannot be dealt out evenly to 3 ranks. Choose "),
+    "machines that do not meet": (["launch.nnodes=2"], "launch.nnodes=2 needs launch.rendezvous=HOST:PORT, one of the machines and "),
+    "no such ZeRO stage": (["engine.zero_stage=4"], "engine.zero_stage must be 0, 1, 2 or 3, got 4."),
+    "offload without ZeRO": (["engine.offload=true"], "engine.offload=true needs engine.zero_stage of 1, 2 or 3: "),
     "negative seed": (["seed=-1"], "seed must be at least 0, got -1."),
     "study outside multirun": (["study=../mine"], "study must be a name of letters, digits, '_', '-' and '.', got '../mine'."),
     "unknown precision": (["engine.precision=fp16"], "engine.precision must be auto, float32 or bfloat16, got 'fp16'."),
@@ -91,6 +94,26 @@ def test_a_wrong_checkpoint_or_machine_is_one_sentence(command, places, tmp_path
     words, begins = WRONG_WORLD[what]
     answer = command("scale=smoke", *[word.format(**places) for word in words])
     refused(answer.code, answer.out, answer.err, begins.format(**places))
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+def test_a_launch_inside_a_launch_is_one_sentence(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    answer = command("launch.nproc=2")
+    refused(
+        answer.code, answer.out, answer.err, "launch asks for 2 processes, and this is one of 8 that torchrun started. Leave launch.* out."
+    )
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+def test_tasks_of_srun_need_a_meeting_place(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    answer = command("scale=smoke")
+    refused(
+        answer.code, answer.out, answer.err, "srun started 8 tasks, and MASTER_ADDR is not set. Export MASTER_ADDR (the first node) and "
+    )
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 

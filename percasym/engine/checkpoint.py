@@ -1,0 +1,71 @@
+"""An engine on disk: the weights once, as a Hugging Face directory; optimizer and random state, a file for each rank.
+
+    model/  engine.pt  engine_rank1.pt  engine_rank2.pt ...
+
+Where all ranks hold the same optimizer state, rank 0 writes it alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from percasym.engine.base import Updater
+from percasym.engine.ranks import Ranks
+from percasym.schema import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHTS = "model"
+
+
+def save_weights(directory: Path, model: PreTrainedModel) -> None:
+    """Write `model/`: config and safetensors."""
+    model.save_pretrained(directory / WEIGHTS)
+
+
+def load_weights(directory: Path, model: PreTrainedModel) -> None:
+    """Copy the weights of `model/` into a model of the same shapes."""
+    weights = type(model).from_pretrained(directory / WEIGHTS, dtype=torch.float32, use_safetensors=True)
+    model.load_state_dict(weights.state_dict())
+
+
+def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:
+    """Write this rank's file."""
+    state: dict[str, Any] = {"num_ranks": ranks.num_ranks, "random": torch.get_rng_state()}
+    if ranks.device.type == "cuda":
+        state["random_device"] = torch.cuda.get_rng_state(ranks.device)
+    if updater.split or ranks.rank == 0:
+        state["optimizer"] = updater.state_dict()
+    torch.save(state, directory / _file(ranks.rank))
+
+
+def read_state(directory: Path, ranks: Ranks, updater: Updater) -> dict[str, Any]:
+    """What `save_state` wrote for this rank.
+
+    Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it is one of another number of ranks.
+    """
+    if not (directory / _file(0)).is_file():
+        raise FileNotFoundError(f"{directory} holds no {_file(0)}, so it is not a checkpoint of a run.")
+    first = torch.load(directory / _file(0), map_location="cpu", weights_only=True, mmap=True)
+    wrote = first.get("num_ranks", 1)
+    if wrote != ranks.num_ranks:
+        found = f"{directory} was written by {wrote} processes, and this run has {ranks.num_ranks}"
+        raise ConfigError(f"{found}. Resume with {wrote} (launch.nproc times launch.nnodes), or begin again with run.overwrite=true.")
+    own = first if ranks.rank == 0 else torch.load(directory / _file(ranks.rank), map_location="cpu", weights_only=True, mmap=True)
+    return own if updater.split else {**own, "optimizer": first["optimizer"]}
+
+
+def load_state(state: dict[str, Any], updater: Updater) -> None:
+    """Restore the optimizer and this rank's random state."""
+    updater.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    if "random_device" in state:
+        torch.cuda.set_rng_state(state["random_device"])
+
+
+def _file(rank: int) -> str:
+    return f"engine_rank{rank}.pt" if rank else "engine.pt"

@@ -1,0 +1,108 @@
+"""The ranks of one run: started together, watched, and stopped together.
+
+PyTorch's elastic agent (what `torchrun` is made of) starts one `percasym.worker` a rank and ends all when one fails;
+this file hands them the resolved configuration and turns what became of them into one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from percasym.runs.rundir import FAILURE, stopped
+from percasym.schema import ConfigError, dump
+from percasym.settings import Launch, Settings
+from percasym.worker import JOB
+
+SECONDS_TO_STOP = 10
+"""From the first failure until the other ranks are killed, where they do not go by themselves."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RankFailedError(RuntimeError):
+    """A rank ended by a defect, or was killed; its traceback is in the run's failure.log."""
+
+
+def run(settings: Settings) -> None:
+    """Carry out a run on as many ranks as `settings.launch` says; returns when all are done.
+
+    Raises ConfigError when a rank refuses, KeyboardInterrupt when a signal stops them, RankFailedError otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    with tempfile.TemporaryDirectory(prefix="percasym-") as name, _quietly():
+        place = Path(name)
+        config = {**settings.record, "run": dump(settings.run)}
+        job = {"config": config, "path": str(settings.path), "argv": sys.argv, "sys_path": sys.path}
+        (place / JOB).write_text(json.dumps(job), encoding="utf-8")
+        try:
+            elastic_launch(_config(settings, place), sys.executable)("-m", "percasym.worker", name)
+        except SignalException as stop:
+            stopped(settings.path, "interrupted")
+            raise KeyboardInterrupt from stop
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            found = _reports(place)
+            if found and found[0]["refused"]:
+                raise ConfigError(found[0]["sentence"]) from error
+            what = f"Rank {found[0]['rank']} failed: {found[0]['sentence']}" if found else f"Rank {rank} was stopped: {failure.message}"
+            raise RankFailedError(_told(settings.path, what.rstrip("."), found, place)) from error
+
+
+def _config(settings: Settings, place: Path) -> Any:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.launcher.api import LaunchConfig
+
+    launch: Launch = settings.launch
+    alone = launch.nnodes == 1
+    return LaunchConfig(
+        min_nodes=launch.nnodes,
+        max_nodes=launch.nnodes,
+        nproc_per_node=launch.nproc,
+        run_id="-".join(settings.path.parts),  # The same on all machines.
+        rdzv_backend="c10d",
+        rdzv_endpoint=launch.rendezvous or "localhost:0",
+        local_addr="localhost" if alone else None,
+        max_restarts=0,
+        shutdown_timeout=SECONDS_TO_STOP,
+        logs_specs=DefaultLogsSpecs(log_dir=str(place / "logs"), redirects=dict.fromkeys(range(1, launch.nproc), Std.ALL)),
+    )
+
+
+def _reports(place: Path) -> list[dict[str, Any]]:
+    """What stopped ranks, the first first: the others only miss it."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in place.glob("rank*.json")]
+    return sorted(found, key=lambda report: report["at"])
+
+
+def _told(path: Path, sentence: str, found: list[dict[str, Any]], place: Path) -> str:
+    """The sentence for the screen, once the run directory (where there is one) holds what belongs to it."""
+    if not stopped(path, "failed", reason=sentence):
+        return f"{sentence}. The run had not begun."
+    parts = [f"Rank {report['rank']}:\n{report['traceback']}" for report in found]
+    for log in sorted(place.rglob("std*.log")):
+        parts.append(f"Local rank {log.parent.name}, {log.stem}:\n{log.read_text(encoding='utf-8', errors='replace')}")
+    (path / FAILURE).write_text("\n".join(parts), encoding="utf-8")
+    return f"{sentence}. What the ranks said is in {path / FAILURE}; the same command resumes."
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave logging and signals as they were: the agent talks of its own and catches signals for good."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,173 @@
+"""Whole runs on two ranks, as a user starts them: what they leave behind, how they end, how they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = Path("run")
+MORTAL = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from percasym.balance.ngdiff import NGDiff
+
+@dataclass(frozen=True, kw_only=True)
+class Mortal(NGDiff):
+    def step(self, state, stats):
+        if stats.step == 2 and os.environ["RANK"] == "1" and Path("die").exists():
+            raise ZeroDivisionError("a defect of one rank")
+        return super().step(state, stats)
+"""
+"""A strategy that fails on one rank of two, as long as a file named `die` lies in the working directory."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of this file lie side by side."""
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def words(blank: Path) -> list[str]:
+    """A run of four steps on four samples each, two ranks with two micro-batches each."""
+    size = ["paradigm.steps=4", "paradigm.batch_size=4", "paradigm.micro_batch_size=1", "paradigm.eval_every=2", "paradigm.save_every=1"]
+    few = ["evaluation.num_samples=5", "evaluation.num_curve_samples=1", "evaluation.max_new_tokens=6"]
+    return ["scale=smoke", "balance=ngdiff", f"model.path={blank}", *size, *few]
+
+
+@pytest.fixture(scope="module")
+def start(folder: Path, words: list[str]) -> Callable[..., subprocess.Popen[str]]:
+    """`start("engine=torch")`: train.py with these words, in `folder`, as a process of its own."""
+
+    def begin(*more: str) -> subprocess.Popen[str]:
+        told = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        outside = {name: value for name, value in os.environ.items() if name not in told} | {"PYTHONPATH": str(folder)}
+        command = [sys.executable, str(ROOT / "train.py"), *words, *more]
+        return subprocess.Popen(
+            command, cwd=folder, env=outside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, start) -> Path:
+    """A run on two ranks under ZeRO-3 from beginning to end."""
+    process = start("launch.nproc=2", "engine.zero_stage=3", "hydra.run.dir=whole")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.count("end to end") == 1, "one rank speaks"
+    assert "on 2 ranks, each cpu, " in out
+    return folder / "whole"
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def curve(run: Path) -> list[dict]:
+    """The numbers of metrics.jsonl, without what a clock wrote."""
+    return [
+        {key: value for key, value in line.items() if "second" not in key and key != "not_finite"} for line in lines(run / "metrics.jsonl")
+    ]
+
+
+def status(run: Path) -> dict:
+    return json.loads((run / "meta.json").read_text())
+
+
+def test_two_ranks_leave_what_one_leaves(whole: Path, folder: Path, start) -> None:
+    process = start("engine=torch", "hydra.run.dir=alone")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    alone = folder / "alone"
+    assert {path.relative_to(whole) for path in whole.iterdir()} == {path.relative_to(alone) for path in alone.iterdir()}
+    shared, single = curve(whole), curve(alone)
+    assert [line["step"] for line in shared] == [line["step"] for line in single]
+    for ours, theirs in zip(shared, single, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    before = "samples/test_000000.jsonl"  # Five samples do not divide by two, and nothing has been rounded by training yet.
+    assert lines(whole / before) == lines(alone / before)
+    assert status(whole)["argv"][0].endswith("train.py")
+
+
+def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Path) -> None:
+    import yaml
+    from transformers import AutoModelForImageTextToText
+
+    from percasym.config import rebuild
+    from percasym.trainers.evaluate import evaluate
+
+    settings = rebuild(yaml.safe_load((whole / "config.yaml").read_text()), path=whole)
+    model = AutoModelForImageTextToText.from_pretrained(whole / "final")
+    answers = evaluate(model=model, family=settings.family, task=settings.task, settings=settings.evaluation)
+    assert json.loads(json.dumps(answers.records)) == lines(whole / "samples" / "test_000004.jsonl")
+
+
+def test_a_rank_that_dies_ends_the_run_and_a_restart_resumes(whole: Path, folder: Path, start) -> None:
+    (folder / "mortal.py").write_text(MORTAL)
+    (folder / "die").touch()
+    ranks = ["launch.nproc=2", "engine.zero_stage=3", "hydra.run.dir=mortal", "plugins=[mortal]", "balance._target_=mortal.Mortal"]
+    process = start(*ranks)
+    _, err = process.communicate()
+    ended = time.time()
+    run = folder / "mortal"
+    assert process.returncode == 1
+    said = err.strip().splitlines()[-1]
+    assert said == (
+        "Rank 1 failed: ZeroDivisionError: a defect of one rank. What the ranks said is in mortal/failure.log; the same command resumes."
+    )
+    assert "Traceback" not in err
+    log = (run / "failure.log").read_text()
+    assert "Rank 1:\nTraceback" in log
+    assert 'raise ZeroDivisionError("a defect of one rank")' in log
+    assert status(run)["status"] == "failed"
+    assert status(run)["reason"] == "Rank 1 failed: ZeroDivisionError: a defect of one rank"
+    assert ended - (run / "metrics.jsonl").stat().st_mtime < 30, "the other rank is stopped soon after the second step"
+
+    (folder / "die").unlink()
+    again = start(*ranks)
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert [session["step"] for session in status(run)["resumed"]] == [2]
+    assert curve(run) == curve(whole), "as if nothing had happened"
+    assert "reason" not in status(run)
+
+
+def test_what_a_rank_refuses_is_one_sentence(folder: Path, start) -> None:
+    process = start("launch.nproc=2", "model.path=/nowhere/to/be/found", "hydra.run.dir=refused")
+    out, err = process.communicate()
+    assert process.returncode == 2
+    assert err.startswith("No checkpoint directory at /nowhere/to/be/found.")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (folder / "refused").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["the terminal", "the launcher"])
+def test_an_interruption_reaches_all_ranks_and_the_same_command_resumes(folder: Path, start, whom: str) -> None:
+    run = folder / whom.replace(" ", "-")
+    ranks = ["launch.nproc=2", "paradigm.steps=300", "paradigm.eval_every=0", "paradigm.save_every=5", f"hydra.run.dir={run.name}"]
+    process = start(*ranks)
+    while not (run / "checkpoints" / "step_000005").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    if whom == "the terminal":  # Ctrl-C goes to every process of the foreground.
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith(f"Interrupted. The same command resumes {run.name}.\n")
+    assert status(run)["status"] == "interrupted"

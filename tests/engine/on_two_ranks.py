@@ -1,0 +1,156 @@
+"""What two ranks must do together; `test_ranks.py` starts this file under torchrun, once in each of two processes.
+
+Every test runs on both ranks at once. Each compares with one rank of plain PyTorch that sees all rows.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from percasym.balance.ngdiff import NGDiff
+from percasym.balance.none import NoBalance
+from percasym.engine.ranks import Ranks
+from percasym.schema import ConfigError
+from percasym.settings import Sft
+from percasym.trainers.sft import train
+from percasym.types import Span
+
+P, R = Span.perception, Span.reasoning
+BALANCERS = {"none": NoBalance(), "ngdiff": NGDiff()}
+ROWS, STEPS = 8, 5
+ENGINES = ["torch", "deepspeed0", *(f"deepspeed{stage}{offload}" for stage in (1, 2, 3) for offload in ("", "-offload"))]
+FAMILIES = ["qwen3vl", "internvl35"]
+QUICK = {
+    ("qwen3vl", "torch", "ngdiff", 1, "full"),
+    ("internvl35", "deepspeed1", "ngdiff", 4, "full"),
+    ("qwen3vl", "deepspeed2", "ngdiff", 1, "full"),
+    ("qwen3vl", "deepspeed3", "ngdiff", 1, "full"),
+    ("internvl35", "deepspeed3", "none", 4, "lora"),
+}
+"""Family, engine, strategy, rows in a forward (1: four micro-batches, 4: one), full or LoRA: what `make test` runs of all there is."""
+
+
+def cases() -> list:
+    found = product(FAMILIES, ENGINES, BALANCERS, (1, 4), ("full", "lora"))
+    return [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(map(str, case))) for case in found]
+
+
+class Record:
+    """A run that keeps its numbers in a list."""
+
+    def __init__(self) -> None:
+        self.values: list[dict[str, float]] = []
+
+    def log(self, step, values):
+        self.values.append(dict(values))
+
+    def progress(self, total, title, start=0):
+        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
+
+    def checkpoint(self, step, save):
+        pass
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Ranks:
+    return Ranks.join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), torch.device("cpu"))
+
+
+@pytest.fixture
+def family_name(request) -> str:
+    return getattr(request, "param", "qwen3vl")
+
+
+@pytest.fixture
+def model(tiny_model):
+    """Make a model: `model("lora", seed=0)`; adapters are drawn from the same seed on every rank."""
+    from peft import LoraConfig
+
+    def make(kind: str, seed: int = 0):
+        made = tiny_model(seed=seed)
+        if kind == "lora":
+            made.add_adapter(LoraConfig(r=4, target_modules=r"model\.language_model\..*(q_proj|v_proj|up_proj)"))
+            for name, parameter in made.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter, std=0.1)  # Not zero, or half of the gradients were.
+        return made
+
+    return make
+
+
+def weights(engine) -> torch.Tensor:
+    """All parameters as one vector."""
+    with engine.whole() as model:
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).clone()
+
+
+def trained(engine, windows, balancer) -> Record:
+    record = Record()
+    settings = Sft(steps=len(windows), batch_size=ROWS, micro_batch_size=ROWS, lr=1e-3, warmup_frac=0.0)
+    train(engine=engine, batches=windows, balancer=balancer, settings=settings, run=record, evaluate=lambda step: None)
+    return record
+
+
+@pytest.mark.parametrize(("family_name", "engine_name", "balancer", "rows", "kind"), cases(), indirect=["family_name"])
+def test_two_ranks_train_as_one_does(engine_name, balancer, rows, kind, ranks, make_engine, model, tiny_batch, micro_batches) -> None:
+    batches = [tiny_batch(rows=ROWS, seed=step) for step in range(STEPS)]
+    one, two = make_engine("torch", model(kind)), make_engine(engine_name, model(kind), ranks)
+    alone = trained(one, [[batch] for batch in batches], BALANCERS[balancer])
+    shared = trained(two, [micro_batches(batch, rows)[ranks.rank :: ranks.num_ranks] for batch in batches], BALANCERS[balancer])
+    for ours, theirs in zip(shared.values, alone.values, strict=True):
+        assert ours["balance/weight"] == pytest.approx(theirs["balance/weight"], rel=1e-3)
+        for name in ("loss/total", "loss/perception", "grad/norm", *({"grad/perception", "grad/reasoning"} & theirs.keys())):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
+        assert ours["tokens/reasoning"] == theirs["tokens/reasoning"]
+    expected = weights(one)
+    moved = (expected - torch.cat([parameter.detach().flatten() for parameter in model(kind).parameters()])).norm()
+    gap = (weights(two) - expected).norm()
+    assert gap < 1e-4 * expected.norm()
+    assert gap < 1e-2 * moved, "what training changed is the same too"
+    assert ranks.gather(two.total(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("engine_name", [name if name == "deepspeed3" else pytest.param(name, marks=pytest.mark.slow) for name in ENGINES])
+def test_a_resumed_engine_goes_on_as_if_it_had_never_stopped(
+    engine_name, ranks, make_engine, model, tiny_batch, micro_batches, tmp_path
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    def window(seed):
+        return [micro_batches(tiny_batch(rows=ROWS, seed=seed), 4)[ranks.rank]]
+
+    place = Path(ranks.agree(lambda: str(tmp_path)))
+    engine = make_engine(engine_name, model("full"), ranks)
+    trained(engine, [window(1)], NGDiff())
+    saved = weights(engine)
+    engine.save(place)
+    trained(engine, [window(2)], NGDiff())
+
+    plain = AutoModelForImageTextToText.from_pretrained(place / "model")
+    assert_close(torch.cat([parameter.flatten() for parameter in plain.parameters()]), saved, rtol=0, atol=0)
+    resumed = make_engine(engine_name, model("full", seed=9), ranks)
+    resumed.load(place)
+    trained(resumed, [window(2)], NGDiff())
+    assert_close(weights(resumed), weights(engine), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match=r"was written by 2 processes, and this run has 1\. Resume with 2"):
+        make_engine("torch", model("full")).load(place)
+
+
+def test_a_gradient_that_one_rank_alone_has_is_everyone_s(ranks, make_engine, model, tiny_batch) -> None:
+    engine = make_engine("torch", model("full"), ranks)
+    batch = tiny_batch()
+    text = type(batch)(ids=batch.ids.clamp(max=58), mask=batch.mask, labels=batch.labels, aligned=batch.aligned)
+    engine.backward(engine.nll(text if ranks.rank else batch).sum())  # Rank 1 saw no picture.
+    tower = [parameter.grad for name, parameter in engine.model.named_parameters() if "visual" in name or "vision" in name]
+    assert all((grad is None) == bool(ranks.rank) for grad in tower)
+    norms = ranks.gather(engine.step(1e-3).grad_norm)
+    assert norms[0] == norms[1] > 0
+    assert_close(*ranks.gather(weights(engine)), rtol=0, atol=0)
