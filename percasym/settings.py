@@ -80,11 +80,6 @@ class Sft:
                 "Choose a micro batch that divides the batch."
             )
 
-    @property
-    def num_micro_batches(self) -> int:
-        """Forwards in one optimizer step of one process."""
-        return self.batch_size // self.micro_batch_size
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:

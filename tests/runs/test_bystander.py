@@ -1,0 +1,54 @@
+"""Ranks beside the first: they write their part of a checkpoint, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from percasym.runs.bystander import Bystander
+from percasym.runs.rundir import Run, stopped
+
+
+def test_a_bystander_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rank = Bystander(tmp_path / "run")
+    rank.log(1, {"loss": 1.0})
+    rank.samples("test", 0, [{"index": 0}])
+    with rank.progress(2, "training") as bar:
+        bar.advance(2, loss=1.0)
+    rank.final(lambda path: path.mkdir(parents=True))
+    rank.finish({})
+    rank.interrupted()
+    rank.failed("nothing")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bystander_writes_where_the_first_rank_is_writing(tmp_path: Path) -> None:
+    first, second = Run.open(tmp_path, {"seed": 0}), Bystander(tmp_path)
+
+    def both(directory: Path) -> None:
+        (directory / "first").touch()
+        second.checkpoint(3, lambda place: (place / "second").touch())
+
+    path = first.checkpoint(3, both)
+    assert {file.name for file in path.iterdir()} == {"DONE", "first", "second"}
+
+
+def test_a_run_whose_processes_were_killed_is_marked_for_them(tmp_path: Path) -> None:
+    def meta() -> dict:
+        return json.loads((tmp_path / "meta.json").read_text())
+
+    assert not stopped(tmp_path, "failed", reason="killed"), "no run, no mark"
+    run = Run.open(tmp_path, {"seed": 0})
+    assert stopped(tmp_path, "interrupted")
+    assert meta()["status"] == "interrupted"
+    run = Run.open(tmp_path, {"seed": 0})
+    run.failed("Connection closed by peer")  # What a rank knows that only misses another.
+    assert stopped(tmp_path, "failed", reason="Rank 1 failed: ValueError: the cause")
+    assert (meta()["status"], meta()["reason"]) == ("failed", "Rank 1 failed: ValueError: the cause")
+    run = Run.open(tmp_path, {"seed": 0})
+    run.finish({})
+    stopped(tmp_path, "failed", reason="late")
+    assert meta()["status"] == "done"
