@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from percasym.config import rebuild
+from percasym.models.adapt import Lora
 from percasym.schema import ConfigError, build, dump
 from percasym.tasks.canvas import Look
 
@@ -67,6 +68,17 @@ def test_every_documented_option_can_be_set_without_a_plus(resolved) -> None:
     assert (settings.seed, settings.study, settings.path) == (1, "name", Path("multirun/name/sudoku-qwen3vl-sft-fixed0.25/seed1"))
     (settings,) = resolved("task=graph_coloring", "task.nodes=[5,6]")
     assert settings.task.nodes == (5, 6)
+
+
+def test_one_option_of_the_adapters_switches_them_on(resolved) -> None:
+    (settings,) = resolved()
+    assert settings.family.lora is None and settings.record["model"]["lora"] is None
+    (settings,) = resolved("model.lora.rank=8")
+    assert settings.family.lora == Lora(rank=8)
+    assert settings.record["model"]["lora"] == {"rank": 8, "alpha": 32, "dropout": 0.0, "targets": ["language"]}
+    (settings,) = resolved("model.lora={}", "model.lora.targets=[language,projector]", "model.gradient_checkpointing=true")
+    assert settings.family.lora == Lora(targets=("language", "projector"))
+    assert settings.family.gradient_checkpointing is True
 
 
 def test_the_record_is_the_whole_configuration(resolved) -> None:
@@ -130,11 +142,13 @@ class Example:
     names: tuple[str, ...] = ()
     path: str | None = None
     look: Look = field(default_factory=Look)
+    lora: Lora | None = None
 
 
 def test_what_is_built_dumps_to_what_it_was_built_from() -> None:
     values = {"count": 3, "rate": 2.5, "flag": True, "kind": "full", "span": [3, 4], "names": ["a"], "path": None}
     values["look"] = dump(Look(noise=0.5))
+    values["lora"] = {"rank": 2, "alpha": 4, "dropout": 0.1, "targets": ["vision"]}
     assert dump(build(Example, values, "example")) == values
 
 
@@ -159,6 +173,8 @@ def test_an_int_serves_as_a_float_and_a_list_as_a_tuple() -> None:
         ({"path": 3}, "example.path must be text or null, got 3."),
         ({"look": {"nose": 1}}, "There is no option example.look.nose; did you mean example.look.noise? "),
         ({"look": 3}, "example.look must be a group of options ("),
+        ({"lora": 3}, "example.lora must be a group of options (rank, alpha, dropout, targets) or null, got 3."),
+        ({"lora": {"rank": "8"}}, "example.lora.rank must be a whole number, got '8'."),
         ({"cuont": 3}, "There is no option example.cuont; did you mean example.count? The options of Example are count, rate, "),
     ],
 )

@@ -45,6 +45,16 @@ WRONG = {
     "negative seed": (["seed=-1"], "seed must be at least 0, got -1."),
     "study outside multirun": (["study=../mine"], "study must be a name of letters, digits, '_', '-' and '.', got '../mine'."),
     "unknown precision": (["engine.precision=fp16"], "engine.precision must be auto, float32 or bfloat16, got 'fp16'."),
+    "adapter of rank zero": (["model.lora.rank=0"], "model.lora.rank must be at least 1, got 0."),
+    "adapter option that does not exist": (["model.lora.rnk=8"], "There is no option model.lora.rnk; did you mean model.lora.rank? "),
+    "adapters by a switch": (["model.lora=true"], "model.lora must be a group of options (rank, alpha, dropout, targets) or null, got T"),
+    "adapter on an unknown part": (
+        ["model.lora.targets=[lang]"],
+        "model.lora.targets[0] must be language, projector or vision, got 'lang'; did you mean language?",
+    ),
+    "everything frozen": (["model.freeze=[vision,projector,language]"], "model.freeze=[vision,projector,language] leaves nothing to "),
+    "adapters on a frozen part": (["model.freeze=[language]", "model.lora.rank=8"], "model.freeze and model.lora.targets both name "),
+    "unknown attention": (["model.attention=flash"], "model.attention must be sdpa, eager or flash_attention_2, got 'flash'"),
     "interpolation of nothing": (["paradigm.steps=${stpes}"], "paradigm.steps: "),
 }
 """Words on the command line, and how the answer begins; none of these imports torch."""
