@@ -14,6 +14,7 @@ import torch
 
 from percasym.engine.base import Updater
 from percasym.engine.ranks import Ranks
+from percasym.models.adapt import restore
 from percasym.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -23,14 +24,13 @@ WEIGHTS = "model"
 
 
 def save_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Write `model/`: config and safetensors."""
+    """Write `model/`: config and safetensors; of a model with adapters, these alone."""
     model.save_pretrained(directory / WEIGHTS)
 
 
 def load_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Copy the weights of `model/` into a model of the same shapes."""
-    weights = type(model).from_pretrained(directory / WEIGHTS, dtype=torch.float32, use_safetensors=True)
-    model.load_state_dict(weights.state_dict())
+    """Copy the weights of `model/`, or its adapters, into a model of the same shapes."""
+    restore(model, directory / WEIGHTS)
 
 
 def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from percasym.engine.base import Updater
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.optimizer import adamw
-from percasym.engine.precision import compute_dtype
+from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.torch import WholeUpdater
 from percasym.engine.zero import ZeroUpdater
@@ -42,7 +42,8 @@ def deepspeed_engine(
     Raises ConfigError when a device could not hold the whole model during an evaluation.
     """
     stage = settings.zero_stage
-    module = TokenNll(model, dtype=compute_dtype(settings.precision, device)).train()
+    dtype = compute_dtype(settings.precision, device)
+    module = TokenNll(lowered(model, dtype), dtype=dtype).train()
     optimizer = adamw(module, paradigm)  # Before ZeRO-3 hides the shapes by which it tells matrices from gains.
     config = _config(settings, pin_memory=device.type == "cuda")
     deepspeed = _start(device)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from percasym.balance.base import Gramian
 from percasym.engine import checkpoint
 from percasym.engine.base import StepInfo, Updater
+from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
 from percasym.engine.stash import Stash
 from percasym.models.base import Batch
@@ -61,7 +62,7 @@ class SpanEngine:
     @contextmanager
     def whole(self) -> Iterator[PreTrainedModel]:
         """While it lasts, the Hugging Face model with all its weights on every rank, for decoding and saving; no training inside."""
-        with self._backend.whole(False):
+        with self._backend.whole(False), inference(self.model, self._device):
             yield self.model
 
     def nll(self, batch: Batch) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.optimizer import adamw, set_lr
-from percasym.engine.precision import compute_dtype
+from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.stash import Parts
 from percasym.objectives.token_nll import TokenNll
@@ -30,8 +30,9 @@ def torch_engine(
 
     Every rank brings the same weights.
     """
-    nn.Module.to(model, device).train()
-    module = TokenNll(model, dtype=compute_dtype(settings.precision, device))
+    dtype = compute_dtype(settings.precision, device)
+    nn.Module.to(lowered(model, dtype), device).train()
+    module = TokenNll(model, dtype=dtype)
     updater = WholeUpdater(module, adamw(module, paradigm), ranks)
     backend = Backend(module=module, forward=module, backward=Tensor.backward, updater=updater, whole=lambda changing: nullcontext())
     return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)

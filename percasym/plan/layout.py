@@ -29,6 +29,8 @@ class Layout:
     """Samples in one optimizer step, over all ranks."""
     measures_gradients: bool
     """Both span gradients are measured at every step, not only at a probe."""
+    eval_bytes: int
+    """Of one number in an evaluation, which computes in the type that the weights are held in (flash attention has no float32)."""
     eval_rows: int
     max_new_tokens: int
 
@@ -39,17 +41,19 @@ class Layout:
         Raises ValueError when the ranks cannot share a step evenly.
         """
         family: Adaptation = settings.family  # type: ignore[assignment]
+        computing = 4 if settings.engine.precision == "float32" else 2
         return cls(
             num_ranks=settings.launch.num_ranks,
             zero_stage=getattr(settings.engine, "zero_stage", 0),
             offload=getattr(settings.engine, "offload", False),
-            computing_bytes=4 if settings.engine.precision == "float32" else 2,
+            computing_bytes=computing,
             checkpointing=family.gradient_checkpointing,
             eager=family.attention == "eager",
             adapters=family.lora is not None,
             rows=rows_per_forward(settings.paradigm.batch_size, settings.paradigm.micro_batch_size, settings.launch.num_ranks),
             step_rows=settings.paradigm.batch_size,
             measures_gradients=settings.balance.needs == "gramian",
+            eval_bytes=computing if family.lora or family.attention == "flash_attention_2" else 4,
             eval_rows=settings.evaluation.batch_size,
             max_new_tokens=settings.evaluation.max_new_tokens,
         )

@@ -87,7 +87,7 @@ def evaluation(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths
     held = on_gpu(parameters, layout)
     held["span gradient"] = 0
     held["gradients"] = held["gradients"] // 2 if layout.zero_stage == 3 else 0  # Stage 3 keeps its buffer, the others drop theirs.
-    width = layout.computing_bytes if layout.adapters else WIDE  # An evaluation computes in the type that the weights are held in.
+    width = layout.eval_bytes
     language, positions = anatomy.language, lengths.longest + layout.max_new_tokens
     pair = 2 * language.kv_heads * language.head_dim * language.layers * width
     prompt = round(lengths.prompt + lengths.picture)
@@ -95,6 +95,7 @@ def evaluation(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths
     return held | {
         "ZeRO buffers": WIDE * BUCKET if layout.zero_stage == 3 else 0,  # Stage 3 keeps its bucket, the others drop theirs.
         "gathered weights": weights_bytes(parameters, layout) if layout.zero_stage == 3 and layout.num_ranks > 1 else 0,
+        "rounded weights": width * parameters.multiplied if width != WIDE else 0,
         "key-value cache": layout.eval_rows * positions * pair,
         "activations": prefill // language.layers,  # Nothing is kept: one layer at a time.
         "logits": 3 * WIDE * layout.eval_rows * anatomy.vocabulary,

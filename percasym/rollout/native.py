@@ -51,6 +51,7 @@ def _decode_batch(model: PreTrainedModel, family: Family, rows: Sequence[Row], m
     lengths = batch.mask.sum(1)
     width = batch.ids.shape[1]
     ragged = bool((lengths < width).any())
+    flash = model.config._attn_implementation == "flash_attention_2"
     cache = RoomyCache(model.config.get_text_config().num_hidden_layers, width + max_new_tokens)
 
     hidden = trunk(**batch.arguments, past_key_values=cache, use_cache=True).last_hidden_state  # [B, T, D]
@@ -82,7 +83,7 @@ def _decode_batch(model: PreTrainedModel, family: Family, rows: Sequence[Row], m
         mask = None
         if ragged:
             seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
-            mask = seen[:, None, None]  # [B, 1, 1, T]
+            mask = seen if flash else seen[:, None, None]  # [B, 1, 1, T]; flash attention packs the rows by their slots, [B, T].
         step = trunk(
             input_ids=chosen[:, None], position_ids=_as_input(position), attention_mask=mask, past_key_values=cache, use_cache=True
         )

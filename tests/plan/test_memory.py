@@ -24,7 +24,7 @@ from percasym.types import Span
 
 LAYOUT = Layout(
     num_ranks=1, zero_stage=0, offload=False, computing_bytes=4, checkpointing=False, eager=False, adapters=False, rows=4, step_rows=4,
-    measures_gradients=True, eval_rows=4, max_new_tokens=8,
+    measures_gradients=True, eval_rows=4, eval_bytes=4, max_new_tokens=8,
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def test_operations_are_those_that_pytorch_counts(freeze, checkpointing, tiny_qw
     model, batch, anatomy, parameters, lengths = setting(tiny_qwen, tiny_batch, adaptation)
     layout = Layout(
         num_ranks=1, zero_stage=0, offload=False, computing_bytes=4, checkpointing=checkpointing, eager=True, adapters=False, rows=ROWS,
-        step_rows=ROWS, measures_gradients=False, eval_rows=1, max_new_tokens=1,
+        step_rows=ROWS, measures_gradients=False, eval_rows=1, eval_bytes=4, max_new_tokens=1,
     )  # fmt: skip
     head = 6 * 61 * 32 * lengths.reasoning * ROWS  # The trunk alone is counted: 61 words, width 32, three passes.
     assert work(anatomy, parameters, layout, lengths).flops - head == pytest.approx(counted(model, batch), rel=0.01)
@@ -63,7 +63,7 @@ def test_measuring_gradients_costs_the_prefix_again(tiny_qwen, tiny_batch):
     lengths = replace(lengths, perception=5.0, reasoning=100.0)
     layout = Layout(
         num_ranks=1, zero_stage=0, offload=False, computing_bytes=4, checkpointing=False, eager=False, adapters=False, rows=1,
-        step_rows=8, measures_gradients=True, eval_rows=1, max_new_tokens=1,
+        step_rows=8, measures_gradients=True, eval_rows=1, eval_bytes=4, max_new_tokens=1,
     )  # fmt: skip
     cost = work(anatomy, parameters, layout, lengths)
     prefix = sample_flops(anatomy, parameters, 24.0, lengths, supervised=5.0, adapters=False)  # Prompt 3, picture 16, perception 5.

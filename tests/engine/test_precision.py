@@ -1,0 +1,108 @@
+"""bfloat16 is for computing; what is trained stays float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from percasym.engine.precision import inference, lowered
+from percasym.models.adapt import Adaptation, Lora, adapt
+from percasym.models.qwen3vl import Qwen3VL
+from percasym.objectives.coefficients import coefficients, span_counts
+from percasym.objectives.token_nll import TokenNll, supervised
+from percasym.rollout.native import decode
+from percasym.schema import ConfigError
+from percasym.types import Span
+
+BF16 = torch.bfloat16
+MODULES = ("percasym.engine.torch", "percasym.engine.deepspeed")
+ENGINES = ["torch", "deepspeed", "deepspeed2", "deepspeed3"]
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute in bfloat16 here, though this CPU may only emulate it."""
+    for module in MODULES:
+        monkeypatch.setattr(f"{module}.compute_dtype", lambda precision, device: BF16)
+
+
+def stepped(engine, batch, lr: float):
+    counts = tuple(span_counts([batch.labels]).tolist())
+    engine.backward((engine.nll(batch) * coefficients(batch.labels, dict.fromkeys(Span, 0.5), counts)).sum())
+    engine.step(lr)
+    with engine.whole() as model:
+        return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_weights_gradients_and_optimizer_stay_float32(name, bfloat16, make_engine, tiny_qwen, tiny_batch):
+    engine, start = make_engine(name, tiny_qwen(tied=False)), tiny_qwen(tied=False).state_dict()
+    after = stepped(engine, tiny_batch(rows=8), lr=1e-6)
+    assert {parameter.dtype for parameter in after.values()} == {torch.float32}
+    state = engine._updater.state_dict()["state"].values()
+    assert {value.dtype for values in state for value in values.values() if torch.is_tensor(value)} == {torch.float32}
+    # A step of 1e-6 on weights of about 0.1 lies below bfloat16's resolution there (0.0004): only a float32 master keeps it.
+    old, new = (torch.cat([tensors[key].flatten() for key in after if after[key].ndim == 2]) for tensors in (start, after))
+    assert (new != old).float().mean() > 0.8
+    assert (new.to(BF16) == old.to(BF16)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_rests_under_adapters_is_held_in_the_computing_type(name, bfloat16, make_engine, tiny_qwen, tiny_batch):
+    model = adapt(tiny_qwen(tied=False), Adaptation(lora=Lora(rank=2)), Qwen3VL.parts)
+    after = stepped(make_engine(name, model), tiny_batch(rows=8), lr=1e-3)
+    assert {parameter.dtype for key, parameter in after.items() if "lora" in key} == {torch.float32}
+    resting = {key for key, parameter in after.items() if parameter.dtype == BF16}
+    assert {
+        "lm_head.weight",
+        "model.language_model.layers.0.mlp.up_proj.base_layer.weight",
+        "model.visual.blocks.0.mlp.linear_fc1.bias",
+    } <= resting
+    assert not any("norm" in key or "embed" in key for key in resting)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_holding_them_so_changes_no_bit_of_a_loss(tied, tiny_qwen, tiny_batch):
+    batch = tiny_batch()
+    at, losses = supervised(batch.labels), []
+    for held in (torch.float32, BF16):
+        torch.manual_seed(1)
+        model = adapt(tiny_qwen(tied=tied), Adaptation(lora=Lora(rank=2)), Qwen3VL.parts)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        losses.append(TokenNll(lowered(model, held), dtype=BF16)(at, **batch.arguments))
+    assert torch.equal(*losses)
+
+
+def test_a_model_without_adapters_is_left_alone(tiny_qwen):
+    model = adapt(tiny_qwen(), Adaptation(freeze=("vision",)), Qwen3VL.parts)
+    assert {parameter.dtype for parameter in lowered(model, BF16).parameters()} == {torch.float32}
+
+
+def test_answers_are_decoded_whatever_the_weights_are_held_in(blank_family_rows):
+    family, rows = blank_family_rows
+    model = lowered(family.load(), BF16).eval()
+    with inference(model, torch.device("cpu")):
+        answers = decode(model, family, rows, max_new_tokens=4, batch_size=2)
+    assert [len(answer.ids) for answer in answers] == [4, 4]
+
+
+def test_flash_attention_evaluates_in_bfloat16_and_is_refused_in_float32(tiny_qwen):
+    model, cpu = tiny_qwen(), torch.device("cpu")
+    model.config._attn_implementation = "flash_attention_2"
+    with inference(model, cpu):
+        assert torch.get_autocast_dtype("cpu") == BF16 and torch.is_autocast_enabled("cpu")
+    with pytest.raises(ConfigError, match="flash_attention_2 has no float32 kernel"):
+        lowered(model, torch.float32)
+
+
+@pytest.fixture
+def blank_family_rows():
+    """The packaged tiny family with fresh adapters, and two prompts."""
+    from percasym.tasks.sudoku.task import Sudoku
+    from percasym.types import SampleKey
+
+    family, task = Qwen3VL(lora=Lora(rank=2)), Sudoku()
+    samples = [task.sample(SampleKey(task=task.name, split="test", seed=0, index=index)) for index in range(2)]
+    return family, [family.prompt(sample.prompt) for sample in samples]
