@@ -48,7 +48,7 @@ class Sft:
     batch_size: int
     """Samples in one optimizer step, over all ranks and micro-batches."""
     micro_batch_size: int
-    """Samples in one forward on one rank."""
+    """Samples in one forward on one rank; its whole share of a step where that is less."""
     lr: float
     """Peak learning rate of AdamW."""
     warmup_frac: float = 0.05

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from percasym.worker import JOB
 
 SECONDS_TO_STOP = 10
 """From the first failure until the other ranks are killed, where they do not go by themselves."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""What the agent catches."""
 
 
 class RankFailedError(RuntimeError):
@@ -88,7 +90,7 @@ def _told(path: Path, sentence: str, found: list[dict[str, Any]], place: Path) -
     """The sentence for the screen, once the run directory (where there is one) holds what belongs to it."""
     if not stopped(path, "failed", reason=sentence):
         return f"{sentence}. The run had not begun."
-    parts = [f"Rank {report['rank']}:\n{report['traceback']}" for report in found]
+    parts = [f"Rank {report['rank']}, {datetime.fromtimestamp(report['at'], UTC).isoformat()}:\n{report['traceback']}" for report in found]
     for log in sorted(place.rglob("std*.log")):
         parts.append(f"Local rank {log.parent.name}, {log.stem}:\n{log.read_text(encoding='utf-8', errors='replace')}")
     (path / FAILURE).write_text("\n".join(parts), encoding="utf-8")

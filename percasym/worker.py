@@ -47,7 +47,7 @@ def report(directory: Path, error: Exception) -> None:
     rank = os.environ["RANK"]
     refused = isinstance(error, ConfigError)
     record = {
-        "at": time.time_ns(),
+        "at": time.time(),
         "rank": int(rank),
         "refused": refused,
         "sentence": str(error) if refused else f"{type(error).__name__}: {error}",

@@ -84,11 +84,16 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Neighbours together up to BUCKET_NUMEL elements; a larger tensor travels alone."""
+    """Neighbours together up to BUCKET_NUMEL elements; a larger tensor travels alone.
+
+    >>> sizes = (3, 4, BUCKET_NUMEL + 1, 5, BUCKET_NUMEL)
+    >>> [[len(tensor) for tensor in bucket] for bucket in _buckets([torch.empty(size, device="meta") for size in sizes])]
+    [[3, 4], [16777217], [5], [16777216]]
+    """
     buckets: list[list[Tensor]] = []
     room = 0
     for tensor in tensors:
-        if tensor.numel() > room:
+        if not buckets or tensor.numel() > room:
             buckets.append([])
             room = BUCKET_NUMEL
         buckets[-1].append(tensor)
