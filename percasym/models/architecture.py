@@ -52,6 +52,8 @@ TEXT = {
 }
 """The language model of every tiny checkpoint; with it, about 1.5 M parameters."""
 
+GREY: Any = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # Pixels from -1 to 1.
+
 QWEN_TEMPLATE = """{%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {% if message.content is string -%}
@@ -67,6 +69,7 @@ QWEN_TEMPLATE = """{%- for message in messages -%}
 {% endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif -%}"""
+INTERN_TEMPLATE = released.chat_template("internvl35")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,6 @@ class Blank:
     special: tuple[str, ...]
     """Special tokens; the first pads, `<|im_end|>` ends."""
     template: str
-    """The chat template."""
     images: Callable[[], PilBackend]
     config: Callable[[PreTrainedTokenizerFast], PreTrainedConfig]
 
@@ -109,7 +111,7 @@ def train_tokenizer(texts: Iterable[str], *, special: tuple[str, ...], template:
 
 def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """One image token for each 16 x 16 pixels, that is for each cell of a 4x4 Sudoku."""
-    token = tokenizer.get_vocab().__getitem__
+    token = tokenizer.convert_tokens_to_ids
     return Qwen3VLConfig(
         text_config={
             **TEXT,
@@ -140,14 +142,8 @@ def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
 
 def qwen3vl_images() -> Qwen2VLImageProcessorPil:
     """Patches of 8 pixels merged 2 x 2; pictures keep their own size between 64 and 256 pixels a side."""
-    return Qwen2VLImageProcessorPil(
-        patch_size=8,
-        temporal_patch_size=2,
-        merge_size=2,
-        size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
+    size = {"shortest_edge": 64 * 64, "longest_edge": 256 * 256}
+    return Qwen2VLImageProcessorPil(patch_size=8, temporal_patch_size=2, merge_size=2, size=size, **GREY)
 
 
 def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
@@ -170,7 +166,7 @@ def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
             "initializer_range": TEXT["initializer_range"],
             "layer_scale_init_value": 1.0,  # 0.1 starts a deep tower gently; two layers have nothing to fear.
         },
-        image_token_id=tokenizer.get_vocab()["<IMG_CONTEXT>"],
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=(96 // 16) ** 2,
         downsample_ratio=0.5,
         tie_word_embeddings=True,
@@ -180,17 +176,13 @@ def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
 
 def internvl35_images() -> GotOcr2ImageProcessorPil:
     """Every picture resized to one tile of 96 x 96 pixels."""
-    return GotOcr2ImageProcessorPil(
-        size={"height": 96, "width": 96}, crop_to_patches=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )  # fmt: skip
+    return GotOcr2ImageProcessorPil(size={"height": 96, "width": 96}, crop_to_patches=False, **GREY)
 
 
 BLANKS = {
     "qwen3vl": Blank(special=QWEN_SPECIAL, template=QWEN_TEMPLATE, images=qwen3vl_images, config=qwen3vl_config),
-    "internvl35": Blank(
-        special=INTERN_SPECIAL, template=released.chat_template("internvl35"), images=internvl35_images, config=internvl35_config
-    ),
-}  # fmt: skip
+    "internvl35": Blank(special=INTERN_SPECIAL, template=INTERN_TEMPLATE, images=internvl35_images, config=internvl35_config),
+}
 """The families that have a tiny checkpoint."""
 
 
