@@ -111,7 +111,7 @@ def train_tokenizer(texts: Iterable[str], *, special: tuple[str, ...], template:
 
 def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """One image token for each 16 x 16 pixels, that is for each cell of a 4x4 Sudoku."""
-    token = tokenizer.convert_tokens_to_ids
+    token = tokenizer.get_vocab().__getitem__
     return Qwen3VLConfig(
         text_config={
             **TEXT,
@@ -166,7 +166,7 @@ def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
             "initializer_range": TEXT["initializer_range"],
             "layer_scale_init_value": 1.0,  # 0.1 starts a deep tower gently; two layers have nothing to fear.
         },
-        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_token_id=tokenizer.get_vocab()["<IMG_CONTEXT>"],
         image_seq_length=(96 // 16) ** 2,
         downsample_ratio=0.5,
         tie_word_embeddings=True,
