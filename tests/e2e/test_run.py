@@ -98,3 +98,16 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(train, tmp_path: 
     assert curve(tmp_path / CELL / "metrics.jsonl") == curve(tmp_path / "whole" / "metrics.jsonl")
     one, other = (json.loads((run / "summary.json").read_text()) for run in (tmp_path / CELL, tmp_path / "whole"))
     assert one | {"seconds": None} == other | {"seconds": None}
+
+
+def test_a_run_with_adapters_leaves_an_adapter_that_the_next_run_starts_from(train, tmp_path: Path) -> None:
+    answer = train("model.lora.rank=2", "model.gradient_checkpointing=true", "balance=ngdiff", "study=adapters")
+    assert answer.code == 0, answer.err
+    run = tmp_path / "multirun/adapters/sudoku-qwen3vl-sft-ngdiff-smoke/seed0"
+    for directory in (run / "final", run / "checkpoints/step_000004/model"):
+        files = {path.name for path in directory.iterdir()}
+        assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+        assert "model.safetensors" not in files, "the base is not copied"
+    answer = train(f"model.path={run / 'final'}", "study=merged")
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "multirun/merged/sudoku-qwen3vl-sft-none-smoke/seed0/final/model.safetensors").exists()
