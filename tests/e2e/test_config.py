@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -45,7 +44,7 @@ def test_every_task_has_sizes_at_every_scale(resolved, scale: str, task: str) ->
 def test_a_scale_sets_sizes_only() -> None:
     allowed = {
         "task": {"size", "givens", "nodes", "verbosity", "restate", "question", "look"},
-        "model": {"size"},
+        "model": {"size", "freeze"},  # How much of the model is trained.
         "paradigm": {"steps", "batch_size", "micro_batch_size", "lr", "eval_every", "save_every"},
         "evaluation": {"num_samples", "num_curve_samples", "batch_size", "max_new_tokens"},
     }
@@ -76,7 +75,9 @@ def test_one_option_of_the_adapters_switches_them_on(resolved) -> None:
     (settings,) = resolved("model.lora.rank=8")
     assert settings.family.lora == Lora(rank=8)
     assert settings.record["model"]["lora"] == {"rank": 8, "alpha": 32, "dropout": 0.0, "targets": ["language"]}
-    (settings,) = resolved("model.lora={}", "model.lora.targets=[language,projector]", "model.gradient_checkpointing=true")
+    (settings,) = resolved(
+        "model.lora={}", "model.lora.targets=[language,projector]", "model.freeze=[]", "model.gradient_checkpointing=true"
+    )
     assert settings.family.lora == Lora(targets=("language", "projector"))
     assert settings.family.gradient_checkpointing is True
 
@@ -184,22 +185,18 @@ def test_a_wrong_value_is_named_with_what_is_allowed(values: dict, message: str)
     assert str(caught.value).startswith(message)
 
 
-def ask(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """The answer of train.py in a process of its own, and the seconds of processor time it took."""
-    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+def imports(*words: str) -> set[str]:
+    """The modules that train.py imports to answer `words`, in a process of its own."""
     environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True, env=environment, check=True)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done, ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+    return {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--cfg", "job")])
-def test_help_answers_at_once(words: tuple[str, ...]) -> None:
-    done, seconds = ask(*words)
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    imported = imports(*words)
     assert "hydra" in imported, "the list of imports is read as it should be"
     assert imported.isdisjoint({"torch", "transformers", "deepspeed", "numpy"})
-    assert seconds < 1.5
 
 
 def test_help_shows_every_choice_of_every_group(command) -> None:
