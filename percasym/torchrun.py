@@ -87,13 +87,15 @@ def _reports(place: Path) -> list[dict[str, Any]]:
 
 
 def _told(path: Path, sentence: str, found: list[dict[str, Any]], place: Path) -> str:
-    """The sentence for the screen, once the run directory (where there is one) holds what belongs to it."""
-    if not stopped(path, "failed", reason=sentence):
-        return f"{sentence}. The run had not begun."
+    """The sentence for the screen, once all that the ranks said lies in the run directory; where there is none, it is on the screen too."""
     parts = [f"Rank {report['rank']}, {datetime.fromtimestamp(report['at'], UTC).isoformat()}:\n{report['traceback']}" for report in found]
     for log in sorted(place.rglob("std*.log")):
         parts.append(f"Local rank {log.parent.name}, {log.stem}:\n{log.read_text(encoding='utf-8', errors='replace')}")
-    (path / FAILURE).write_text("\n".join(parts), encoding="utf-8")
+    said = "\n".join(parts)
+    if not stopped(path, "failed", reason=sentence):
+        print(said, file=sys.stderr)
+        return f"{sentence}. The run had not begun."
+    (path / FAILURE).write_text(said, encoding="utf-8")
     return f"{sentence}. What the ranks said is in {path / FAILURE}; the same command resumes."
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from percasym import torchrun
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("run")
 MORTAL = """
@@ -158,11 +160,22 @@ def test_what_a_rank_refuses_is_one_sentence(folder: Path, start) -> None:
     assert not (folder / "refused").exists()
 
 
+def test_a_defect_before_the_run_begins_is_shown_in_full(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    report = {"at": 0.0, "rank": 1, "refused": False, "sentence": "OSError: no disk", "traceback": "Traceback ...\nOSError: no disk\n"}
+    (tmp_path / "rank1.json").write_text(json.dumps(report))
+    (tmp_path / "stderr.log").write_text("a warning")
+    sentence = torchrun._told(tmp_path / "no run", "Rank 1 failed: OSError: no disk", torchrun._reports(tmp_path), tmp_path)
+    assert sentence == "Rank 1 failed: OSError: no disk. The run had not begun."
+    shown = capsys.readouterr().err
+    assert "Rank 1, 1970-01-01T00:00:00+00:00:\nTraceback ...\nOSError: no disk" in shown
+    assert "a warning" in shown
+
+
 @pytest.mark.slow
 def test_an_outer_torchrun_brings_its_own_ranks(whole: Path, folder: Path, words: list[str]) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
+    outer = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
     more = ["engine.zero_stage=3", "hydra.run.dir=outer"]
-    done = subprocess.run([*torchrun, *words, *more], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run([*outer, *words, *more], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("end to end") == 1, "one rank speaks"
     assert curve(folder / "outer") == curve(whole)
