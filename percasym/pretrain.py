@@ -44,9 +44,7 @@ TASKS: tuple[Sudoku | GraphColoring, ...] = (
         variety_frac=0.5,
         look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.6, 1.0), noise=0.03, jitter=0.05),
     ),
-    GraphColoring(
-        nodes=(4, 5), verbosity=3, variety_frac=0.5, look=Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05)
-    ),
+    GraphColoring(nodes=(4, 5), verbosity=3, variety_frac=0.5, look=Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05)),
 )
 """Easier to see, shorter to think through and said in plainer words than `scale=tiny`."""
 

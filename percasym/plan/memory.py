@@ -13,6 +13,7 @@ Everything is float32 except what is computed (activations, rounded copies) and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from percasym.models.anatomy.base import Anatomy
@@ -88,7 +89,7 @@ def evaluation(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths
     held["span gradient"] = 0
     held["gradients"] = held["gradients"] // 2 if layout.zero_stage == 3 else 0  # Stage 3 keeps its buffer, the others drop theirs.
     width = layout.eval_bytes
-    language, positions = anatomy.language, lengths.longest + layout.max_new_tokens
+    language, positions = anatomy.language, math.ceil(lengths.prefix) + layout.max_new_tokens  # At most: with p* given, and all written.
     pair = 2 * language.kv_heads * language.head_dim * language.layers * width
     prompt = round(lengths.prompt + lengths.picture)
     prefill = stack_bytes(language, prompt, rows=layout.eval_rows, computing=width, checkpointing=False, eager=layout.eager)
