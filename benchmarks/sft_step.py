@@ -30,7 +30,8 @@ from percasym.balance.none import NoBalance
 from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.torch import torch_engine
 from percasym.models.base import Batch
-from percasym.settings import DeepSpeedSettings, Sft, TorchSettings
+from percasym.paradigm import Sft
+from percasym.settings import DeepSpeedSettings, TorchSettings
 from percasym.trainers.sft import train
 from percasym.types import UNSUPERVISED, Span
 

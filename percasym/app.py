@@ -24,6 +24,7 @@ from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.torch import torch_engine
 from percasym.examiner import TEST, Examiner
+from percasym.paradigm import Sft
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
@@ -77,6 +78,7 @@ def work(settings: Settings, directory: Run | Bystander, engine: Engine, data: G
     The seconds in the summary are those of this session, from `began` on.
     """
     paradigm = settings.paradigm
+    assert isinstance(paradigm, Sft)
     examiner = Examiner(settings, directory, engine, ranks)
     setup = time.perf_counter() - began
     if found := ranks.agree(directory.latest_checkpoint):

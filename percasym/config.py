@@ -20,6 +20,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from percasym.paradigm import Rl
 from percasym.schema import ConfigError, Plain, build, dump, no_such, read
 from percasym.settings import Evaluation, Launch, RunOptions, Settings
 
@@ -30,8 +31,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "balance": ("start", "step"),
     "engine": (),
     "tracker": (),
+    "reward": (),
+    "rollout": (),
 }
 """The plug-in groups, and the methods that a plug-in of each must have (its protocol's)."""
+OF_RL = ("reward", "rollout")
+"""The groups that paradigm=rl chooses from, and no other."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
 VALUES: dict[str, Any] = {"seed": int, "study": str, "plugins": tuple[str, ...]}
 STUDY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -82,10 +87,15 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
     if values["seed"] < 0:
         raise ConfigError(f"seed must be at least 0, got {values['seed']}.")
     trusted = ("percasym", *values["plugins"])
-    plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS}
+    plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
+    samples = isinstance(plugins["paradigm"], Rl)
+    for group in OF_RL:
+        if tree.get(group) is not None and not samples:
+            raise ConfigError(f"{group}={choices.get(group)} needs paradigm=rl, got paradigm={choices.get('paradigm')}.")
+        plugins[group] = _plugin(group, tree.get(group), choices.get(group), trusted) if samples else None
     sections: dict[str, Any] = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
     record = {key: dump(value) for key, value in values.items()}
-    record |= {group: {"_target_": _name(type(plugin)), **_record(plugin)} for group, plugin in plugins.items()}
+    record |= {group: {"_target_": _name(type(plugin)), **_record(plugin)} for group, plugin in plugins.items() if plugin is not None}
     record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` is about this call, not the run.
     return Settings(path=path, record=record, family=plugins.pop("model"), **values, **plugins, **sections)
 

@@ -24,8 +24,9 @@ from percasym.models.architecture import write_blank
 from percasym.models.base import Batch, Family, Row
 from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
+from percasym.paradigm import Sft
 from percasym.runs.rundir import Run
-from percasym.settings import Sft, TorchSettings
+from percasym.settings import TorchSettings
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.task import GraphColoring

@@ -138,3 +138,24 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 def _names(hint: Any) -> list[str]:
     return [name for choice in _choices(hint) if get_origin(choice) is Literal for name in get_args(choice) if isinstance(name, str)]
+
+
+def at_least(owner: str, low: float, **values: float) -> None:
+    """Refuse options of the group `owner` that lie below `low`."""
+    for name, value in values.items():
+        if not value >= low:
+            raise ValueError(f"{owner}.{name} must be at least {low}, got {value}.")
+
+
+def fraction(owner: str, **values: float) -> None:
+    """Refuse options of the group `owner` that lie outside [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{owner}.{name} must lie in [0, 1], got {value}.")
+
+
+def one_of(owner: str, hint: Any, **values: str) -> None:
+    """Refuse options of the group `owner` that are none of a Literal's."""
+    for name, value in values.items():
+        if value not in get_args(hint):
+            raise ValueError(f"{owner}.{name} must be one of {', '.join(get_args(hint))}, got {value!r}.")

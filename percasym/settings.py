@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from percasym.schema import at_least
+
 if TYPE_CHECKING:
     from percasym.balance.base import Balancer
     from percasym.models.base import Family
+    from percasym.paradigm import Rl, Sft
+    from percasym.rewards.base import Reward
+    from percasym.rollout.sampling import Sampling
     from percasym.schema import Plain
     from percasym.tasks.base import Task
 
@@ -22,63 +27,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 on an accelerator that computes it natively, float32 elsewhere."""
 
 
-def _at_least(owner: str, low: float, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= low:
-            raise ValueError(f"{owner}.{name} must be at least {low}, got {value}.")
-
-
-def _fraction(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{owner}.{name} must lie in [0, 1], got {value}.")
-
-
 def _precision(name: str) -> None:
     if name not in get_args(Precision):
         raise ValueError(f"engine.precision must be one of {', '.join(get_args(Precision))}, got {name!r}.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sft:
-    """Supervised fine-tuning with one weight per span (`paradigm=sft`)."""
-
-    steps: int
-    """Optimizer steps."""
-    batch_size: int
-    """Samples in one optimizer step, over all ranks and micro-batches."""
-    micro_batch_size: int
-    """Samples in one forward on one rank; its whole share of a step where that is less."""
-    lr: float
-    """Peak learning rate of AdamW."""
-    warmup_frac: float = 0.05
-    """Share of the steps in which the learning rate rises linearly."""
-    final_lr_frac: float = 0.1
-    """Where the cosine decay ends, as a share of the peak."""
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    max_grad_norm: float = 1.0
-    """Clip the global gradient norm here; 0 turns clipping off."""
-    eval_every: int = 0
-    """Optimizer steps between evaluations on the way; 0 evaluates before and after only."""
-    save_every: int = 0
-    """Optimizer steps between checkpoints; 0 writes the final one only."""
-    probe_every: int = 0
-    """Optimizer steps between measurements of both span gradients under a strategy that does not need them;
-    0 measures the first step only. One costs a forward and backward over the perception prefix."""
-
-    def __post_init__(self) -> None:
-        _at_least("paradigm", 1, steps=self.steps, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
-        _at_least("paradigm", 0, eval_every=self.eval_every, save_every=self.save_every, probe_every=self.probe_every)
-        _at_least("paradigm", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
-        _fraction("paradigm", warmup_frac=self.warmup_frac, final_lr_frac=self.final_lr_frac)
-        if not self.lr > 0:
-            raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
-        if self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"paradigm.batch_size={self.batch_size} is not a multiple of paradigm.micro_batch_size={self.micro_batch_size}. "
-                "Choose a micro batch that divides the batch."
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +46,7 @@ class Evaluation:
     """Seed of the test samples, so that runs with different training seeds share one test set."""
 
     def __post_init__(self) -> None:
-        _at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
+        at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
                   max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
 
 
@@ -140,7 +91,7 @@ class Launch:
     """host:port of one of several machines, where all of them meet."""
 
     def __post_init__(self) -> None:
-        _at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
+        at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
         if self.nnodes > 1 and not self.rendezvous:
             raise ValueError(f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT, one of the machines and a free port of it.")
 
@@ -168,9 +119,13 @@ class Settings:
     """Packages outside percasym whose classes may be named in the configuration."""
     task: Task
     family: Family
-    paradigm: Sft
+    paradigm: Sft | Rl
     evaluation: Evaluation
     balance: Balancer
+    reward: Reward | None
+    """What RL rewards as perception; None under any other paradigm."""
+    rollout: Sampling | None
+    """How RL samples; None under any other paradigm."""
     engine: Any
     """Settings of the engine (`engine.*`)."""
     tracker: Any

@@ -170,7 +170,8 @@ def make_engine(monkeypatch):
     from percasym.engine.deepspeed import deepspeed_engine
     from percasym.engine.ranks import ALONE, Ranks
     from percasym.engine.torch import torch_engine
-    from percasym.settings import DeepSpeedSettings, Sft, TorchSettings
+    from percasym.paradigm import Sft
+    from percasym.settings import DeepSpeedSettings, TorchSettings
 
     def make(name: str, model: torch.nn.Module, ranks: Ranks = ALONE, **options: float):
         paradigm = Sft(**{"steps": 20, "batch_size": 8, "micro_batch_size": 8, "lr": 1e-3} | options)

@@ -26,15 +26,16 @@ from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.torch import WholeUpdater
 from percasym.engine.zero import ZeroUpdater
 from percasym.objectives.token_nll import TokenNll
+from percasym.paradigm import Training
 from percasym.schema import ConfigError
-from percasym.settings import DeepSpeedSettings, Sft
+from percasym.settings import DeepSpeedSettings
 
 ROOM_FRAC = 0.8
 """Share of a device's memory that the whole weights may take while a run evaluates (our choice: the rest is for the key-value cache)."""
 
 
 def deepspeed_engine(
-    model: PreTrainedModel, *, settings: DeepSpeedSettings, paradigm: Sft, device: torch.device, ranks: Ranks = ALONE
+    model: PreTrainedModel, *, settings: DeepSpeedSettings, paradigm: Training, device: torch.device, ranks: Ranks = ALONE
 ) -> SpanEngine:
     """Move `model` to `device` (under ZeRO-3, this rank's part of it) and make its optimizer.
 

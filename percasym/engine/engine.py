@@ -25,7 +25,7 @@ from percasym.engine.ranks import Ranks
 from percasym.engine.stash import Stash
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
-from percasym.settings import Sft
+from percasym.paradigm import Training
 from percasym.types import Span
 
 
@@ -46,7 +46,7 @@ class Backend:
 class SpanEngine:
     """One model and its optimizer on some ranks."""
 
-    def __init__(self, backend: Backend, *, paradigm: Sft, device: torch.device, ranks: Ranks) -> None:
+    def __init__(self, backend: Backend, *, paradigm: Training, device: torch.device, ranks: Ranks) -> None:
         """`paradigm` gives the norm at which the gradient is clipped, `device` is where batches go."""
         self.rank, self.num_ranks = ranks.rank, ranks.num_ranks
         self._backend, self._updater, self._module = backend, backend.updater, backend.module

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from percasym.settings import Sft
+from percasym.paradigm import Training
 
 
-def adamw(module: nn.Module, settings: Sft) -> AdamW:
+def adamw(module: nn.Module, settings: Training) -> AdamW:
     """AdamW over the trainable parameters; only matrices decay, never gains and biases (the usual choice)."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [

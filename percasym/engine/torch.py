@@ -20,11 +20,12 @@ from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.stash import Parts
 from percasym.objectives.token_nll import TokenNll
-from percasym.settings import Sft, TorchSettings
+from percasym.paradigm import Training
+from percasym.settings import TorchSettings
 
 
 def torch_engine(
-    model: PreTrainedModel, *, settings: TorchSettings, paradigm: Sft, device: torch.device, ranks: Ranks = ALONE
+    model: PreTrainedModel, *, settings: TorchSettings, paradigm: Training, device: torch.device, ranks: Ranks = ALONE
 ) -> SpanEngine:
     """Move `model` to `device` and make its optimizer; `paradigm` gives learning rate, betas, decay and clipping.
 

@@ -24,7 +24,7 @@ from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.engine.base import Engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
-from percasym.settings import Sft
+from percasym.paradigm import Sft
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.shares import Share, measurements, share_of
 from percasym.types import Span

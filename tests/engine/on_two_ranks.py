@@ -18,8 +18,8 @@ from torch.testing import assert_close
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.engine.ranks import Ranks
+from percasym.paradigm import Sft
 from percasym.schema import ConfigError
-from percasym.settings import Sft
 from percasym.trainers.sft import train
 from percasym.types import Span
 

@@ -14,7 +14,7 @@ from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.objectives.coefficients import span_counts
-from percasym.settings import Sft
+from percasym.paradigm import Sft
 from percasym.trainers.sft import backward, train
 from percasym.types import Span
 

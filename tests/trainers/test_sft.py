@@ -15,7 +15,7 @@ from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
-from percasym.settings import Sft
+from percasym.paradigm import Sft
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.sft import Progress, TrainingDivergedError, train
 from percasym.trainers.shares import Share, measurements, share_of
