@@ -9,21 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import transformers
 from rich.console import Console
 
-from percasym.data.generated import Generated
 from percasym.engine.base import Engine
 from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.torch import torch_engine
 from percasym.examiner import TEST, Examiner
+from percasym.lessons.sft import SftLesson
 from percasym.paradigm import Sft
 from percasym.report.curves import curves
 from percasym.report.load import load_run
@@ -32,12 +31,23 @@ from percasym.runs.bystander import Bystander
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
 from percasym.settings import DeepSpeedSettings, Settings, TorchSettings
-from percasym.trainers.sft import Progress, TrainingDivergedError, train
+from percasym.trainers.progress import TrainingDivergedError
 from percasym.types import SampleKey
 from percasym.world import world
 
 ENGINES: dict[type, Callable[..., Engine]] = {DeepSpeedSettings: deepspeed_engine, TorchSettings: torch_engine}
-TRAIN = "train_sft"
+LESSONS: dict[type, Callable[..., Any]] = {Sft: SftLesson}
+
+
+class Lesson(Protocol):
+    """A paradigm at work."""
+
+    split: str
+    """Where its samples come from."""
+
+    def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> Mapping[str, Any]:
+        """Train from `checkpoint`, or from the start, to the end; what the summary says of it beside the evaluations."""
+        ...
 
 
 def run(settings: Settings) -> None:
@@ -53,12 +63,12 @@ def run(settings: Settings) -> None:
     if ranks.agree(lambda: finished(settings)):
         console.print(f"{settings.path} is finished; run.overwrite=true would repeat it.", soft_wrap=True, highlight=False)
         return show(settings.path, console)
-    engine, data = prepare(settings, device, ranks)
+    engine, lesson = prepare(settings, device, ranks)
     where = describe(device, ranks)
     directory = Bystander(settings.path) if ranks.rank else open_run(settings, about={"device": where, "images": settings.family.images()})
     console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
     try:
-        work(settings, directory, engine, data, ranks, began)
+        work(settings, directory, engine, lesson, ranks, began)
     except KeyboardInterrupt:
         directory.interrupted()
         raise
@@ -72,68 +82,47 @@ def run(settings: Settings) -> None:
     return show(settings.path, console)
 
 
-def work(settings: Settings, directory: Run | Bystander, engine: Engine, data: Generated, ranks: Ranks, began: float) -> None:
+def work(settings: Settings, directory: Run | Bystander, engine: Engine, lesson: Lesson, ranks: Ranks, began: float) -> None:
     """Evaluate, train, evaluate again and write the summary; an interrupted run goes on from its last checkpoint.
 
     The seconds in the summary are those of this session, from `began` on.
     """
-    paradigm = settings.paradigm
-    assert isinstance(paradigm, Sft)
     examiner = Examiner(settings, directory, engine, ranks)
     setup = time.perf_counter() - began
     if found := ranks.agree(directory.latest_checkpoint):
-        before, start = examiner.kept(0), Progress.load(found[1])
+        before = examiner.kept(0)
         engine.load(found[1])
     else:
-        before, start = examiner.in_full(0, "evaluating before"), None
+        before = examiner.in_full(0, "evaluating before")
     trained, examined = time.perf_counter(), examiner.seconds
-    share = train(
-        engine=engine,
-        batches=data.windows(start.step if start else 0, paradigm.steps),
-        balancer=settings.balance,
-        settings=paradigm,
-        run=directory,
-        evaluate=examiner.on_the_way,
-        start=start,
-    )
+    learned = lesson.teach(engine, directory, examiner.on_the_way, found[1] if found else None)
     trained = time.perf_counter() - trained - (examiner.seconds - examined)
-    after = examiner.in_full(paradigm.steps, "evaluating after")
+    after = examiner.in_full(settings.paradigm.steps, "evaluating after")
     with engine.whole() as model:
         directory.final(lambda path: settings.family.save(model, path))
     seconds = {"setup": setup, "train": trained, "evaluate": examiner.seconds}
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
-    directory.finish({**results, "share": asdict(share), "seconds": seconds})
+    directory.finish({**results, **learned, "seconds": seconds})
 
 
-def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Generated]:
-    """Engine and data, after making sure that the task has samples, that the family can read them, and that the ranks can share them."""
+def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Lesson]:
+    """Engine and lesson, after making sure that the task has samples, that the family can read them, and that the ranks can share them."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(settings.seed)
-    task, family, paradigm = settings.task, settings.family, settings.paradigm
+    task, family = settings.task, settings.family
     try:
         compute_dtype(settings.engine.precision, device)
-        data = Generated(
-            task=task,
-            family=family,
-            batch_size=paradigm.batch_size,
-            micro_batch_size=paradigm.micro_batch_size,
-            seed=settings.seed,
-            split=TRAIN,
-            rank=ranks.rank,
-            num_ranks=ranks.num_ranks,
-            steps_ahead=0 if device.type == "cpu" else 2,
-        )
-        for split, seed in ((TRAIN, settings.seed), (TEST, settings.evaluation.seed)):
+        lesson: Lesson = LESSONS[type(settings.paradigm)](settings, device, ranks)
+        for split, seed in ((lesson.split, settings.seed), (TEST, settings.evaluation.seed)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=0)))])
-        model = family.load()
         build = ENGINES[type(settings.engine)]
-        engine = build(model, settings=settings.engine, paradigm=paradigm, device=device, ranks=ranks)
+        engine = build(family.load(), settings=settings.engine, paradigm=settings.paradigm, device=device, ranks=ranks)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if ranks.num_ranks > 1:
         torch.manual_seed(settings.seed * ranks.num_ranks + ranks.rank)  # Ranks see other rows, and drop other activations.
-    return engine, data
+    return engine, lesson
 
 
 def finished(settings: Settings) -> bool:

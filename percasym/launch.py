@@ -19,7 +19,6 @@ from omegaconf import DictConfig
 
 from percasym import torchrun
 from percasym.config import force_options, resolve, sentence
-from percasym.data.generated import rows_per_forward
 from percasym.schema import ConfigError
 from percasym.torchrun import RankFailedError
 
@@ -74,7 +73,7 @@ def start(settings: Settings) -> None:
     if outer != "1":
         raise ConfigError(f"launch asks for {asked} processes, and this is one of {outer} that torchrun started. Leave launch.* out.")
     try:
-        rows_per_forward(settings.paradigm.batch_size, settings.paradigm.micro_batch_size, asked)
+        settings.paradigm.rows_per_forward(asked)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return torchrun.run(settings)

@@ -16,6 +16,24 @@ Mixing = Literal["sum_then_normalize", "normalize_then_sum"]
 """Whether w mixes rewards (before a group is normalised) or advantages (after each reward was normalised alone: GDPO)."""
 
 
+def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
+    """Rows in one forward of one rank: `micro_batch_size`, or its whole share of a step where that is less.
+
+    >>> rows_per_forward(16, 4, num_ranks=2), rows_per_forward(16, 16, num_ranks=2)
+    (4, 8)
+
+    Raises ValueError when the ranks cannot share a step evenly.
+    """
+    share, left = divmod(batch_size, num_ranks)
+    if left or not share:
+        raise ValueError(f"paradigm.batch_size={batch_size} cannot be dealt out evenly to {num_ranks} ranks. Choose a multiple of that.")
+    rows = min(micro_batch_size, share)
+    if share % rows:
+        asked = f"paradigm.batch_size={batch_size} gives {share} samples to each of {num_ranks} ranks, and"
+        raise ValueError(f"{asked} paradigm.micro_batch_size={micro_batch_size} does not divide them. Choose one that does.")
+    return rows
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """What every paradigm needs."""
@@ -67,6 +85,15 @@ class Sft(Training):
                 "Choose a micro batch that divides the batch."
             )
 
+    @property
+    def step_rows(self) -> int:
+        """Rows that one step learns from, over all ranks."""
+        return self.batch_size
+
+    def rows_per_forward(self, num_ranks: int) -> int:
+        """Rows in one forward of one rank. Raises ValueError when the ranks cannot share a step evenly."""
+        return rows_per_forward(self.batch_size, self.micro_batch_size, num_ranks)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rl(Training):
@@ -115,3 +142,13 @@ class Rl(Training):
                 raise ValueError("paradigm.token_weight needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
         if self.route and self.loss == "gspo":
             raise ValueError("paradigm.route=true needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
+
+    @property
+    def step_rows(self) -> int:
+        """Rollouts that one step learns from, over all ranks."""
+        return self.batch_size * self.group_size
+
+    def rows_per_forward(self, num_ranks: int) -> int:
+        """Rows in one forward of one rank. Raises ValueError when the ranks cannot share the prompts of a step evenly."""
+        prompts = rows_per_forward(self.batch_size, self.batch_size, num_ranks)
+        return min(self.micro_batch_size, prompts * self.group_size)

@@ -31,7 +31,8 @@ from percasym.tasks.base import Task, prompt_as_text
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.trainers.sft import Progress, train
+from percasym.trainers.progress import Progress
+from percasym.trainers.sft import train
 from percasym.types import Sample, SampleKey, Span
 
 FAMILIES: dict[str, Callable[..., Family]] = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}

@@ -13,26 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from percasym.models.base import Batch, Family, Row
+from percasym.paradigm import rows_per_forward
 from percasym.tasks.base import Task
 from percasym.types import SampleKey
-
-
-def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
-    """Rows in one forward of one rank: `micro_batch_size`, or its whole share of a step where that is less.
-
-    >>> rows_per_forward(16, 4, num_ranks=2), rows_per_forward(16, 16, num_ranks=2)
-    (4, 8)
-
-    Raises ValueError when the ranks cannot share a step evenly.
-    """
-    share, left = divmod(batch_size, num_ranks)
-    if left or not share:
-        raise ValueError(f"paradigm.batch_size={batch_size} cannot be dealt out evenly to {num_ranks} ranks. Choose a multiple of that.")
-    rows = min(micro_batch_size, share)
-    if share % rows:
-        asked = f"paradigm.batch_size={batch_size} gives {share} samples to each of {num_ranks} ranks, and"
-        raise ValueError(f"{asked} paradigm.micro_batch_size={micro_batch_size} does not divide them. Choose one that does.")
-    return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

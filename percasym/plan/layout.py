@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from percasym.data.generated import rows_per_forward
 from percasym.models.adapt import Adaptation
 from percasym.settings import Settings
 
@@ -24,9 +23,9 @@ class Layout:
     """Attention that writes its scores out."""
     adapters: bool
     rows: int
-    """Samples in one forward."""
+    """Rows in one forward."""
     step_rows: int
-    """Samples in one optimizer step, over all ranks."""
+    """Rows that one step learns from, over all ranks."""
     measures_gradients: bool
     """Both span gradients are measured at every step, not only at a probe."""
     eval_bytes: int
@@ -50,10 +49,10 @@ class Layout:
             checkpointing=family.gradient_checkpointing,
             eager=family.attention == "eager",
             adapters=family.lora is not None,
-            rows=rows_per_forward(settings.paradigm.batch_size, settings.paradigm.micro_batch_size, settings.launch.num_ranks),
-            step_rows=settings.paradigm.batch_size,
+            rows=settings.paradigm.rows_per_forward(settings.launch.num_ranks),
+            step_rows=settings.paradigm.step_rows,
             measures_gradients=settings.balance.needs == "gramian",
             eval_bytes=computing if family.lora or family.attention == "flash_attention_2" else 4,
-            eval_rows=settings.evaluation.batch_size,
+            eval_rows=max(settings.evaluation.batch_size, getattr(settings.rollout, "batch_size", 0)),
             max_new_tokens=settings.evaluation.max_new_tokens,
         )

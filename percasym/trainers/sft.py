@@ -8,77 +8,23 @@ and a strategy sets the weight between the two means, from counts, losses or gra
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from percasym.balance.base import Balancer, BalanceState, SpanStats
+from percasym.balance.base import Balancer, SpanStats
 from percasym.engine.base import Engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
 from percasym.paradigm import Sft
+from percasym.trainers.progress import Progress, Run, saving, stop_if_diverged
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.shares import Share, measurements, share_of
 from percasym.types import Span
-
-PROGRESS = "progress.json"
-
-
-class Bar(Protocol):
-    """What shows how far training is."""
-
-    def advance(self, step: int, **shown: float) -> None:
-        """`step` steps are done; `shown` are the numbers to see now."""
-        ...
-
-
-class Run(Protocol):
-    """What training needs of a run directory."""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep the numbers of a step."""
-        ...
-
-    def progress(self, total: int, title: str, start: int = 0) -> AbstractContextManager[Bar]:
-        """Show progress while the block runs."""
-        ...
-
-    def checkpoint(self, step: int, save: Callable[[Path], None]) -> object:
-        """Let `save` fill the checkpoint of a step."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where training stands between two steps: what a checkpoint keeps besides the engine."""
-
-    step: int
-    """Optimizer steps done."""
-    balance: BalanceState
-    share: Share | None
-    """Perception's share at the first step; None before it."""
-
-    def save(self, directory: Path) -> None:
-        """Write it as JSON."""
-        (directory / PROGRESS).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-
-    @classmethod
-    def load(cls, directory: Path) -> Progress:
-        """Read what `save` wrote."""
-        kept = json.loads((directory / PROGRESS).read_text(encoding="utf-8"))
-        return cls(step=kept["step"], balance=BalanceState(**kept["balance"]), share=Share(**kept["share"]) if kept["share"] else None)
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss, or its gradient, is no longer a number."""
 
 
 def train(
@@ -132,9 +78,7 @@ def train(
             share = share or share_of(stats)
             values = measurements(stats, weight) | {"grad/norm": info.grad_norm, "lr": info.lr}
             run.log(done, values | {"time/step_seconds": seconds, "tokens_per_second": sum(counts) / seconds})
-            for what, value in (("loss", values["loss/total"]), ("gradient's norm", info.grad_norm)):
-                if not math.isfinite(value):
-                    raise TrainingDivergedError(f"The {what} is {value} at step {done}. Choose a paradigm.lr below {settings.lr}.")
+            stop_if_diverged(done, settings.lr, loss=values["loss/total"], gradient=info.grad_norm)
             bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
             if settings.eval_every and done % settings.eval_every == 0 and done < settings.steps:
                 evaluate(done)
@@ -169,14 +113,3 @@ def probe_due(step: int, every: int) -> bool:
     ([0, 3, 6], [0])
     """
     return step == 0 or (every > 0 and step % every == 0)
-
-
-def saving(engine: Engine, progress: Progress) -> Callable[[Path], None]:
-    """What fills a checkpoint."""
-
-    def save(directory: Path) -> None:
-        engine.save(directory)
-        if engine.rank == 0:  # All know the same.
-            progress.save(directory)
-
-    return save

@@ -8,8 +8,9 @@ from itertools import chain
 
 import pytest
 
-from percasym.data.generated import Generated, rows_per_forward
+from percasym.data.generated import Generated
 from percasym.models.base import Row
+from percasym.paradigm import rows_per_forward
 from percasym.types import SampleKey
 
 

@@ -16,8 +16,9 @@ from percasym.balance.none import NoBalance
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.paradigm import Sft
+from percasym.trainers.progress import Progress, TrainingDivergedError
 from percasym.trainers.schedule import learning_rate
-from percasym.trainers.sft import Progress, TrainingDivergedError, train
+from percasym.trainers.sft import train
 from percasym.trainers.shares import Share, measurements, share_of
 from percasym.types import UNSUPERVISED, Span
 

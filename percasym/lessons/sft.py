@@ -1,0 +1,56 @@
+"""Supervised fine-tuning, put together: demonstrations into the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from percasym.data.generated import Generated
+from percasym.engine.base import Engine
+from percasym.engine.ranks import Ranks
+from percasym.paradigm import Sft
+from percasym.runs.bystander import Bystander
+from percasym.runs.rundir import Run
+from percasym.settings import Settings
+from percasym.trainers.progress import Progress
+from percasym.trainers.sft import train
+
+
+class SftLesson:
+    """What `paradigm=sft` does between two evaluations."""
+
+    split = "train_sft"
+
+    def __init__(self, settings: Settings, device: torch.device, ranks: Ranks) -> None:
+        """Raises ValueError when the ranks cannot share a step evenly."""
+        assert isinstance(settings.paradigm, Sft)
+        self._settings, self._paradigm = settings, settings.paradigm
+        self._data = Generated(
+            task=settings.task,
+            family=settings.family,
+            batch_size=settings.paradigm.batch_size,
+            micro_batch_size=settings.paradigm.micro_batch_size,
+            seed=settings.seed,
+            split=self.split,
+            rank=ranks.rank,
+            num_ranks=ranks.num_ranks,
+            steps_ahead=0 if device.type == "cpu" else 2,
+        )
+
+    def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
+        """Train from `checkpoint`, or from the start, to the end; what the summary says of it beside the evaluations."""
+        start = Progress.load(checkpoint) if checkpoint else None
+        share = train(
+            engine=engine,
+            batches=self._data.windows(start.step if start else 0, self._paradigm.steps),
+            balancer=self._settings.balance,
+            settings=self._paradigm,
+            run=run,
+            evaluate=evaluate,
+            start=start,
+        )
+        return {"share": asdict(share)}
