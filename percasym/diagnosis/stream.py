@@ -1,0 +1,62 @@
+"""What each step of RL logs about its rewards: what they pay, where they pay nothing, and what they go together with.
+
+    log = reward_statistics(grades, {"consensus": [[0.4, 1.0], [None, 0.0]]}, total=[[0.1, 1.0], [0.0, 0.0]], reasoning=[0.5, None])
+
+A number that does not exist is not logged: no mean of a reward that scored nothing, no r beside a constant. The spread, the share of
+groups without any, and the share not measurable are logged always, and say why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from percasym.diagnosis.correlations import coupling
+from percasym.diagnosis.scores import Scores, describe
+from percasym.types import Grade
+
+VIEWS = {"": "pooled", "/within": "within", "/across": "across"}
+"""How the three correlations end: over all rollouts, within prompts, of the prompts' means."""
+
+
+def reward_statistics(
+    grades: Sequence[Sequence[Grade]], rewards: Mapping[str, Scores], total: Scores, reasoning: Sequence[float | None] | None = None
+) -> dict[str, float]:
+    """The numbers of one step, over the P prompts and G rollouts of all ranks.
+
+    - `grades`: [P][G] verdicts; they give `outcome` (a), `perception` (exact a_p) and faithfulness.
+    - `rewards`: every reward that was measured, trained on or not, by name.
+    - `total`: what the policy was paid, R = w a_p + (1 - w) a.
+    - `reasoning`: a_r of each prompt, the mean of its counterfactual rollouts; None where it was not measured.
+
+    Writes `reward/<name>/mean`, `/std`, `/zero_variance` and `/not_measurable` of outcome, perception, total and each reward;
+    `corr/outcome/perception` and `corr/outcome/faithful` with `/within` and `/across`; `corr/outcome/reasoning/across`, for a_r has
+    one value a prompt; and `corr/<reward>/perception` with `/within` and `/across`.
+    """
+    outcome, perception = graded(grades, lambda grade: grade.outcome), graded(grades, lambda grade: grade.perception)
+    numbers: dict[str, float] = {}
+    for name, scores in {"outcome": outcome, "perception": perception, "total": total, **rewards}.items():
+        found = describe(scores)
+        numbers |= {f"reward/{name}/{what}": getattr(found, what) for what in ("mean", "std", "zero_variance", "not_measurable")}
+    numbers |= _correlations("corr/outcome/perception", outcome, perception)
+    numbers |= _correlations("corr/outcome/faithful", outcome, graded(grades, lambda grade: grade.faithful))
+    if reasoning is not None:
+        numbers["corr/outcome/reasoning/across"] = coupling(outcome, per_prompt(reasoning, outcome), resamples=0).across.r
+    for name, scores in rewards.items():
+        numbers |= _correlations(f"corr/{name}/perception", scores, perception)
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+def graded(grades: Sequence[Sequence[Grade]], verdict: Callable[[Grade], float | None]) -> Scores:
+    """One verdict of each rollout as scores."""
+    return [[None if (value := verdict(grade)) is None else float(value) for grade in group] for group in grades]
+
+
+def per_prompt(values: Sequence[float | None], like: Scores) -> Scores:
+    """One value of each prompt as scores in the shape of `like`."""
+    return [[value] * len(group) for value, group in zip(values, like, strict=True)]
+
+
+def _correlations(prefix: str, x: Scores, y: Scores) -> dict[str, float]:
+    found = coupling(x, y, resamples=0)
+    return {f"{prefix}{end}": getattr(found, view).r for end, view in VIEWS.items()}
