@@ -35,16 +35,22 @@ ROOM_FRAC = 0.8
 
 
 def deepspeed_engine(
-    model: PreTrainedModel, *, settings: DeepSpeedSettings, paradigm: Training, device: torch.device, ranks: Ranks = ALONE
+    model: PreTrainedModel,
+    *,
+    settings: DeepSpeedSettings,
+    paradigm: Training,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    temperature: float = 1.0,
 ) -> SpanEngine:
     """Move `model` to `device` (under ZeRO-3, this rank's part of it) and make its optimizer.
 
-    `paradigm` gives learning rate, betas, decay and clipping.
+    `paradigm` gives learning rate, betas, decay and clipping. Losses are those of the model's distribution at `temperature`.
     Raises ConfigError when a device could not hold the whole model during an evaluation.
     """
     stage = settings.zero_stage
     dtype = compute_dtype(settings.precision, device)
-    module = TokenNll(lowered(model, dtype), dtype=dtype).train()
+    module = TokenNll(lowered(model, dtype), dtype=dtype, temperature=temperature).train()
     optimizer = adamw(module, paradigm)  # Before ZeRO-3 hides the shapes by which it tells matrices from gains.
     config = _config(settings, pin_memory=device.type == "cuda")
     deepspeed = _start(device)

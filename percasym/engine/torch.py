@@ -25,15 +25,22 @@ from percasym.settings import TorchSettings
 
 
 def torch_engine(
-    model: PreTrainedModel, *, settings: TorchSettings, paradigm: Training, device: torch.device, ranks: Ranks = ALONE
+    model: PreTrainedModel,
+    *,
+    settings: TorchSettings,
+    paradigm: Training,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    temperature: float = 1.0,
 ) -> SpanEngine:
     """Move `model` to `device` and make its optimizer; `paradigm` gives learning rate, betas, decay and clipping.
 
+    Losses are those of the model's distribution at `temperature`.
     Every rank brings the same weights.
     """
     dtype = compute_dtype(settings.precision, device)
     nn.Module.to(lowered(model, dtype), device).train()
-    module = TokenNll(model, dtype=dtype)
+    module = TokenNll(model, dtype=dtype, temperature=temperature)
     updater = WholeUpdater(module, adamw(module, paradigm), ranks)
     backend = Backend(module=module, forward=module, backward=Tensor.backward, updater=updater, whole=lambda changing: nullcontext())
     return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)

@@ -45,11 +45,17 @@ class TokenNll(nn.Module):
     A LoRA model is wrapped through `get_base_model()`, whose layers carry the adapters.
     """
 
-    def __init__(self, model: nn.Module, *, dtype: torch.dtype = torch.float32, chunk_bytes: int = CHUNK_BYTES) -> None:
-        """`dtype` is what trunk and head compute in (autocast; the weights stay as they are); losses are float32."""
+    def __init__(
+        self, model: nn.Module, *, dtype: torch.dtype = torch.float32, temperature: float = 1.0, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        """`dtype` is what trunk and head compute in (autocast; the weights stay as they are); losses are float32.
+
+        Logits are divided by `temperature`, as a sampler does: the loss is then that of the distribution sampled from.
+        """
         super().__init__()
         self.model: Any = model
         self.dtype = dtype
+        self.temperature = temperature
         self.chunk_bytes = chunk_bytes
 
     def forward(self, at: Tensor, **arguments: Tensor) -> Tensor:
@@ -68,7 +74,7 @@ class TokenNll(nn.Module):
         head = self.model.lm_head
         rows = max(1, self.chunk_bytes // (4 * self.model.config.get_text_config().vocab_size))
         if type(head) is nn.Linear and head.bias is None:
-            return _LinearNll.apply(hidden.to(self.dtype), head.weight, targets, rows)
+            return _LinearNll.apply(hidden.to(self.dtype) / self.temperature, head.weight, targets, rows)  # As dividing the logits.
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         if hidden.shape[0] <= rows:
             return self._head(hidden, targets)
@@ -79,7 +85,7 @@ class TokenNll(nn.Module):
         """The same through whatever module the head is (adapters, a bias): each chunk is recomputed as a whole."""
         with self._precision(hidden.device):
             logits = self.model.lm_head(hidden)
-        return cross_entropy(logits.float(), targets, reduction="none")
+        return cross_entropy(logits.float() / self.temperature, targets, reduction="none")
 
     def _precision(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)

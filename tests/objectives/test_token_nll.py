@@ -20,9 +20,9 @@ def family_name(request):
     return request.param
 
 
-def naive(model, batch):
+def naive(model, batch, temperature=1.0):
     """[B, T] losses from the logits of the whole sequence."""
-    logits = model(**batch.arguments).logits[:, :-1].float()
+    logits = model(**batch.arguments).logits[:, :-1].float() / temperature
     nll = cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none").view_as(batch.ids[:, 1:])
     return torch.nn.functional.pad(nll, (1, 0)) * (batch.labels != UNSUPERVISED)
 
@@ -48,6 +48,22 @@ def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_model, ti
     assert_close(nll, expected, rtol=1e-5, atol=1e-6)
     (nll * weights).sum().backward()
     (expected * weights).sum().backward()
+    assert_same_gradients(gradients(ours), gradients(theirs))
+
+
+@pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_temperature_divides_the_logits(tiny_model, tiny_batch, bias, chunk_bytes):
+    batch, models = tiny_batch(), (tiny_model(tied=False), tiny_model(tied=False))
+    if bias:  # Takes the general path, which the hidden states cannot be scaled for.
+        for model in models:
+            model.lm_head.bias = torch.nn.Parameter(torch.linspace(-1, 1, 61))
+    ours, theirs = models
+    nll = TokenNll(ours, temperature=0.7, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments)
+    expected = naive(theirs, batch, temperature=0.7)
+    assert_close(nll, expected, rtol=1e-5, atol=1e-6)
+    nll.sum().backward()
+    expected.sum().backward()
     assert_same_gradients(gradients(ours), gradients(theirs))
 
 
