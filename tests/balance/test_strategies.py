@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from percasym.balance.base import BalanceState, Gramian, SpanStats
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.balance.schedule import Schedule
 
 
 def stats(counts=(1, 1), norms=(1.0, 1.0)) -> SpanStats:
@@ -61,3 +64,60 @@ def test_impossible_options_of_ngdiff_are_refused(options):
 
 def test_norms_near_the_largest_number_do_not_overflow():
     assert NGDiff().step(NGDiff().start(), stats(norms=(1e154, 1e154))).weight == 0.5
+
+
+def course(balancer, num_steps) -> list[float]:
+    """The weight of every step of a run."""
+    state, weights = balancer.start(), []
+    for step in range(num_steps):
+        state = balancer.step(state, SpanStats(step=step, num_steps=num_steps, counts=(25, 975)))
+        weights.append(state.weight)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        # The move takes 0.5 * 8 = 4 steps: t = 0, 1/4, 1/2, 3/4, then 1.
+        ("constant", [0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]),
+        ("linear", [0.9, 0.7, 0.5, 0.3, 0.1, 0.1, 0.1, 0.1]),
+        # (1 - cos(pi/4)) / 2 = 0.1464466 of the way from 0.9 to 0.1 is 0.7828427; at 3/4 the mirror image.
+        ("cosine", [0.9, 0.7828427, 0.5, 0.2171573, 0.1, 0.1, 0.1, 0.1]),
+        ("perception_first", [0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]),
+    ],
+)
+def test_a_schedule_follows_its_curve_and_then_rests(kind, weights):
+    assert course(Schedule(kind=kind, begin=0.9, end=0.1, until_frac=0.5), 8) == pytest.approx(weights)
+
+
+def test_perception_first_trains_perception_alone_for_its_share_of_the_steps():
+    # 0.7 * 10 is 7.000000000000001 in floats, and still 7 steps.
+    assert course(Schedule(kind="perception_first", end=0.03, until_frac=0.7), 10) == [1.0] * 7 + [0.03] * 3
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "perception_first"])
+def test_a_schedule_without_time_to_move_is_at_its_end(kind):
+    assert course(Schedule(kind=kind, end=0.3, until_frac=0.0), 3) == [0.3] * 3
+
+
+def test_a_schedule_that_takes_the_whole_run_moves_until_its_last_step():
+    # t = 0, 1/4, 1/2, 3/4: the end itself would be reached by a fifth step.
+    assert course(Schedule(kind="linear", begin=0.0, end=1.0, until_frac=1.0), 4) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_a_resumed_schedule_goes_on_where_it_was():
+    balancer = Schedule(kind="linear", begin=0.0, end=1.0, until_frac=1.0)
+    assert balancer.step(BalanceState(weight=0.9), SpanStats(step=1, num_steps=4, counts=(1, 1))).weight == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"begin": 1.5}, "balance.begin must lie in [0, 1], got 1.5."),
+        ({"until_frac": -0.1}, "balance.until_frac must lie in [0, 1], got -0.1."),
+        ({"kind": "sine"}, "balance.kind must be one of constant, linear, cosine, perception_first, got 'sine'."),
+    ],
+)
+def test_an_impossible_schedule_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Schedule(**options)

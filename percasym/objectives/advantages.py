@@ -1,0 +1,73 @@
+"""From rewards to advantages: how much better a rollout is than its siblings, one number for each.
+
+Shapes: P prompts of the whole round (over all ranks), G rollouts of each, B rows, T tokens. Rewards are float64 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from percasym.paradigm import Mixing
+from percasym.types import Span
+
+EPS = 1e-4
+"""Added to a standard deviation before dividing by it, as TRL does; the papers add nothing."""
+ROUNDING = 1e-8
+"""Rewards nearer to each other than this are equal: a mixture of equal rewards may differ in its last bits."""
+
+
+def zero_variance(rewards: Tensor) -> Tensor:
+    """[P] bool: the groups in which all of `rewards` [P, G] are equal, so that none has anything to teach.
+
+    >>> zero_variance(torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)).tolist()
+    [True, False]
+    """
+    return rewards.amax(1) - rewards.amin(1) <= ROUNDING
+
+
+def group_normalized(rewards: Tensor, scale: bool) -> Tensor:
+    """[P, G] advantages from `rewards` [P, G]: the reward minus its group's mean, divided by its standard deviation if `scale`.
+
+        A_i = (r_i - mean(r)) / (std(r) + EPS)
+
+    - std: of a sample (G - 1 in the denominator), as in TRL.
+    - A group of equal rewards has advantages of exactly 0.
+
+    Source: Shao et al. 2024, "DeepSeekMath" (GRPO, arXiv:2402.03300), section 4.1.2; without the division, Liu et al. 2025,
+    "Understanding R1-Zero-Like Training" (Dr. GRPO, arXiv:2503.20783): dividing makes the groups that are nearly decided the loudest.
+
+    >>> group_normalized(torch.tensor([[0.0, 1.0, 1.0, 0.0]], dtype=torch.float64), scale=False).tolist()
+    [[-0.5, 0.5, 0.5, -0.5]]
+    """
+    centred = rewards - rewards.mean(1, keepdim=True)
+    centred = centred.masked_fill(zero_variance(rewards)[:, None], 0.0)
+    return centred / (rewards.std(1, keepdim=True) + EPS) if scale else centred
+
+
+def mixed(perception: Tensor, outcome: Tensor, weight: float, mixing: Mixing, normalize: bool) -> Tensor:
+    """[P, G] advantages of R = w a_p + (1 - w) a, from both rewards [P, G] and w = `weight`.
+
+    - sum_then_normalize: the advantage of w r_p + (1 - w) r_o. Within a group the reward with the larger spread rules, whatever w says.
+    - normalize_then_sum: w A_p + (1 - w) A_o, each advantage of its own reward alone, so that w says how loud each is. With `normalize`,
+      the P * G sums are then divided by their standard deviation (plus EPS), so that the size of an update does not depend on w.
+      (GDPO subtracts their mean, too, which is 0 as that of every group.)
+
+    Source: R, arXiv:2605.29496; normalize_then_sum, Liu et al. 2026, "GDPO" (arXiv:2601.05242).
+    """
+    if mixing == "sum_then_normalize":
+        return group_normalized(weight * perception + (1 - weight) * outcome, normalize)
+    total = weight * group_normalized(perception, normalize) + (1 - weight) * group_normalized(outcome, normalize)
+    return total / (total.std() + EPS) if normalize else total
+
+
+def on_spans(labels: Tensor, perception: Tensor, reasoning: Tensor) -> Tensor:
+    """[B, T] float32 advantages of tokens: `perception` [B] on the perception tokens of each row, `reasoning` [B] on its reasoning tokens.
+
+    Zero elsewhere. Where the two differ, rewards are routed to their spans; the same twice is one advantage for the whole completion.
+
+    >>> on_spans(torch.tensor([[-1, 0, 1, -1]]), torch.tensor([2.0]), torch.tensor([-3.0])).tolist()
+    [[0.0, 2.0, -3.0, 0.0]]
+    """
+    seen, thought = labels == Span.perception, labels == Span.reasoning
+    return torch.where(seen, perception[:, None], torch.where(thought, reasoning[:, None], 0.0)).float()
