@@ -1,7 +1,7 @@
 """A key-value cache that neither copies nor pads as it grows.
 
 The stock dynamic cache concatenates the whole history at every token; the stock static one attends to
-its full length. This one writes into a buffer and hands out a view of what is filled, and it can drop rows.
+its full length. This one writes into a buffer and hands out a view of what is filled; it can drop rows and repeat them.
 """
 
 from __future__ import annotations
@@ -41,6 +41,18 @@ class RoomyLayer(CacheLayerMixin):
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
         self.keys, self.values = self.keys[rows], self.values[rows]
 
+    def expand(self, times: int) -> None:
+        """Every row `times` times, its copies side by side."""
+        assert self.keys is not None and self.values is not None, "nothing is cached yet"
+        self.keys, self.values = self._repeated(self.keys, times), self._repeated(self.values, times)
+
+    def _repeated(self, states: Tensor, times: int) -> Tensor:
+        rows, *rest = states.shape
+        repeated = states.new_empty(rows * times, *rest)
+        # [B, times, H, length, D]: the part that is not filled yet is not copied.
+        repeated.view(rows, times, *rest)[..., : self.length, :] = states[:, None, :, : self.length]
+        return repeated
+
     def get_seq_length(self) -> int:
         """Tokens held."""
         return self.length
@@ -65,3 +77,8 @@ class RoomyCache(Cache):
         """Go on with these rows only."""
         for layer in self.roomy:
             layer.keep(rows)
+
+    def expand(self, times: int) -> None:
+        """Every row `times` times, its copies side by side."""
+        for layer in self.roomy:
+            layer.expand(times)

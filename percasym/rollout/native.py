@@ -1,26 +1,27 @@
-"""Greedy decoding with the model that is being trained: no copy of the weights, no other engine.
+"""Decoding with the model that is being trained: no copy of the weights, no other engine.
 
-Unlike `model.generate`, the cache is never copied, prompts of one length need no mask, and finished rows
-leave the batch.
+`decode` gives the greedy answers of evaluations; `NativeRollouts` samples groups for RL (`rollout=native`). Both are batches
+of one loop, `percasym.rollout.loop`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.models.base import Family, Row
-from percasym.rollout.cache import RoomyCache
-from percasym.types import Completion
+from percasym.rollout.base import Opening
+from percasym.rollout.choose import Greedy, Sampler
+from percasym.rollout.loop import Stop, continued
+from percasym.rollout.sampling import Native
+from percasym.spans.codec import Codec
+from percasym.types import Completion, Prompt, Rollout
 
-KEEP_FRAC = 0.75
-"""Compact the batch when fewer of its rows than this are unfinished: copying costs about one step."""
 
-
-@torch.inference_mode()
 def decode(
     model: PreTrainedModel,
     family: Family,
@@ -28,80 +29,94 @@ def decode(
     *,
     max_new_tokens: int,
     batch_size: int,
+    stop: str | None = None,
     advance: Callable[[int], None] = lambda num_rows: None,
 ) -> list[Completion]:
     """Continue each row greedily until its end token or `max_new_tokens`; `advance` hears of finished rows.
 
-    Rows of one length are batched together, so that attention needs no mask wherever possible.
+    With `stop`, a row ends at the token that completes this text, too; such a completion is not `finished`.
     """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    codec, device = family.codec(), next(model.parameters()).device
+    greedy, closed = Greedy(banned=torch.tensor(codec.banned, device=device)), ends_with(codec, stop) if stop else None
     completions: dict[int, Completion] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        completions |= zip(chosen, _decode_batch(model, family, [rows[i] for i in chosen], max_new_tokens), strict=True)
+    for chosen, _ in batches(rows, 1, batch_size):
+        asked = [rows[i] for i in chosen]
+        done = continued(model, family, asked, greedy, siblings=1, max_new_tokens=max_new_tokens, stop=closed)
+        completions |= zip(chosen, done, strict=True)
         advance(len(chosen))
     return [completions[i] for i in range(len(rows))]
 
 
-def _decode_batch(model: PreTrainedModel, family: Family, rows: Sequence[Row], max_new_tokens: int) -> list[Completion]:
-    trunk, head = model.get_submodule("model"), model.get_submodule("lm_head")
-    device = next(model.parameters()).device
-    end, banned = family.codec().end, torch.tensor(family.codec().banned, device=device)
-    batch = family.collate(rows).to(device)
-    lengths = batch.mask.sum(1)
-    width = batch.ids.shape[1]
-    ragged = bool((lengths < width).any())
-    flash = model.config._attn_implementation == "flash_attention_2"
-    cache = RoomyCache(model.config.get_text_config().num_hidden_layers, width + max_new_tokens)
+@dataclass(slots=True, kw_only=True)
+class NativeRollouts:
+    """Groups sampled from the model in training: a `RolloutEngine`.
 
-    hidden = trunk(**batch.arguments, past_key_values=cache, use_cache=True).last_hidden_state  # [B, T, D]
-    last = hidden[torch.arange(len(rows), device=device), lengths - 1]  # [B, D]
-    position = _next_positions(batch.aligned.get("position_ids"), lengths)  # [3, B] or [1, B]
-    seen = torch.arange(width, device=device) < lengths[:, None]  # [B, T] slots of the cache that hold real tokens
+    Each rollout has a generator of its own, seeded by its prompt's key, the seed and its place in the group, so batches,
+    ranks and finished neighbours change nothing (but the last bits of the logits).
+    """
 
-    tokens: list[list[int]] = [[] for _ in rows]
-    logprobs: list[list[float]] = [[] for _ in rows]
-    alive = list(range(len(rows)))
-    for _ in range(max_new_tokens):
-        logits = head(last).float()  # [B, V]
-        logits[:, banned] = -torch.inf
-        chosen = logits.argmax(-1)  # [B]
-        chances = logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
-        drawn = chosen.tolist()
-        for row, token, chance in zip(alive, drawn, chances.tolist(), strict=True):
-            if not tokens[row] or tokens[row][-1] != end:
-                tokens[row].append(token)
-                logprobs[row].append(chance)
-        unfinished = [i for i, row in enumerate(alive) if tokens[row][-1] != end]
-        if not unfinished:
-            break
-        if len(unfinished) < KEEP_FRAC * len(alive):
-            keep = torch.tensor(unfinished, device=device)
-            cache.keep(keep)
-            chosen, position, seen = chosen[keep], position[:, keep], seen[keep]
-            alive = [alive[i] for i in unfinished]
-        mask = None
-        if ragged:
-            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
-            mask = seen if flash else seen[:, None, None]  # [B, 1, 1, T]; flash attention packs the rows by their slots, [B, T].
-        step = trunk(
-            input_ids=chosen[:, None], position_ids=_as_input(position), attention_mask=mask, past_key_values=cache, use_cache=True
-        )
-        last, position = step.last_hidden_state[:, 0], position + 1
-    return [
-        Completion(ids=tuple(ids), logprobs=tuple(chances), finished=ids[-1] == end)
-        for ids, chances in zip(tokens, logprobs, strict=True)
-    ]  # fmt: skip
+    family: Family
+    sampling: Native
+    _model: PreTrainedModel | None = field(default=None, init=False, repr=False)
+
+    def refresh(self, model: PreTrainedModel) -> None:
+        """Sample from this model from now on; its weights are read where they are."""
+        self._model = model
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        group_size: int,
+        seed: int,
+        stated: Sequence[str] | None = None,
+        advance: Callable[[int], None] = lambda num_rows: None,
+    ) -> list[list[Rollout]]:
+        """`group_size` rollouts of each prompt, as `RolloutEngine` says."""
+        model, codec = self._model, self.family.codec()
+        assert model is not None, "refresh comes before generate"
+        openings = Opening.all(codec, prompts, stated)
+        rows = [opening.row(self.family.prompt(opening.prompt)) for opening in openings]
+        banned = torch.tensor(codec.banned, device=next(model.parameters()).device)
+        groups: list[list[Rollout]] = [[] for _ in prompts]
+        was_training = model.training
+        model.eval()
+        for chosen, siblings in batches(rows, group_size, self.sampling.batch_size):
+            draws = [prompts[i].key.rng("rollout", seed, sibling) for i in chosen for sibling in siblings]
+            sampler = Sampler(sampling=self.sampling, banned=banned, draws=draws)
+            budget, asked = self.sampling.max_new_tokens, [rows[i] for i in chosen]
+            done = iter(continued(model, self.family, asked, sampler, siblings=len(siblings), max_new_tokens=budget, stop=None))
+            for i in chosen:
+                groups[i] += [openings[i].rollout(codec, next(done)) for _ in siblings]
+            advance(len(draws))
+        model.train(was_training)
+        return groups
 
 
-def _next_positions(positions: Tensor | None, lengths: Tensor) -> Tensor:
-    """[A, B] position of the first generated token on each of the A rotary axes."""
-    if positions is None:
-        return lengths[None]
-    rows = torch.arange(positions.shape[1], device=positions.device)
-    return positions[:, rows, lengths - 1].amax(0, keepdim=True).expand(len(positions), -1) + 1
+def batches(rows: Sequence[Row], group_size: int, batch_size: int) -> Iterator[tuple[list[int], range]]:
+    """Which rows are decoded together, and which siblings of each: whole groups while they fit in `batch_size`.
+
+    Rows of one length come together, so that attention needs no mask wherever possible.
+
+    >>> rows = [Row(ids=[0] * length, labels=[]) for length in (2, 1, 2)]
+    >>> list(batches(rows, group_size=2, batch_size=5))
+    [([1, 0], range(0, 2)), ([2], range(0, 2))]
+    >>> list(batches(rows[:1], group_size=3, batch_size=2))
+    [([0], range(0, 2)), ([0], range(2, 3))]
+    """
+    order, num = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), max(1, batch_size // group_size)
+    for start in range(0, len(order), num):
+        for first in range(0, group_size, batch_size):
+            yield order[start : start + num], range(first, min(first + batch_size, group_size))
 
 
-def _as_input(position: Tensor) -> Tensor:
-    """[A, B, 1], or [B, 1] with a single axis, as a trunk expects `position_ids`."""
-    return position[0, :, None] if len(position) == 1 else position[:, :, None]
+def ends_with(codec: Codec, text: str) -> Stop:
+    """Have the tokens just completed `text`, however they cut it?"""
+    closing = text.encode()
+
+    @cache
+    def piece(token: int) -> bytes:
+        return codec.pieces([token])[0]
+
+    # No token is empty, so `text` and the token that completes it lie within as many tokens as it has bytes.
+    return lambda ids: closing in b"".join(piece(token) for token in ids[-len(closing) :])

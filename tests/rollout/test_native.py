@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
 
 from percasym.models.base import Family, Row
-from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.rollout.native import decode
+from percasym.rollout.native import NativeRollouts, decode
+from percasym.rollout.sampling import Native
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
@@ -20,16 +19,6 @@ from percasym.types import Sample, SampleKey
 
 def samples(task: Sudoku | GraphColoring, num: int) -> list[Sample]:
     return [task.sample(SampleKey(task=task.name, split="test", seed=0, index=index)) for index in range(num)]
-
-
-@pytest.fixture(scope="module", params=["qwen3vl", "internvl35"])
-def family(request: pytest.FixtureRequest, blank_internvl35: Path) -> Family:
-    return Qwen3VL() if request.param == "qwen3vl" else InternVL35(path=str(blank_internvl35))
-
-
-@pytest.fixture(scope="module")
-def model(family: Family) -> torch.nn.Module:
-    return family.load().eval()
 
 
 def generated(model: torch.nn.Module, family: Family, row: Row, max_new_tokens: int) -> tuple[int, ...]:
@@ -60,6 +49,14 @@ def rows(family: Family) -> Sequence[Row]:
 def test_tokens_equal_those_of_generate(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
     ours = decode(model, family, rows, max_new_tokens=60, batch_size=4)
     assert [completion.ids for completion in ours] == [generated(model, family, row, 60) for row in rows]
+
+
+def test_a_narrow_group_says_what_generate_says(model: torch.nn.Module, family: Family) -> None:
+    prompts = [one.prompt for one in (*samples(Sudoku(), 1), *samples(GraphColoring(), 1))]
+    engine = NativeRollouts(family=family, sampling=Native(max_new_tokens=20, top_k=1))
+    engine.refresh(model)
+    for prompt, group in zip(prompts, engine.generate(prompts, group_size=3, seed=0), strict=True):
+        assert [rollout.completion.ids for rollout in group] == [generated(model, family, family.prompt(prompt), 20)] * 3
 
 
 def test_logprobs_equal_those_of_a_full_forward(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
