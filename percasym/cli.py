@@ -1,6 +1,7 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
 percasym plan scale=paper        percasym report multirun/main        percasym gallery        percasym show graph_coloring
+percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
     report.set_defaults(work=_report)
+    rewards = commands.add_parser("diagnose-rewards", help="which reward goes together with perception, from recorded rollouts")
+    rewards.add_argument(
+        "paths", nargs="+", type=Path, metavar="RUN_OR_ROLLOUTS", help="run directories (their last rollouts) or rollout files"
+    )
+    rewards.add_argument("--out", type=Path, metavar="DIR", help="folder of the figure and the tables (default: beside the rollouts)")
+    rewards.set_defaults(work=_diagnose_rewards)
     show = commands.add_parser("show", help="one sample as coloured tokens: perception blue, reasoning green")
     show.add_argument("task", choices=("sudoku", "graph_coloring"))
     show.add_argument("--split", default="train_sft", choices=("base", "train_sft", "train_rl", "test"))
@@ -83,6 +90,40 @@ def _report(given: argparse.Namespace) -> None:
         console.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, highlight=False)
         if run.summary is not None:
             console.print(table(run.summary))
+
+
+def _diagnose_rewards(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from percasym.diagnosis.advice import advice, coupling_of_outcome
+    from percasym.diagnosis.diagnose import diagnose
+    from percasym.diagnosis.rollout_file import latest_rollouts
+    from percasym.diagnosis.rollout_reader import read_rollouts
+    from percasym.report.reward_table import comma_separated, markdown, tables
+    from percasym.report.scatter import scatter
+    from percasym.runs.records import write_whole
+
+    files = [latest_rollouts(path) for path in given.paths]
+    places = [(given.out or file.parent) / f"{file.stem}_rewards" for file in files]
+    if len(set(places)) < len(places):
+        raise ConfigError(
+            f"--out={given.out} would hold one diagnosis only, for some of these files have the same name. Diagnose them one by one."
+        )
+    console = Console(highlight=False, markup=False)
+    for file, place in zip(files, places, strict=True):
+        try:
+            groups = read_rollouts(file)
+            found = diagnose(groups)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place.with_suffix(".md"), markdown(found))
+        write_whole(place.with_suffix(".csv"), comma_separated(found))
+        picture = scatter(groups, found, place.with_suffix(".png"))
+        console.print(f"{file}:", soft_wrap=True)
+        for part in (*tables(found), advice(found), "", coupling_of_outcome(found), ""):
+            console.print(part)
+        console.print(f"Figure: {picture}; tables: {place.name}.md and {place.name}.csv beside it.", soft_wrap=True)
 
 
 def _show(given: argparse.Namespace) -> None:

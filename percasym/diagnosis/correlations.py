@@ -6,6 +6,7 @@ correlation *within* groups. The one *across* group means says whether both find
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,15 @@ class Correlation:
     n: int
     """Pairs: of rollouts, or of group means."""
 
+    def __str__(self) -> str:
+        """As tables show it.
+
+        >>> str(Correlation(r=0.554, ci95=(-0.001, 0.6), n=512)), str(Correlation(r=-0.12, ci95=(math.nan, math.nan), n=3))
+        ('.55 [.00, .60]', '-.12')
+        """
+        low, high = self.ci95
+        return short(self.r) if math.isnan(low) else f"{short(self.r)} [{short(low)}, {short(high)}]"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coupling:
@@ -47,6 +57,15 @@ class Coupling:
     """Of the group means, each prompt counted once: which prompt is easier?"""
     num_left_out: int
     """Rollouts that lack one of the two scores."""
+
+
+def short(r: float) -> str:
+    """A coefficient with two decimals and no zero before them; a dash for nan.
+
+    >>> short(1.0), short(-0.123), short(-0.001), short(math.nan)
+    ('1.00', '-.12', '.00', '-')
+    """
+    return "-" if math.isnan(r) else f"{r:z.2f}".replace("0.", ".", 1)
 
 
 def coupling(x: Scores, y: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Coupling:

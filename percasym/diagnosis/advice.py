@@ -1,0 +1,72 @@
+"""What a diagnosis means, in sentences: which reward to train on, what to beware of, and what the outcome reward teaches."""
+
+from __future__ import annotations
+
+from percasym.diagnosis.correlations import MIN_GROUPS, Coupling
+from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis
+
+IDLE = 0.5
+"""Share of groups without any advantage, above which most prompts of a step are wasted."""
+PAPER = "arXiv:2605.29496"
+
+
+def advice(found: Diagnosis) -> str:
+    """One paragraph: the reward whose r with perception within prompts has the highest lower bound, among those that need no labels.
+
+    A reward is worth training on when that bound lies above zero: then the better of two siblings tends to be the one that saw better.
+    """
+    judged = "exact perception a_p" if found.exact else "graded perception"
+    free = [reward for reward in found.rewards if not reward.labelled]
+    sentences = []
+    if not found.exact:
+        sentences.append("Exact a_p is the same among all siblings of every prompt, so rewards are judged by graded perception.")
+    if not free:
+        sentences.append("Only rewards that read the percept label were measured, so there is no surrogate to recommend.")
+    elif found.num_groups < MIN_GROUPS:
+        sentences.append(f"{found.num_groups} prompts say too little to recommend a reward; sample at least {MIN_GROUPS}, better 64.")
+    elif useful := [reward for reward in free if reward.paid.within.ci95[0] > 0]:
+        best = max(useful, key=lambda reward: reward.paid.within.ci95[0])
+        sentences.append(f"Train on reward={best.name}: within prompts its r with {judged} is {best.paid.within},")
+        sentences.append("the highest lower bound of the rewards that need no percept labels.")
+        sentences += [*_warnings(best, best.perception if found.exact else best.perception_graded), *_only_across(free)]
+    else:
+        sentences.append(f"None of the rewards that need no percept labels is worth training on: within prompts, no r with {judged}")
+        sentences.append(f"has an interval above zero (the first of the table is {free[0].name}, {free[0].paid.within}).")
+        sentences.append("Sample more prompts, or train with labels (reward=oracle).")
+        sentences += _only_across(free)
+    sentences += [f"With labels, {reward.name} has {reward.paid.within}." for reward in found.rewards if reward.labelled and free]
+    return " ".join(sentences)
+
+
+def coupling_of_outcome(found: Diagnosis) -> str:
+    """One paragraph: what the outcome reward goes together with, beside the ranges of the paper."""
+    if found.outcome_reasoning is None:
+        reasoning = "r(a, a_r) was not measured (it needs counterfactual rollouts)"
+    else:
+        reasoning = f"r(a, a_r) = {found.outcome_reasoning} of the prompts' means"
+    seen = found.outcome_perception
+    perception = f"r(a, a_p) = {seen.pooled} over all rollouts, {seen.within} within prompts, {seen.across} of their means"
+    return f"The outcome reward: {reasoning} (paper: .65 to 1.00); {perception} (paper: .34 to .43). Paper: {PAPER}."
+
+
+def _warnings(best: RewardDiagnosis, where_scored: Coupling) -> list[str]:
+    sentences, scores, across = [], best.scores, best.paid.across
+    if scores.not_measurable > 0:
+        share = f"{scores.not_measurable:.0%}"
+        sentences.append(f"It has no score for {share} of the rollouts, and they earn 0; among the others r is {where_scored.within}.")
+    if scores.zero_variance > IDLE:
+        sentences.append(
+            f"Beware: in {scores.zero_variance:.0%} of the prompts all siblings earn the same of it, and nothing is learned there;"
+        )
+        sentences.append("sample larger groups, sample hotter, or set paradigm.resample.")
+    if across.ci95[1] < 0:
+        sentences.append(f"Beware: across prompts the sign is the other ({across}), so it pays most where the model sees worst.")
+    return sentences
+
+
+def _only_across(rewards: list[RewardDiagnosis]) -> list[str]:
+    names = [reward.name for reward in rewards if reward.paid.across.ci95[0] > 0 and not reward.paid.within.ci95[0] > 0]
+    if not names:
+        return []
+    verb = "tells" if len(names) == 1 else "tell"
+    return [f"{' and '.join(names)} {verb} easy prompts from hard ones only: siblings share their prompt, so no advantage comes of that."]
