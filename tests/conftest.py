@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # A busy machine is no defect of what is tested.
+settings.load_profile("unhurried")
 
 VOCABULARY = 61
 IMAGE_TOKEN, VISION_START = 60, 59
