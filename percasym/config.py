@@ -25,7 +25,7 @@ from percasym.schema import ConfigError, Plain, build, dump, no_such, read
 from percasym.settings import Evaluation, Launch, RunOptions, Settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "canonical"),
+    "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical"),
     "model": ("codec", "load", "prompt", "row", "collate"),
     "paradigm": (),
     "balance": ("start", "step"),
@@ -137,7 +137,8 @@ def cell(*, _root_: DictConfig) -> str:
     weight = OmegaConf.select(_root_, "balance.weight")
     shown = f"{weight:g}" if isinstance(weight, int | float) else ""
     scale = [] if chosen.scale == "tiny" else [chosen.scale]
-    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *scale])
+    reward = [] if chosen.reward in (None, "oracle") else [chosen.reward]
+    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *reward, *scale])
 
 
 def folder(study: str) -> str:

@@ -3,13 +3,16 @@
 A surrogate is scored on rollouts, which carry no percept label, in a `Scene`, which holds none either: the
 truth-free skills of the task, whether an answer is right (what the outcome reward asks too), and the model itself.
 Only the oracle is handed grades.
+
+One rule on form: what the grammar and the task cannot read as exactly one percept earns 0 in every surrogate. What is
+wrong after the perception (no answer, two answers) costs nothing, except where the reward is about the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from percasym.types import Grade, Prompt, Response, Rollout, SampleKey
 
@@ -40,6 +43,10 @@ class Skills(Protocol):
 
     def solve(self, percept: str) -> str | None:
         """An exact solution of a canonical percept, or None when there is none."""
+        ...
+
+    def valid(self, percept: str) -> bool:
+        """Could the task, as it is set, show this percept in some picture?"""
         ...
 
 
@@ -81,6 +88,7 @@ class Surrogate(Protocol):
         ...
 
 
+@runtime_checkable
 class Labelled(Protocol):
     """A perception reward that reads the verdict on the percept label."""
 

@@ -1,6 +1,6 @@
 """What a task is: a pure function from keys to samples, and the truth-free skills of its domain.
 
-A percept is its canonical text p*. `parse`, `draw`, `solve` and `verify` know only what they are
+A percept is its canonical text p*. `parse`, `draw`, `solve`, `verify` and `valid` know only what they are
 handed, so a surrogate reward may use them without ever seeing the label of a sample.
 """
 
@@ -54,6 +54,10 @@ class Task(Protocol):
         """An exact solution of a canonical percept, or None when there is none."""
         ...
 
+    def valid(self, percept: str) -> bool:
+        """Could the task, as it is set, show this percept in some picture? False for malformed text."""
+        ...
+
     def canonical(self, percept: str) -> str:
         """The form under which two puzzles count as the same for splitting."""
         ...
@@ -61,7 +65,12 @@ class Task(Protocol):
 
 def prompt_as_text(sample: Sample) -> Prompt:
     """The prompt with p* as text in place of the image: what remains to be done is reasoning only."""
-    return Prompt(key=sample.prompt.key, image=None, question=f"{sample.prompt.question}\n{sample.truth}")
+    return told(sample.prompt, sample.truth)
+
+
+def told(prompt: Prompt, percept: str) -> Prompt:
+    """The prompt with any percept as text in place of the image."""
+    return Prompt(key=prompt.key, image=None, question=f"{prompt.question}\n{percept}")
 
 
 def split_of(canonical: str) -> str:

@@ -222,7 +222,7 @@ def test_no_text_upsets_the_graders(case: Case, text: str) -> None:
     assert 0 <= case.task.agreement(truth, text) <= 1
     assert not case.task.verify(truth, text)
     assert not case.task.verify(text, text)
-    assert stated is not None or case.task.solve(text) is None
+    assert stated is not None or (case.task.solve(text) is None and not case.task.valid(text))
 
 
 @each_case
@@ -239,6 +239,11 @@ def test_solve_finds_an_answer_that_verifies(case: Case) -> None:
     for index in range(5):
         truth = case.task.truth(key_of(case, index))
         assert case.task.verify(truth, case.task.solve(truth))
+
+
+@each_case
+def test_every_truth_is_valid(case: Case) -> None:
+    assert all(case.task.valid(case.task.truth(key_of(case, index))) for index in range(20))
 
 
 # Pictures and prompts

@@ -361,3 +361,25 @@ def test_wrong_settings_are_refused_in_one_sentence(options: dict[str, object], 
 def test_five_letters_fit_into_64_pixels() -> None:
     assert least_image_px(5) <= 64
     assert GraphColoring(look=Look(image_px=64)).sample(key_of(0)).prompt.image
+
+
+@pytest.mark.parametrize(
+    ("percept", "is_valid"),
+    [
+        ("5: AB AC BC CD DE", True),  # A triangle with a tail: 5 of 10 edges, 3 colours.
+        ("5: AB AC BC CD", False),  # E is alone.
+        ("5: AB AC AD AE BC BD BE CD", False),  # 8 edges are more than 0.7 of 10.
+        ("5: AB AC AD BC BD CD DE", False),  # A to D are all joined: 4 colours.
+        ("4: AB AC BC CD", False),  # 4 nodes.
+        ("nonsense", False),
+    ],
+)
+def test_a_valid_percept_is_a_graph_that_the_task_could_draw(percept: str, is_valid: bool) -> None:
+    assert GraphColoring(nodes=(5, 5), density=(0.5, 0.7), chromatic=(2, 3)).valid(percept) is is_valid
+
+
+def test_the_largest_percept_is_read_and_a_longer_one_costs_nothing() -> None:
+    complete = "15: " + " ".join(a + b for a, b in combinations(LETTERS, 2))
+    assert len(read_graph(f" {complete}\n").edges) == 105
+    assert read_graph(complete + " AB") is None
+    assert read_graph("15:" + " AB" * 1_000_000) is None

@@ -596,3 +596,20 @@ def test_the_full_question_states_the_form_of_this_size() -> None:
     asked = Sudoku(size=6, givens=(14, 18), question="full", look=LOOK).ask()
     for part in ("6x6", "2 rows and 3 columns", "<perception>", "</perception>", "<answer>", "</answer>", "0 for an empty cell"):
         assert part in asked
+
+
+@pytest.mark.parametrize(
+    ("task", "percept", "is_valid"),
+    [
+        # Rows 1 2 3 4 / 3 4 1 2 / 2 1 4 3 / 4 3 2 1 with one cell of each row left out: every open cell is the last of its row.
+        (Sudoku(givens=(12, 12)), "0234\n3012\n2103\n4320", True),
+        (Sudoku(givens=(11, 11)), "0234\n3012\n2103\n4320", False),  # 12 givens.
+        (Sudoku(givens=(12, 12)), "0234\n2012\n3103\n4320", False),  # Two 2s in the second row.
+        (Sudoku(givens=(4, 15)), "1234\n3412\n2143\n4321", False),  # Solved: nothing is left to do.
+        # The 1s and 2s of rows 1 and 3 in columns 1 and 2 can be exchanged: two solutions.
+        (Sudoku(givens=(4, 15), techniques="any"), "0034\n3412\n0043\n4321", False),
+        (Sudoku(givens=(8, 10)), "nonsense", False),
+    ],
+)
+def test_a_valid_percept_has_the_givens_and_the_one_solution_of_its_task(task: Sudoku, percept: str, is_valid: bool) -> None:
+    assert task.valid(percept) is is_valid

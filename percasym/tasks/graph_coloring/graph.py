@@ -14,6 +14,9 @@ from itertools import combinations, count
 
 LETTERS = "ABCDEFGHIJKLMNO"
 
+MAX_CHARS = len("15:") + len(" AB") * 105
+"""Length of the largest percept, the complete graph; a longer text names an edge twice, and must not fill the cache."""
+
 _PERCEPT = re.compile(r"([1-9][0-9]?):((?: [A-O][A-O])*)")
 _ANSWER = re.compile(r"[A-O][1-9][0-9]*(?:\s+[A-O][1-9][0-9]*)*")
 
@@ -43,7 +46,6 @@ def graph_of(num_nodes: int, pairs: Iterable[tuple[int, int]]) -> Graph:
     return Graph(num_nodes=num_nodes, edges=tuple(sorted(pairs)))
 
 
-@lru_cache(maxsize=4096)
 def read_graph(text: str) -> Graph | None:
     """The graph that a text states, or None unless it is exactly `N: XY XY ...`.
 
@@ -55,7 +57,13 @@ def read_graph(text: str) -> Graph | None:
     >>> read_graph("4: AB BA") is None and read_graph("4: AB AB") is None and read_graph("4: AE") is None
     True
     """
-    match = _PERCEPT.fullmatch(text.strip())
+    stripped = text.strip()
+    return _read(stripped) if len(stripped) <= MAX_CHARS else None
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Graph | None:
+    match = _PERCEPT.fullmatch(text)
     if not match or int(match[1]) > len(LETTERS):
         return None
     num_nodes = int(match[1])

@@ -13,9 +13,17 @@ from percasym.spans.grammar import Grammar
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.draw import Layout, draw_graph_png, least_image_px
 from percasym.tasks.graph_coloring.explain import MAX_VERBOSITY, WORDINGS, explain
-from percasym.tasks.graph_coloring.graph import Graph, is_optimal, optimal_coloring, read_graph, write_answer
+from percasym.tasks.graph_coloring.graph import (
+    Graph,
+    chromatic_number,
+    is_connected,
+    is_optimal,
+    optimal_coloring,
+    read_graph,
+    write_answer,
+)
 from percasym.tasks.graph_coloring.puzzle import FEWEST_NODES, MOST_NODES, draw_graph, edge_range, fewest_steps, kinds_of
-from percasym.tasks.graph_coloring.search import found, search
+from percasym.tasks.graph_coloring.search import found, needs_at_most, search
 from percasym.tasks.wording import varied
 from percasym.types import Prompt, Sample, SampleKey
 
@@ -142,6 +150,15 @@ class GraphColoring:
         """An optimal colouring of a percept; None only for a text that is no percept, for every graph has one."""
         graph = read_graph(percept)
         return None if graph is None else write_answer(optimal_coloring(graph))
+
+    def valid(self, percept: str) -> bool:
+        """Is the graph connected, and are its nodes, edges, chromatic number and search as the task allows?"""
+        graph = read_graph(percept)
+        if graph is None or not self.nodes[0] <= graph.num_nodes <= self.nodes[1] or not is_connected(graph):
+            return False
+        kinds = kinds_of(graph.num_nodes, self.density, self.chromatic)
+        possible = any(len(graph.edges) in kind.num_edges and chromatic_number(graph) == kind.num_colors for kind in kinds)
+        return possible and needs_at_most(graph, self.max_steps)
 
     def canonical(self, percept: str) -> str:
         """The percept itself: graphs count as the same when the same letters are joined."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import accumulate, permutations, product
+from itertools import accumulate, islice, permutations, product
 from operator import and_
 from random import Random
 from typing import Literal
@@ -82,6 +82,16 @@ def dig(rules: Rules, full: int, *, num_givens: int, techniques: Techniques, rng
         else:
             kept &= rules.after[bit]
     return full
+
+
+def is_solved_by(cells: Cells, size: int, techniques: Techniques) -> bool:
+    """Does the grid have exactly one solution, and do these techniques find it?"""
+    rules = rules_of(size)
+    placed = rules.placed(cells)
+    left = rules.candidates(placed)
+    if techniques == "any":
+        return len(list(islice(rules.solutions(left, placed), 2))) == 1
+    return rules.propagate(left, placed, num_kinds=KINDS_USED[techniques])[1].bit_count() == rules.area
 
 
 def twin(cells: Cells, size: int, rng: Random) -> Cells:

@@ -13,7 +13,7 @@ from percasym.tasks.canvas import Look
 from percasym.tasks.sudoku.draw import draw
 from percasym.tasks.sudoku.explain import MAX_VERBOSITY, WORDINGS, explain
 from percasym.tasks.sudoku.grid import BOXES, has_clash, read, shape_of, write
-from percasym.tasks.sudoku.puzzle import FEWEST, Techniques, canonical, puzzle_of
+from percasym.tasks.sudoku.puzzle import FEWEST, Techniques, canonical, is_solved_by, puzzle_of
 from percasym.tasks.sudoku.solver import solve
 from percasym.tasks.wording import varied
 from percasym.types import Prompt, Sample, SampleKey
@@ -146,6 +146,13 @@ class Sudoku:
         cells = read(percept, self.size)
         full = None if cells is None else solve(cells, self.size)
         return None if full is None else write(full, self.size)
+
+    def valid(self, percept: str) -> bool:
+        """Has the percept as many givens as the task allows, and one solution that its techniques find?"""
+        cells = read(percept, self.size)
+        if cells is None or not self.givens[0] <= sum(map(bool, cells)) <= self.givens[1]:
+            return False
+        return is_solved_by(cells, self.size, self.techniques)
 
     def canonical(self, percept: str) -> str:
         """The percept with its digits renamed by first appearance: renamed twins are one puzzle."""

@@ -1,0 +1,93 @@
+"""Rerendering: draw what was stated, and compare it with the picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.percepts import Claim, score_percepts
+from percasym.schema import at_least, fraction, one_of
+from percasym.types import SampleKey
+
+Known = Literal["same", "other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerender:
+    """Does a drawing of the stated percept look like the picture?
+
+    max(0, r), with r the correlation of the pixels of picture and drawing; over several drawings, the mean.
+
+    look=same: one drawing under the prompt's own key, so with the font, places, contrast and even the noise of the picture. The true
+    percept gives r = 1 exactly and no other does: this is a label in disguise, an upper bound that only a generator can offer.
+    look=other: `num_looks` drawings under other keys. Pixels count as ink by their distance from the paper, light or dark, and are
+    blurred first, so that contrast, font and small shifts matter less. Assumes that marks stand where they stand in the picture:
+    true of Sudoku and of graphs on a ring, false of graphs that are turned or scattered, where this says nothing.
+
+    None for a prompt without a picture.
+
+    Source: analysis by synthesis; for structured pictures, render-and-compare rewards as in RLRF (arXiv:2505.20793).
+    Hard to hack without looking, but what is stated is a small part of the pixels (lines, discs): scores within a group spread over a
+    few hundredths, so let `paradigm.mixing=normalize_then_sum` weigh them. Measured on 20 pictures of scale=tiny, with percepts of up
+    to three errors: r with the graded a_p within prompts is .74 (Sudoku) and .87 (graphs) under other looks, .93 and .91 under the same.
+    """
+
+    asks_outcome: ClassVar[bool] = False
+    asks_policy: ClassVar[bool] = False
+
+    look: Known = "other"
+    num_looks: int = 4
+    """Drawings of each percept under look=other."""
+    blur_frac: float = 1 / 64
+    """Standard deviation of the blur under look=other, as a share of the picture's side."""
+
+    def __post_init__(self) -> None:
+        one_of("reward", Known, look=self.look)
+        at_least("reward", 1, num_looks=self.num_looks)
+        fraction("reward", blur_frac=self.blur_frac)
+
+    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+        """A score for each rollout, in the shape of `groups`."""
+        return score_percepts(groups, scene.skills, lambda claims: [self._likeness(claim, scene) for claim in claims])
+
+    def _likeness(self, claim: Claim, scene: Scene) -> float | None:
+        picture = claim.prompt.image
+        if picture is None:
+            return None
+        if self.look == "same":
+            return correlation(levels(picture), levels(scene.skills.draw(claim.percept, claim.prompt.key)))
+        shown = ink(picture, self.blur_frac)
+        drawings = (scene.skills.draw(claim.percept, key) for key in self._other_keys(claim.prompt.key))
+        return fmean(correlation(shown, ink(drawing, self.blur_frac)) for drawing in drawings)
+
+    def _other_keys(self, key: SampleKey) -> list[SampleKey]:
+        return [SampleKey(task=key.task, split="rerender", seed=number, index=key.index) for number in range(self.num_looks)]
+
+
+def levels(picture: bytes) -> NDArray[np.float64]:
+    """The grey levels of a PNG, [H, W], 0 to 255."""
+    with Image.open(io.BytesIO(picture)) as image:
+        return np.asarray(image.convert("L"), dtype=np.float64)
+
+
+def ink(picture: bytes, blur_frac: float) -> NDArray[np.float64]:
+    """How far each pixel lies from the paper (the median level), blurred, [H, W], 0 to 255."""
+    grey = levels(picture)
+    distance = Image.fromarray(np.rint(np.abs(grey - np.median(grey))).astype(np.uint8))
+    return np.asarray(distance.filter(ImageFilter.GaussianBlur(blur_frac * min(grey.shape))), dtype=np.float64)
+
+
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Pearson's r of two pictures, or 0 where it is negative; a flat picture is like no other."""
+    assert one.shape == other.shape, f"pictures of {one.shape} and {other.shape} cannot be compared"
+    a, b = one - one.mean(), other - other.mean()
+    size = np.sqrt((a * a).sum() * (b * b).sum())
+    return float(np.clip((a * b).sum() / size, 0, 1)) if size > 0 else 0.0
