@@ -22,8 +22,9 @@ from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.torch import torch_engine
 from percasym.examiner import TEST, Examiner
+from percasym.lessons.rl import RlLesson
 from percasym.lessons.sft import SftLesson
-from percasym.paradigm import Sft
+from percasym.paradigm import Rl, Sft
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
@@ -36,7 +37,7 @@ from percasym.types import SampleKey
 from percasym.world import world
 
 ENGINES: dict[type, Callable[..., Engine]] = {DeepSpeedSettings: deepspeed_engine, TorchSettings: torch_engine}
-LESSONS: dict[type, Callable[..., Any]] = {Sft: SftLesson}
+LESSONS: dict[type, Callable[..., Any]] = {Sft: SftLesson, Rl: RlLesson}
 
 
 class Lesson(Protocol):
@@ -117,7 +118,14 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
         for split, seed in ((lesson.split, settings.seed), (TEST, settings.evaluation.seed)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=0)))])
         build = ENGINES[type(settings.engine)]
-        engine = build(family.load(), settings=settings.engine, paradigm=settings.paradigm, device=device, ranks=ranks)
+        engine = build(
+            family.load(),
+            settings=settings.engine,
+            paradigm=settings.paradigm,
+            device=device,
+            ranks=ranks,
+            temperature=settings.rollout.temperature if settings.rollout else 1.0,  # Of the log-probabilities that it gives.
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if ranks.num_ranks > 1:

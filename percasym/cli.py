@@ -46,6 +46,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
     report.set_defaults(work=_report)
+    rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
+    rollouts.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final rollout.temperature=1"
+    )
+    rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="prompts of the RL split (default: 64)")
+    rollouts.add_argument(
+        "--out", type=Path, default=Path("rollouts.jsonl"), metavar="FILE", help="file to write (default: rollouts.jsonl)"
+    )
+    rollouts.set_defaults(work=_rollouts)
     rewards = commands.add_parser("diagnose-rewards", help="which reward goes together with perception, from recorded rollouts")
     rewards.add_argument(
         "paths", nargs="+", type=Path, metavar="RUN_OR_ROLLOUTS", help="run directories (their last rollouts) or rollout files"
@@ -70,9 +79,25 @@ def _plan(given: argparse.Namespace) -> None:
     from percasym.plan.plan import plan
     from percasym.plan.table import table
 
+    settings = composed(given.words, _conf())
+    Console(highlight=False).print(table(plan(settings, gpu_gb=given.gpu_gb)), soft_wrap=True)
+
+
+def _rollouts(given: argparse.Namespace) -> None:
+    from percasym.config import composed
+
+    settings = composed(["paradigm=rl", *given.words], _conf())
+    from percasym.app import choose_device  # Imports torch: only once the configuration is known to be good.
+    from percasym.freeze import freeze
+
+    num_rollouts = freeze(settings, num_prompts=given.prompts, device=choose_device(), out=given.out)
+    print(f"{num_rollouts} rollouts in {given.out}: percasym diagnose-rewards {given.out}")
+
+
+def _conf() -> Path:
     if not CONF.is_dir():
-        raise ConfigError(f"There is no {CONF}: `percasym plan` reads the configuration of a checkout (pip install --editable).")
-    Console(highlight=False).print(table(plan(composed(given.words, CONF), gpu_gb=given.gpu_gb)), soft_wrap=True)
+        raise ConfigError(f"There is no {CONF}: the configuration is that of a checkout (pip install --editable).")
+    return CONF
 
 
 def _report(given: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from percasym.engine.base import Engine
 from percasym.engine.ranks import Ranks
@@ -15,6 +15,8 @@ from percasym.runs.bystander import Bystander
 from percasym.runs.rundir import Run
 from percasym.settings import Settings
 from percasym.trainers.evaluate import EvalResult, evaluate
+
+T = TypeVar("T")
 
 TEST = "test"
 
@@ -74,8 +76,8 @@ class Examiner:
         return result
 
 
-def interleaved(shares: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The records of all ranks in the order of samples.
+def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
+    """What all ranks have, in the order of samples.
 
     >>> interleaved([[{"index": 0}, {"index": 2}], [{"index": 1}]])
     [{'index': 0}, {'index': 1}, {'index': 2}]

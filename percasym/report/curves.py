@@ -1,4 +1,4 @@
-"""curves.png: the three metrics over training, and under them what the two losses and the weight did."""
+"""curves.png: the three metrics over training, and under them what the two losses (or rewards) and the weight did."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ ACCURACIES = (
     ("eval/perception", "perception a_p", PERCEPTION, "s"),
     ("eval/reasoning", "reasoning a_r", REASONING, "^"),
 )
+LOSSES = (("loss/perception", "loss of perception", PERCEPTION), ("loss/reasoning", "loss of reasoning", REASONING))
+REWARDS = (("reward/perception/mean", "perception", PERCEPTION), ("reward/outcome/mean", "outcome", INK))
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 9.0, 7.5, 150  # Shown 900 pixels wide, 11 points are 15 pixels.
 LABEL_GAP_PIXELS = 30  # Least distance between two labels: 11 points at 150 dots an inch are 23 pixels.
 
@@ -51,7 +53,7 @@ def curves(run_dir: Path) -> Path:
         FigureCanvasAgg(figure)
         upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1))
         figure.suptitle(run.cell, x=0.01, ha="left", fontweight="bold")
-        panels = {upper: _accuracies(upper, run), middle: _losses(middle, run), lower: _weight(lower, run)}
+        panels = {upper: _accuracies(upper, run), middle: _learned(middle, run), lower: _weight(lower, run)}
         lower.set_xlabel("optimizer steps")
         figure.draw_without_rendering()  # Only the layout knows how far apart labels are.
         for axes, lines in panels.items():
@@ -93,17 +95,25 @@ def _accuracies(axes: Axes, run: RunRecord) -> list[Line]:
     return lines
 
 
-def _losses(axes: Axes, run: RunRecord) -> list[Line]:
-    lines: list[Line] = []
-    for key, name, colour in (("loss/perception", "loss of perception", PERCEPTION), ("loss/reasoning", "loss of reasoning", REASONING)):
-        if series := run.series(key):
-            axes.plot(series.steps, series.values, color=colour, linewidth=1.4)
-            lines.append((name, colour, "{:.3g}", series))
+def _learned(axes: Axes, run: RunRecord) -> list[Line]:
+    """What training itself went by: the two losses of SFT, or the two rewards of RL."""
+    if rewards := _lines(axes, run, REWARDS):
+        axes.set_ylim(0, 1)
+        _dress(axes, "mean reward of the rollouts")
+        return rewards
+    losses = _lines(axes, run, LOSSES)
     axes.set_yscale("log")  # The losses of the spans differ by decades.
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     _dress(axes, "nats per token")
-    return lines
+    return losses
+
+
+def _lines(axes: Axes, run: RunRecord, chosen: Sequence[tuple[str, str, str]]) -> list[Line]:
+    found = [(name, colour, "{:.3g}", series) for key, name, colour in chosen if (series := run.series(key))]
+    for _, colour, _, series in found:
+        axes.plot(series.steps, series.values, color=colour, linewidth=1.4)
+    return found
 
 
 def _weight(axes: Axes, run: RunRecord) -> list[Line]:

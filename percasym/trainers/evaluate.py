@@ -8,17 +8,18 @@ place of the picture (the same, where no picture can distract).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from percasym import metrics
 from percasym.models.base import Family, Row
+from percasym.rollout.base import Opening
 from percasym.rollout.native import decode
 from percasym.settings import Evaluation
 from percasym.tasks.base import Task, prompt_as_text
-from percasym.types import UNSUPERVISED, Completion, Estimate, Rollout, Sample, SampleKey
+from percasym.types import Completion, Estimate, Rollout, Sample, SampleKey
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
 """Keys of every table and summary, in the order in which they are shown."""
@@ -69,37 +70,27 @@ def evaluate(
     model.eval()
 
     def answers(rows: Sequence[Row]) -> list[Completion]:
-        budget = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
-        return decode(model, family, rows, **budget, advance=advance)
+        limit, together = settings.max_new_tokens, settings.batch_size
+        return decode(model, family, rows, max_new_tokens=limit, batch_size=together, advance=advance)
 
+    codec = family.codec()
+    openings = Opening.all(codec, [sample.prompt for sample in samples], stated=[sample.truth for sample in samples])
     seen = answers([family.prompt(sample.prompt) for sample in samples])
-    given = answers([_with_percept(family, sample) for sample in samples])
+    given = answers([opening.row(family.prompt(opening.prompt)) for opening in openings])
     told = answers([family.prompt(prompt_as_text(sample)) for sample in samples])
     model.train(was_training)
 
-    codec = family.codec()
     records = [
         _record(
             task,
             sample,
             seen=codec.rollout(sample.prompt, free),
-            given=codec.rollout(sample.prompt, replace(forced, ids=(*_percept_ids(family, sample), *forced.ids), logprobs=None)),
+            given=opening.rollout(codec, reasoned),
             told=codec.rollout(prompt_as_text(sample), textual),
         )
-        for sample, free, forced, textual in zip(samples, seen, given, told, strict=True)
+        for sample, opening, free, reasoned, textual in zip(samples, openings, seen, given, told, strict=True)
     ]
     return EvalResult.of(records)
-
-
-def _percept_ids(family: Family, sample: Sample) -> list[int]:
-    codec = family.codec()
-    return codec.encode(codec.grammar.perception(sample.truth))
-
-
-def _with_percept(family: Family, sample: Sample) -> Row:
-    """The prompt of a sample with p* already stated, picture in place."""
-    asked, percept = family.prompt(sample.prompt), _percept_ids(family, sample)
-    return replace(asked, ids=(*asked.ids, *percept), labels=(*asked.labels, *[UNSUPERVISED] * len(percept)))
 
 
 def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: Rollout) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""What one round of sampling brings: rollouts, their rewards, and the micro-batches that they are learned from.
+
+Shapes: P prompts of the step over all ranks, G siblings, R = P * G rollouts in reading order, B rows and T tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percasym.models.base import Batch, Family, Row
+from percasym.objectives.advantages import group_normalized, mixed, on_spans
+from percasym.paradigm import Rl
+from percasym.rewards.base import Scores
+from percasym.trainers.asked import completed
+from percasym.types import Grade, Rollout, Sample, Span
+
+SpanAdvantages = Mapping[Span, Tensor]
+"""[R] for each span: the advantage of its tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One prompt, its siblings and the verdicts on them."""
+
+    sample: Sample
+    asked: Row
+    """The prompt as tokens."""
+    rollouts: Sequence[Rollout]
+    grades: Sequence[Grade]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Rollouts that go through the model together."""
+
+    batch: Batch
+    rows: Tensor
+    """[B] which of the R rollouts each row is."""
+    sampled: Tensor
+    """[B, T] log-probability of each token when it was sampled; zero elsewhere."""
+
+    def tokens(self, advantages: SpanAdvantages) -> Tensor:
+        """[B, T] the advantage of each token; zero outside the completions."""
+        return on_spans(self.batch.labels, advantages[Span.perception][self.rows], advantages[Span.reasoning][self.rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """Everything that one rank sampled for one step."""
+
+    groups: Sequence[Group]
+    """Those of this rank; the rewards below are everybody's, for some advantages are relative to all of them."""
+    places: Sequence[int]
+    """Which of the P prompts each of `groups` is."""
+    perception: Tensor
+    """[P, G] float64: the perception reward, 0 where it says nothing."""
+    outcome: Tensor
+    """[P, G] float64: a, is the answer right?"""
+    scores: Mapping[str, Scores]
+    """Every reward that was asked of this rank's groups, by name, trained on or not."""
+    reasoning: Sequence[float | None]
+    """a_r of this rank's prompts: how often the answer is right when p* was given; None where it was not measured."""
+    resampled: int = 0
+    """Prompts that were replaced because their group had one reward throughout."""
+
+    def window(self, family: Family, settings: Rl, rows_per_forward: int) -> list[MicroBatch]:
+        """The micro-batches of the round, rollouts of like length together."""
+        rollouts = [(group, rollout) for group in self.groups for rollout in group.rollouts]
+        rank_rows = [place * settings.group_size + sibling for place in self.places for sibling in range(settings.group_size)]
+        masks = settings.overlong == "mask"
+        rows = [completed(group.asked, rollout, learned=rollout.completion.finished or not masks) for group, rollout in rollouts]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        window = []
+        for start in range(0, len(order), rows_per_forward):
+            chosen = order[start : start + rows_per_forward]
+            batch = family.collate([rows[i] for i in chosen])
+            sampled = torch.zeros(batch.labels.shape)
+            for row, i in enumerate(chosen):
+                group, rollout = rollouts[i]
+                assert rollout.completion.logprobs is not None, "a rollout engine gives the log-probability of each token"
+                first = len(group.asked.ids)
+                sampled[row, first : first + len(rollout.completion.ids)] = torch.tensor(rollout.completion.logprobs)
+            window.append(MicroBatch(batch=batch, rows=torch.tensor([rank_rows[i] for i in chosen]), sampled=sampled))
+        return window
+
+    def advantages(self, settings: Rl, weight: float) -> SpanAdvantages:
+        """What w makes of both rewards: one advantage for all tokens, or routed: each span its own reward's."""
+        if settings.route:
+            own = self.components(settings)
+            return {span: part * own[span][span] for span, part in ((Span.perception, weight), (Span.reasoning, 1 - weight))}
+        one = mixed(self.perception, self.outcome, weight, settings.mixing, settings.normalize).flatten()
+        return dict.fromkeys(Span, one)
+
+    def components(self, settings: Rl) -> Mapping[Span, SpanAdvantages]:
+        """The advantages of either reward alone: what the two policy gradients that NGDiff balances are made of."""
+        seen, right = (group_normalized(rewards, settings.normalize).flatten() for rewards in (self.perception, self.outcome))
+        if settings.route:
+            nothing = torch.zeros_like(seen)
+            return {
+                Span.perception: {Span.perception: seen, Span.reasoning: nothing},
+                Span.reasoning: {Span.perception: nothing, Span.reasoning: right},
+            }
+        return {Span.perception: dict.fromkeys(Span, seen), Span.reasoning: dict.fromkeys(Span, right)}
+
+    def blended(self, settings: Rl, weight: float) -> SpanAdvantages:
+        """The advantages whose policy gradient is w times that of the perception reward plus 1 - w times that of the outcome."""
+        seen, right = self.components(settings).values()
+        return {span: weight * seen[span] + (1 - weight) * right[span] for span in Span}

@@ -1,0 +1,136 @@
+"""Whole runs of RL on a blank model: what they leave behind, that they resume exactly, and that two ranks learn what one learns."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CELL = Path("multirun/main/sudoku-qwen3vl-rl-fixed0.3-smoke/seed0")
+WORDS = [
+    "paradigm=rl", "scale=smoke", "engine=torch", "paradigm.steps=3", "paradigm.batch_size=2",
+    "paradigm.group_size=3", "paradigm.micro_batch_size=2", "paradigm.eval_every=2", "paradigm.save_every=1", "evaluation.num_samples=2",
+    "evaluation.num_curve_samples=1", "evaluation.max_new_tokens=6",
+]  # fmt: skip
+
+
+FIXED = ["balance=fixed", "balance.weight=0.3"]
+
+
+@pytest.fixture
+def train(command, blank: Path):
+    """`train("balance=ngdiff")`: three steps of two prompts with three rollouts each."""
+
+    def run(*words: str):
+        weighed = [] if any(word.startswith("balance=") for word in words) else FIXED
+        return command(*WORDS, *weighed, f"model.path={blank}", *words)
+
+    return run
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def numbers(path: Path) -> list[dict]:
+    """metrics.jsonl without what a clock wrote."""
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines(path)]
+
+
+def weights(directory: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(directory / "model.safetensors")
+
+
+def test_a_run_logs_what_the_page_defines_and_keeps_its_rollouts(train, tmp_path: Path) -> None:
+    answer = train()
+    assert answer.code == 0, answer.err
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    defined = {key for row in re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE) for key in re.findall(r"`([^`]+)`", row)}
+    logged = {key for line in lines(tmp_path / CELL / "metrics.jsonl") for key in line} - {"step", "not_finite"}
+    rewards = re.compile(r"^(reward(?=/)|corr(?=/(?!outcome/)))/[a-z_]+/")
+    named = {rewards.sub(r"\1/<name>/", key) for key in logged if not key.startswith("eval/")}
+    assert named <= defined, named - defined
+    assert {"loss/policy", "reward/total/mean", "reward/consensus/mean", "reward/augmentation/mean", "policy/drift"} <= logged
+    kept = lines(tmp_path / CELL / "samples" / "rollouts_000001.jsonl")
+    assert [len(group["rollouts"]) for group in kept] == [3, 3]
+    assert all(group["reasoning"] is not None for group in kept), "diagnose_every=1 measures a_r of each prompt"
+    summary = json.loads((tmp_path / CELL / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert "share" not in summary
+    assert "end to end" in answer.out
+
+
+def test_sampler_and_trainer_agree_on_what_was_said(train, tmp_path: Path) -> None:
+    assert train("rollout.temperature=0.7").code == 0
+    first = next(line for line in lines(tmp_path / CELL / "metrics.jsonl") if "policy/drift" in line)
+    assert first["policy/drift"] < 1e-5
+    assert first["policy/clipped"] == 0
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from percasym.engine.engine import SpanEngine
+
+    assert train("study=whole").code == 0
+    steps, real = [], SpanEngine.step
+
+    def stop_at_the_third(engine: SpanEngine, lr: float) -> object:
+        steps.append(lr)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return real(engine, lr)
+
+    monkeypatch.setattr(SpanEngine, "step", stop_at_the_third)
+    assert train().code == 130
+    assert train().code == 0
+    assert len(steps) == 4, "only the step that was lost is repeated"
+    whole = tmp_path / str(CELL).replace("main", "whole")
+    ours, theirs = weights(tmp_path / CELL / "final"), weights(whole / "final")
+    assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
+    assert numbers(tmp_path / CELL / "metrics.jsonl") == numbers(whole / "metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    "words", [["balance=ngdiff"], ["paradigm.route=true"], ["paradigm.loss=gspo"], ["paradigm.kl=0.1", "paradigm.epochs=2"]]
+)
+def test_every_way_to_learn_runs_to_the_end(train, tmp_path: Path, words: list[str]) -> None:
+    answer = train(*words, "paradigm.steps=1", "study=ways", "paradigm.diagnose_every=0")
+    assert answer.code == 0, answer.err
+    (run,) = (path.parent for path in (tmp_path / "multirun" / "ways").rglob("summary.json"))
+    assert all(line.get("loss/policy", 0.0) is not None for line in lines(run / "metrics.jsonl"))
+
+
+def test_what_cannot_work_together_is_one_sentence(train) -> None:
+    for words, sentence in {
+        ("balance=ngdiff", "paradigm.kl=0.1"): "paradigm.kl adds a third gradient",
+        ("paradigm.loss=gspo", "paradigm.route=true"): "paradigm.route=true needs a loss of single tokens",
+        ("paradigm.group_size=1",): "paradigm.group_size must be at least 2, got 1.",
+        ("reward=consensuss",): "did you mean reward=consensus?",
+        ("rollout=vllm",): "vllm",
+        ("rollout.temperature=0",): "rollout.temperature must be above 0, got 0.0.",
+    }.items():
+        answer = train(*words)
+        assert answer.code == 2, words
+        assert sentence in answer.err
+        assert answer.err.count("\n") == 1
+
+
+def test_two_ranks_learn_what_one_learns(tmp_path: Path, blank: Path) -> None:
+    for study, words in {"one": [], "two": ["launch.nproc=2"]}.items():
+        more = [f"model.path={blank}", "paradigm.mixing=normalize_then_sum", f"hydra.run.dir={study}", *words]
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *WORDS, *FIXED, *more], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    alone, shared = weights(tmp_path / "one" / "final"), weights(tmp_path / "two" / "final")
+    assert all(bool((alone[name] - shared[name]).abs().max() <= 1e-4 * alone[name].abs().max()) for name in alone)
+    kept = [lines(tmp_path / study / "samples" / "rollouts_000001.jsonl") for study in ("one", "two")]
+    assert [[sibling["ids"] for sibling in group["rollouts"]] for group in kept[0]] == [
+        [sibling["ids"] for sibling in group["rollouts"]] for group in kept[1]
+    ]

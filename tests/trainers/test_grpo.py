@@ -1,0 +1,215 @@
+"""The RL loop: what becomes of rewards, where the weight acts, and what a step leaves behind."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from percasym.balance.base import Gramian
+from percasym.balance.fixed import Fixed
+from percasym.balance.ngdiff import NGDiff
+from percasym.balance.none import NoBalance
+from percasym.engine.base import StepInfo
+from percasym.models.base import Batch
+from percasym.paradigm import Rl
+from percasym.trainers.experience import MicroBatch, Round
+from percasym.trainers.grpo import shortfall, train
+from percasym.trainers.progress import Progress, TrainingDivergedError
+from percasym.types import UNSUPERVISED, Span
+
+P, R = Span.perception, Span.reasoning
+
+
+class Tilt:
+    """An engine with one number x as its model: every token of rollout i has log-probability x * slope[i] - 1."""
+
+    rank, num_ranks = 0, 1
+
+    def __init__(self, slopes, x=0.0) -> None:
+        self.x, self.slopes = torch.tensor(x, requires_grad=True), torch.tensor(slopes)
+        self.kept, self.grads = {}, []
+
+    def nll(self, batch):
+        return (1 - self.x * self.slopes[batch.ids[:, :1]]) * (batch.labels != UNSUPERVISED)
+
+    def backward(self, loss):
+        loss.backward()
+
+    def stash(self, span):
+        self.kept[span], self.x.grad = self.x.grad, None
+
+    def gramian(self):
+        p, r = float(self.kept[P]), float(self.kept[R])
+        return Gramian(perception=p * p, reasoning=r * r, cross=p * r)
+
+    def combine(self, weights):
+        self.x.grad = sum(weights[span] * self.kept.pop(span) for span in Span)
+
+    def total(self, values):
+        return values
+
+    def step(self, lr):
+        self.grads.append(float(self.x.grad))
+        with torch.no_grad():
+            self.x -= lr * self.x.grad
+        self.x.grad = None
+        return StepInfo(grad_norm=abs(self.grads[-1]), lr=lr)
+
+    def save(self, directory):
+        torch.save(self.x.detach(), directory / "x.pt")
+
+
+class Notes:
+    """A run that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.lines, self.checkpoints = {}, []
+
+    def log(self, step, values):
+        self.lines[step] = dict(values)
+
+    def progress(self, total, title, start=0):
+        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
+
+    def checkpoint(self, step, save):
+        self.checkpoints.append(step)
+
+
+class Frozen(Round):
+    """A round of four rollouts whose first token is their number; each has one perception and two reasoning tokens."""
+
+    def window(self, family, settings, rows_per_forward):
+        labels = torch.tensor([[UNSUPERVISED, P, R, R]] * 4)
+        ids = torch.arange(4)[:, None].expand(4, 4)
+        batch = Batch(ids=ids, mask=torch.ones(4, 4, dtype=torch.int64), labels=labels)
+        sampled = torch.where(labels != UNSUPERVISED, -1.0, 0.0)
+        return [
+            MicroBatch(
+                batch=Batch(ids=ids[at : at + rows_per_forward], mask=batch.mask[at : at + rows_per_forward],
+                            labels=labels[at : at + rows_per_forward]),
+                rows=torch.arange(4)[at : at + rows_per_forward], sampled=sampled[at : at + rows_per_forward],
+            )
+            for at in range(0, 4, rows_per_forward)
+        ]  # fmt: skip
+
+
+PERCEPTION = torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+OUTCOME = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+def lesson(
+    *,
+    balancer=None,
+    slopes=(1.0, 2.0, 3.0, 4.0),
+    perception=PERCEPTION,
+    outcome=OUTCOME,
+    x=0.0,
+    reference=None,
+    start=None,
+    **options,
+):
+    """Train the tilt on the same four rollouts; returns the engine and what the run heard."""
+    settings = Rl(**{"steps": 1, "batch_size": 1, "group_size": 4, "micro_batch_size": 4, "lr": 1.0, "warmup_frac": 0.0, "normalize": False}
+                  | options)  # fmt: skip
+    engine, diary, weights = Tilt(slopes, x), Notes(), []
+
+    def gather(step, weight):
+        weights.append(weight)
+        return Frozen(groups=(), places=(), perception=perception, outcome=outcome, scores={}, reasoning=())
+
+    def observe(done, experience, advantages, weight):
+        return {"reward/perception/mean": float(perception.mean()), "reward/outcome/mean": float(outcome.mean())}
+
+    train(
+        engine=engine, family=None, gather=gather, observe=observe, balancer=balancer or NoBalance(), settings=settings, max_new_tokens=8, temperature=1.0,
+        run=diary, evaluate=lambda step: None, reference=reference, start=start,
+    )  # fmt: skip
+    return SimpleNamespace(engine=engine, diary=diary, weights=weights)
+
+
+def test_without_balancing_the_outcome_alone_is_learned() -> None:
+    # Advantages .5 .5 -.5 -.5; d logprob / dx = 1 2 3 4; three tokens each of 12: -(.5 + 1 - 1.5 - 2) * 3 / 12 = .5
+    assert lesson().engine.grads == pytest.approx([0.5])
+
+
+def test_with_all_weight_on_perception_the_outcome_teaches_nothing() -> None:
+    # Advantages .5 -.5 .5 -.5: -(.5 - 1 + 1.5 - 2) * 3 / 12 = .25
+    assert lesson(balancer=Fixed(weight=1.0)).engine.grads == pytest.approx([0.25])
+
+
+@pytest.mark.parametrize("mixing", ["sum_then_normalize", "normalize_then_sum"])
+def test_half_the_weight_gives_the_mean_of_both_gradients_when_nothing_is_normalised(mixing) -> None:
+    assert lesson(balancer=Fixed(weight=0.5), mixing=mixing).engine.grads == pytest.approx([0.375])
+
+
+def test_routed_rewards_reach_only_the_tokens_that_earned_them() -> None:
+    # Half of A_p on the one perception token of each: .25 / 3 * .5; half of A_o on the two reasoning tokens: .5 * 2 / 3 * .5
+    assert lesson(balancer=Fixed(weight=0.5), route=True).engine.grads == pytest.approx([0.25 / 6 + 0.5 / 3])
+
+
+def test_ngdiff_makes_both_policy_gradients_weigh_the_same() -> None:
+    done = lesson(balancer=NGDiff())
+    # |g_p| = .25, |g_r| = .5: w = .5 / .75 = 2/3, so w g_p + (1 - w) g_r = 1/6 + 1/6.
+    assert done.engine.grads == pytest.approx([1 / 3])
+    line = done.diary.lines[1]
+    assert (line["balance/weight"], line["grad/perception"], line["grad/reasoning"]) == pytest.approx((2 / 3, 0.25, 0.5))
+
+
+def test_micro_batches_change_nothing() -> None:
+    assert lesson(micro_batch_size=1).engine.grads == pytest.approx(lesson(micro_batch_size=4).engine.grads)
+
+
+def test_a_group_that_agrees_teaches_nothing() -> None:
+    assert lesson(outcome=torch.ones(1, 4, dtype=torch.float64)).engine.grads == [0.0]
+
+
+def test_inner_epochs_reuse_the_rollouts_and_are_clipped() -> None:
+    done = lesson(epochs=3, lr=1.0)
+    # x goes 0 -> -.5: ratios exp(-.5 slope) < .8, so rollouts that should become rarer are clipped, and the pull of the others stays.
+    assert len(done.engine.grads) == 3
+    assert len(done.weights) == 1
+    line = done.diary.lines[1]
+    assert line["policy/clipped/first"] == 0.0
+    assert line["policy/clipped"] == pytest.approx(0.5)
+    assert line["policy/drift/first"] == 0.0 < line["policy/drift"]
+
+
+def test_token_weight_averages_each_span_over_its_own_tokens() -> None:
+    # Every token of a row has the same gradient, so the weights of the spans add up to 1 and the gradient is that of the row means.
+    assert lesson(token_weight=0.9).engine.grads == pytest.approx([0.5])
+
+
+def test_the_policy_is_pulled_back_to_the_reference(monkeypatch) -> None:
+    def everywhere_minus_one(learner, micro):
+        return torch.where(micro.batch.labels != UNSUPERVISED, -1.0, 0.0)
+
+    monkeypatch.setattr("percasym.trainers.grpo.Learner._by_reference", everywhere_minus_one)
+    nothing = torch.zeros(1, 4, dtype=torch.float64)
+    done = lesson(outcome=nothing, x=0.5, kl=0.1, reference=object())
+    # k3 has slope 1 - exp(reference - logprob) in logprob; here logprob = .5 slope - 1, and the tokens of a row are 3 of 12.
+    expected = sum(0.1 * 3 / 12 * slope * (1 - math.exp(-0.5 * slope)) for slope in (1, 2, 3, 4))
+    assert done.engine.grads == pytest.approx([expected])
+    assert done.diary.lines[1]["policy/kl"] > 0
+
+
+def test_a_resumed_run_goes_on_at_its_step() -> None:
+    whole = lesson(steps=4, save_every=2)
+    assert whole.diary.checkpoints == [2, 4]
+    half = lesson(steps=4, start=Progress(step=2, balance=NoBalance().start(), share=None))
+    assert [*half.diary.lines] == [3, 4]
+    assert [*whole.diary.lines] == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_advice() -> None:
+    with pytest.raises(TrainingDivergedError, match=r"Choose a paradigm\.lr below 1\.0"):
+        lesson(slopes=(math.nan, 1.0, 1.0, 1.0))
+
+
+def test_what_is_left_to_earn_is_the_loss_that_strategies_read() -> None:
+    round_ = Frozen(groups=(), places=(), perception=PERCEPTION, outcome=0.5 * OUTCOME, scores={}, reasoning=())
+    assert_close(torch.tensor(shortfall(round_)), torch.tensor([0.5, 0.75]))
