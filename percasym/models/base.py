@@ -17,6 +17,7 @@ from percasym.types import Prompt, Sample, Span
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -113,6 +114,10 @@ class Family(Protocol):
 
     def prompt(self, prompt: Prompt) -> Row:
         """The tokens of a prompt up to where the response starts, and its image inputs."""
+        ...
+
+    def served(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
+        """What an engine is given that expands placeholders and reads pictures itself (vLLM): one placeholder, and the picture."""
         ...
 
     def row(self, sample: Sample) -> Row:

@@ -17,6 +17,7 @@ from percasym.spans.codec import Codec
 from percasym.types import UNSUPERVISED, Prompt, Sample
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 
@@ -40,10 +41,14 @@ def token(path: str, name: str) -> int:
 
 def pixels(path: str, image: bytes, **options: Any) -> Mapping[str, Tensor]:
     """What the image processor of a checkpoint makes of an encoded picture; `options` override its own."""
+    return dict(checkpoint.image_processor(path)(images=[picture(image)], return_tensors="pt", **options))
+
+
+def picture(image: bytes) -> Image.Image:
+    """A decoded picture."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(image)).convert("RGB")
-    return dict(checkpoint.image_processor(path)(images=[picture], return_tensors="pt", **options))
+    return Image.open(io.BytesIO(image)).convert("RGB")
 
 
 def asked(path: str, prompt: Prompt, *, placeholder: str, image: Sequence[int] = (), inputs: Mapping[str, Tensor] | None = None) -> Row:

@@ -21,6 +21,7 @@ from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
 
 if TYPE_CHECKING:
+    from PIL import Image
     from transformers import PreTrainedModel
 
 SIZES = released.sizes("internvl35")
@@ -83,6 +84,14 @@ class InternVL35(Adaptation):
         start, context, end = (chat.token(self.checkpoint, name) for name in (START, IMAGE, END))
         image = (start, *[context] * tile.num_tokens, end)
         return chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=image, inputs={"pixel_values": values})
+
+    def served(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
+        """One placeholder, its opening and closing tokens left out, and the picture at the size of one tile, so that it stays one."""
+        ids = chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=[chat.token(self.checkpoint, IMAGE)]).ids
+        if prompt.image is None:
+            return ids, None
+        tile, resample = _tile(self.checkpoint), checkpoint.image_processor(self.checkpoint).resample
+        return ids, chat.picture(prompt.image).resize((tile.width, tile.height), resample)
 
     def row(self, sample: Sample) -> Row:
         """A prompt followed by its demonstration, labelled for supervision."""

@@ -21,6 +21,7 @@ from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -80,6 +81,11 @@ class Qwen3VL(Adaptation):
         inputs = chat.pixels(self.checkpoint, prompt.image) if prompt.image is not None else {}
         num_tokens = sum(int(grid.prod()) for grid in inputs.get("image_grid_thw", ())) // self._merge**2
         return chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token] * num_tokens, inputs=inputs)
+
+    def served(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
+        """One placeholder, and the picture as it was drawn: its processor is the same everywhere."""
+        ids = chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token]).ids
+        return ids, chat.picture(prompt.image) if prompt.image is not None else None
 
     def row(self, sample: Sample) -> Row:
         """A prompt followed by its demonstration, labelled for supervision."""

@@ -47,8 +47,11 @@ class Vllm(Sampling):
 
     memory_frac: float = 0.4
     """Share of the GPU's memory that vLLM may take."""
+    max_prompt_tokens: int = 4096
+    """Room for a prompt with its image tokens, beside `max_new_tokens`."""
 
     def __post_init__(self) -> None:
         Sampling.__post_init__(self)
+        at_least("rollout", 1, max_prompt_tokens=self.max_prompt_tokens)
         if not 0 < self.memory_frac < 1:
             raise ValueError(f"rollout.memory_frac must lie in (0, 1), got {self.memory_frac}.")

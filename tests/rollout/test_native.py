@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from percasym.models.base import Family, Row
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.rollout.native import NativeRollouts, decode
+from percasym.rollout.native import NativeRollouts, decode, ends_with
 from percasym.rollout.sampling import Native
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.graph_coloring.task import GraphColoring
@@ -83,3 +84,22 @@ def test_finished_rows_leave_without_changing_the_others() -> None:
 def test_an_unfinished_row_says_so(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
     (completion,) = decode(model, family, rows[:1], max_new_tokens=3, batch_size=1)
     assert not completion.finished and len(completion.ids) == 3
+
+
+def test_decoding_stops_where_the_perception_closes() -> None:
+    family = Qwen3VL()  # A model that has learned to close it.
+    model, codec = family.load().eval(), family.codec()
+    many = [family.prompt(one.prompt) for one in samples(Sudoku(), 3)]
+    closing = codec.grammar.close_perception
+    stopped = decode(model, family, many, max_new_tokens=60, batch_size=3, stop=closing)
+    for whole, early in zip(decode(model, family, many, max_new_tokens=60, batch_size=3), stopped, strict=True):
+        assert len(early.ids) < len(whole.ids)
+        assert early.ids == whole.ids[: len(early.ids)] and early.logprobs == whole.logprobs[: len(early.ids)]
+        assert closing.encode() not in b"".join(codec.pieces(early.ids[:-1]))
+        assert not early.finished and codec.read(early.ids, finished=False)[0].percept is not None
+
+
+def test_a_text_ends_with_the_token_that_completes_it_however_it_is_cut() -> None:
+    codec = SimpleNamespace(pieces=lambda ids: [[b"x", b"</", b"p", b">", b">y"][token] for token in ids])
+    stop = ends_with(codec, "</p>")
+    assert [stop(ids) for ids in ([0], [1, 2], [1, 2, 3], [0, 1, 2, 4], [1, 0, 2, 3])] == [False, False, True, True, False]
