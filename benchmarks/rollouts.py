@@ -72,16 +72,18 @@ def endless(model: PreTrainedModel, end: int) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--prompts", type=int, default=4)
-    arguments.add_argument("--group", type=int, default=8, help="rollouts of each prompt (G)")
-    arguments.add_argument("--tokens", type=int, default=128, help="tokens of each rollout")
-    arguments.add_argument("--pairs", type=int, default=10)
-    asked = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--group", type=int, default=8, help="rollouts of each prompt (G)")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of each rollout")
+    parser.add_argument("--pairs", type=int, default=10)
+    asked = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     task, num = Sudoku(), asked.prompts * asked.group
     prompts = [task.sample(SampleKey(task=task.name, split="test", seed=0, index=i)).prompt for i in range(asked.prompts)]
-    print(f"{torch.get_num_threads()} threads, {asked.prompts} prompts x {asked.group} rollouts of {asked.tokens} tokens")
+    work = f"{asked.prompts} prompts x {asked.group} rollouts of {asked.tokens} tokens"
+    print(f"{torch.get_num_threads()} threads, {work}, float32, {asked.pairs} pairs")
     for family in (Qwen3VL(), InternVL35()):
         name = type(family).__name__
         try:
@@ -90,10 +92,10 @@ def main() -> None:
             print(f"{name:>12}: left out. {error}")
             continue
         endless(model, family.codec().end)
-        work = (model, family, prompts, asked.group, asked.tokens)
+        arguments = (model, family, prompts, asked.group, asked.tokens)
         ours, theirs, ratios = [], [], []
         for pair in range(asked.pairs + 1):
-            took = [seconds(side, *work, expected=num * asked.tokens) for side in (native, generated)]
+            took = [seconds(side, *arguments, expected=num * asked.tokens) for side in (native, generated)]
             if pair:
                 ours.append(num / took[0])
                 theirs.append(num / took[1])
