@@ -38,7 +38,7 @@ def surrogate(
     Source: Schulman et al. 2017, PPO (arXiv:1707.06347), eq. 7, as in GRPO (arXiv:2402.03300), eq. 3; two bounds,
     DAPO (arXiv:2503.14476), section 3.1; the ratio of a sequence, GSPO (arXiv:2507.18071), eq. 5 and 7.
     """
-    log_ratio = (logprobs - sampled.masked_fill(~mask, 0.0)).masked_fill(~mask, 0.0)
+    log_ratio = (logprobs - sampled).masked_fill(~mask, 0.0)
     if loss == "gspo":
         log_ratio = (log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(log_ratio)
     ratio, advantages = log_ratio.exp(), advantages.masked_fill(~mask, 0.0)
