@@ -121,6 +121,28 @@ def test_what_cannot_work_together_is_one_sentence(train) -> None:
         assert answer.err.count("\n") == 1
 
 
+def test_frozen_rollouts_say_which_reward_to_train_on(blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from percasym.cli import main
+
+    out = tmp_path / "frozen" / "rollouts.jsonl"
+    words = ["rollouts", "scale=smoke", f"model.path={blank}", "evaluation.max_new_tokens=6", "paradigm.group_size=3"]
+    assert main([*words, "--prompts", "2", "--out", str(out)]) == 0
+    assert "6 rollouts in" in capsys.readouterr().out
+    kept = lines(out)
+    assert [len(group["rollouts"]) for group in kept] == [3, 3]
+    assert all(set(group["rollouts"][0]["rewards"]) >= {"oracle", "blindfold_self", "augmentation"} for group in kept)
+    assert main(["diagnose-rewards", str(out)]) == 0
+    assert {"rollouts_rewards.png", "rollouts_rewards.md", "rollouts_rewards.csv"} <= {path.name for path in out.parent.iterdir()}
+    capsys.readouterr()
+    for more, sentence in {
+        ("--out", str(out)): f"{out} exists.",
+        ("--prompts", "0", "--out", str(tmp_path / "other.jsonl")): "--prompts must be at least 1, got 0.",
+        ("reward=consensuss",): "did you mean reward=consensus?",
+    }.items():
+        assert main([*words, *more]) == 2
+        assert sentence in capsys.readouterr().err
+
+
 def test_two_ranks_learn_what_one_learns(tmp_path: Path, blank: Path) -> None:
     for study, words in {"one": [], "two": ["launch.nproc=2"]}.items():
         more = [f"model.path={blank}", "paradigm.mixing=normalize_then_sum", f"hydra.run.dir={study}", *words]
