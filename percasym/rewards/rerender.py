@@ -18,6 +18,8 @@ from percasym.schema import at_least, fraction, one_of
 from percasym.types import SampleKey
 
 Known = Literal["same", "other"]
+Grey = NDArray[np.float64]
+"""One number a pixel, [H, W], 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +38,17 @@ class Rerender:
 
     Source: analysis by synthesis; for structured pictures, render-and-compare rewards as in RLRF (arXiv:2505.20793).
     Hard to hack without looking, but what is stated is a small part of the pixels (lines, discs): scores within a group spread over a
-    few hundredths, so let `paradigm.mixing=normalize_then_sum` weigh them. Measured on 20 pictures of scale=tiny, with percepts of up
-    to three errors: r with the graded a_p within prompts is .74 (Sudoku) and .87 (graphs) under other looks, .93 and .91 under the same.
+    few hundredths, so let `paradigm.mixing=normalize_then_sum` weigh them. Measured on 30 pictures of scale=tiny, with percepts of up
+    to three errors: r with the graded a_p within prompts is .72 (Sudoku) and .80 (graphs) under other looks, .92 and .88 under the same.
+    A drawing costs about 3 ms at 64 pixels and 36 ms at 576.
     """
 
     asks_outcome: ClassVar[bool] = False
     asks_policy: ClassVar[bool] = False
 
     look: Known = "other"
-    num_looks: int = 4
-    """Drawings of each percept under look=other."""
+    num_looks: int = 2
+    """Drawings of each percept under look=other; a second adds .03 to .07 to r, a third and fourth nothing (measured as above)."""
     blur_frac: float = 1 / 64
     """Standard deviation of the blur under look=other, as a share of the picture's side."""
 
@@ -56,36 +59,39 @@ class Rerender:
 
     def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
-        return score_percepts(groups, scene.skills, lambda claims: [self._likeness(claim, scene) for claim in claims])
+        return score_percepts(groups, scene.skills, lambda claims: self._judge(claims, scene))
 
-    def _likeness(self, claim: Claim, scene: Scene) -> float | None:
-        picture = claim.prompt.image
-        if picture is None:
-            return None
-        if self.look == "same":
-            return correlation(levels(picture), levels(scene.skills.draw(claim.percept, claim.prompt.key)))
-        shown = ink(picture, self.blur_frac)
-        drawings = (scene.skills.draw(claim.percept, key) for key in self._other_keys(claim.prompt.key))
-        return fmean(correlation(shown, ink(drawing, self.blur_frac)) for drawing in drawings)
+    def _judge(self, claims: Sequence[Claim], scene: Scene) -> list[float | None]:
+        prompts = dict.fromkeys(claim.prompt for claim in claims)
+        shown = {prompt: self._view(prompt.image) for prompt in prompts if prompt.image is not None}
+        return [self._likeness(claim, shown[claim.prompt], scene) if claim.prompt in shown else None for claim in claims]
+
+    def _likeness(self, claim: Claim, shown: Grey, scene: Scene) -> float:
+        key = claim.prompt.key
+        keys = [key] if self.look == "same" else self._other_keys(key)
+        return fmean(correlation(shown, self._view(scene.skills.draw(claim.percept, key))) for key in keys)
+
+    def _view(self, picture: bytes) -> Grey:
+        return levels(picture) if self.look == "same" else ink(picture, self.blur_frac)
 
     def _other_keys(self, key: SampleKey) -> list[SampleKey]:
         return [SampleKey(task=key.task, split="rerender", seed=number, index=key.index) for number in range(self.num_looks)]
 
 
-def levels(picture: bytes) -> NDArray[np.float64]:
-    """The grey levels of a PNG, [H, W], 0 to 255."""
+def levels(picture: bytes) -> Grey:
+    """The grey levels of a PNG."""
     with Image.open(io.BytesIO(picture)) as image:
         return np.asarray(image.convert("L"), dtype=np.float64)
 
 
-def ink(picture: bytes, blur_frac: float) -> NDArray[np.float64]:
-    """How far each pixel lies from the paper (the median level), blurred, [H, W], 0 to 255."""
+def ink(picture: bytes, blur_frac: float) -> Grey:
+    """How far each pixel lies from the paper (the median level), blurred."""
     grey = levels(picture)
     distance = Image.fromarray(np.rint(np.abs(grey - np.median(grey))).astype(np.uint8))
     return np.asarray(distance.filter(ImageFilter.GaussianBlur(blur_frac * min(grey.shape))), dtype=np.float64)
 
 
-def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def correlation(one: Grey, other: Grey) -> float:
     """Pearson's r of two pictures, or 0 where it is negative; a flat picture is like no other."""
     assert one.shape == other.shape, f"pictures of {one.shape} and {other.shape} cannot be compared"
     a, b = one - one.mean(), other - other.mean()
