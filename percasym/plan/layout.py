@@ -6,7 +6,60 @@ from dataclasses import dataclass
 from typing import Self
 
 from percasym.models.adapt import Adaptation
+from percasym.paradigm import Rl
+from percasym.rollout.sampling import Native, Sampling, Vllm
 from percasym.settings import Settings
+
+GREEDY, SAMPLED, NARROWED = 12, 28, 60
+"""Bytes for each logit while a token is chosen: the likeliest, a drawn one, one drawn under top-k or top-p (sorted, summed in 64 bits)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What one rank decodes together."""
+
+    rows: int
+    prompts: int
+    """Rows that are prefilled: siblings share the prefill of their prompt."""
+    max_new_tokens: int
+    logit_bytes: int = GREEDY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What `paradigm=rl` adds: a run that learns from its own rollouts."""
+
+    group_size: int
+    epochs: int
+    max_new_tokens: int
+    """Where a rollout is cut off: the longest that can be learned from."""
+    decoded: Answers | None
+    """By the model itself; None where vLLM samples."""
+    vllm_frac: float
+    """Share of the GPU that vLLM takes."""
+    reference: bool
+    """A frozen copy of the model stays, for the KL divergence to it."""
+
+    @classmethod
+    def of(cls, paradigm: Rl, sampling: Sampling, num_ranks: int) -> Self:
+        """The rollouts of one rank."""
+        decoded = None
+        if isinstance(sampling, Native):
+            prompts = min(paradigm.batch_size // num_ranks, max(1, sampling.batch_size // paradigm.group_size))
+            decoded = Answers(
+                rows=prompts * min(paradigm.group_size, sampling.batch_size),
+                prompts=prompts,
+                max_new_tokens=sampling.max_new_tokens,
+                logit_bytes=NARROWED if sampling.top_k or sampling.top_p < 1 else SAMPLED,
+            )
+        return cls(
+            group_size=paradigm.group_size,
+            epochs=paradigm.epochs,
+            max_new_tokens=sampling.max_new_tokens,
+            decoded=decoded,
+            vllm_frac=sampling.memory_frac if isinstance(sampling, Vllm) else 0.0,
+            reference=paradigm.kl > 0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +83,14 @@ class Layout:
     """Both span gradients are measured at every step, not only at a probe."""
     eval_bytes: int
     """Of one number in an evaluation, which computes in the type that the weights are held in (flash attention has no float32)."""
-    eval_rows: int
-    max_new_tokens: int
+    evaluation: Answers
+    sampled: Sampled | None
+    """None where demonstrations are learned."""
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether a span's gradient is ever set aside: SFT measures both at its first step at least, RL only for a strategy that asks."""
+        return self.sampled is None or self.measures_gradients
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -41,18 +100,20 @@ class Layout:
         """
         family: Adaptation = settings.family  # type: ignore[assignment]
         computing = 4 if settings.engine.precision == "float32" else 2
+        paradigm, evaluation, num_ranks = settings.paradigm, settings.evaluation, settings.launch.num_ranks
+        rows = paradigm.rows_per_forward(num_ranks)
         return cls(
-            num_ranks=settings.launch.num_ranks,
+            num_ranks=num_ranks,
             zero_stage=getattr(settings.engine, "zero_stage", 0),
             offload=getattr(settings.engine, "offload", False),
             computing_bytes=computing,
             checkpointing=family.gradient_checkpointing,
             eager=family.attention == "eager",
             adapters=family.lora is not None,
-            rows=settings.paradigm.rows_per_forward(settings.launch.num_ranks),
-            step_rows=settings.paradigm.step_rows,
+            rows=rows,
+            step_rows=paradigm.step_rows,
             measures_gradients=settings.balance.needs == "gramian",
             eval_bytes=computing if family.lora or family.attention == "flash_attention_2" else 4,
-            eval_rows=max(settings.evaluation.batch_size, getattr(settings.rollout, "batch_size", 0)),
-            max_new_tokens=settings.evaluation.max_new_tokens,
+            evaluation=Answers(rows=evaluation.batch_size, prompts=evaluation.batch_size, max_new_tokens=evaluation.max_new_tokens),
+            sampled=Sampled.of(paradigm, settings.rollout, num_ranks) if isinstance(paradigm, Rl) and settings.rollout else None,
         )

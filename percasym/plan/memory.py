@@ -1,4 +1,4 @@
-"""Bytes on one GPU, by part: while it trains, and while it evaluates.
+"""Bytes on one GPU, by part: while it trains, while it evaluates, and in RL while it samples and asks for rewards.
 
 Everything is float32 except what is computed (activations, rounded copies) and what rests under adapters. ZeRO in DeepSpeed 0.19:
 
@@ -6,7 +6,7 @@ Everything is float32 except what is computed (activations, rounded copies) and 
 |---|---|---|---|---|
 | weights | yes | yes | yes | 1/N |
 | master copy of what is trained | - | 1/N | 1/N | 1/N |
-| open gradient | yes | yes, and 1/N reduced | 1/N, joined for the step | 1/N, joined for the step |
+| open gradient | yes | yes, then 1/N twice | 1/N, joined for the step | 1/N, joined for the step |
 | gradient of one span, set aside | yes | 1/N | 1/N | 1/N |
 | AdamW | yes | 1/N | 1/N | 1/N |
 """
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from percasym.models.anatomy.base import Anatomy
 from percasym.plan.activations import WIDE, stack_bytes
-from percasym.plan.layout import Layout
+from percasym.plan.layout import Answers, Layout
 from percasym.plan.lengths import Lengths
 from percasym.plan.parameters import Parameters
 
@@ -39,13 +40,13 @@ def states(parameters: Parameters, layout: Layout) -> dict[str, int]:
     """What stays between steps and grows with the model: the tensors that ZeRO splits, on a GPU or, with offload, in the host's memory."""
     stage, ranks, trained = layout.zero_stage, layout.num_ranks, WIDE * parameters.num_trained
     part = -(-trained // ranks)
-    gradients = {0: trained, 1: trained + part, 2: 2 * part, 3: 2 * part}[stage]
+    gradients = {0: trained, 1: max(trained, 2 * part), 2: 2 * part, 3: 2 * part}[stage]
     weights = weights_bytes(parameters, layout)
     return {
         "weights": -(-weights // ranks) if stage == 3 else weights,
         "master weights": part if stage else 0,  # Stage 3 too: 0.19.8 means to share it, but takes the device's name for another device.
         "gradients": gradients,
-        "span gradient": part if stage else trained,
+        "span gradient": layout.sets_aside * (part if stage else trained),
         "optimizer": 2 * (part if stage else trained),
     }
 
@@ -64,17 +65,24 @@ def on_host(parameters: Parameters, layout: Layout) -> Bytes:
     if not layout.offload:
         return {}
     part = -(-WIDE * parameters.num_trained // layout.num_ranks)
+    aside = part if layout.sets_aside else 0
     copies = 0 if layout.zero_stage == 3 else part  # The other stages bring the weights back through a copy.
-    return {"master weights": part, "gradients": 2 * part, "span gradient": part, "optimizer": 2 * part, "copied weights": copies}
+    return {"master weights": part, "gradients": 2 * part, "span gradient": aside, "optimizer": 2 * part, "copied weights": copies}
+
+
+def reference_bytes(parameters: Parameters, layout: Layout) -> int:
+    """The model that RL started from, for its KL term: all of it on every rank whatever ZeRO splits, adapters too, all in float32."""
+    return WIDE * parameters.total if layout.sampled and layout.sampled.reference else 0
 
 
 def training(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> Bytes:
-    """Bytes at the height of a step; rows are padded to the longest sample."""
+    """Bytes at the height of a step; rows are padded to the longest sample, in RL to the longest that a rollout can be."""
     held = on_gpu(parameters, layout)
     computing = layout.computing_bytes
     rounded = computing * parameters.multiplied if computing != WIDE else 0
     gathered = WIDE * min(LIVE, parameters.total) if layout.zero_stage == 3 and layout.num_ranks > 1 else 0
     return held | {
+        "reference": reference_bytes(parameters, layout),
         "ZeRO buffers": gathered + (WIDE * BUCKET if layout.zero_stage else 0),
         "rounded weights": rounded,
         "activations": _activations(anatomy, parameters, layout, lengths),
@@ -84,29 +92,50 @@ def training(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: 
 
 
 def evaluation(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> Bytes:
-    """Bytes while the model answers; under stage 3 its weights are gathered whole on every rank."""
+    """Bytes while the model is evaluated."""
+    return answering(anatomy, parameters, layout, lengths, layout.evaluation)
+
+
+def rollouts(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> Bytes:
+    """Bytes while rollouts are sampled, or while rewards ask the model (batches of an evaluation, as long as a rollout): the larger.
+
+    Empty where nothing is sampled.
+    """
+    if layout.sampled is None:
+        return {}
+    asked = replace(layout.evaluation, max_new_tokens=layout.sampled.max_new_tokens)
+    decoded = [answers for answers in (layout.sampled.decoded, asked) if answers]
+    return max((answering(anatomy, parameters, layout, lengths, answers) for answers in decoded), key=lambda held: sum(held.values()))
+
+
+def answering(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths, answers: Answers) -> Bytes:
+    """Bytes while the model decodes; under stage 3 its weights are gathered whole on every rank."""
     held = on_gpu(parameters, layout)
     held["span gradient"] = 0
     held["gradients"] = held["gradients"] // 2 if layout.zero_stage == 3 else 0  # Stage 3 keeps its buffer, the others drop theirs.
     width = layout.eval_bytes
-    language, positions = anatomy.language, math.ceil(lengths.prefix) + layout.max_new_tokens  # At most: with p* given, and all written.
+    language, positions = anatomy.language, math.ceil(lengths.prefix) + answers.max_new_tokens  # At most: with p* given, and all written.
     pair = 2 * language.kv_heads * language.head_dim * language.layers * width
     prompt = round(lengths.prompt + lengths.picture)
-    prefill = stack_bytes(language, prompt, rows=layout.eval_rows, computing=width, checkpointing=False, eager=layout.eager)
+    prefill = stack_bytes(language, prompt, rows=answers.prompts, computing=width, checkpointing=False, eager=layout.eager)
     return held | {
+        "reference": reference_bytes(parameters, layout),
         "ZeRO buffers": WIDE * BUCKET if layout.zero_stage == 3 else 0,  # Stage 3 keeps its bucket, the others drop theirs.
         "gathered weights": weights_bytes(parameters, layout) if layout.zero_stage == 3 and layout.num_ranks > 1 else 0,
         "rounded weights": width * parameters.multiplied if width != WIDE else 0,
-        "key-value cache": layout.eval_rows * positions * pair,
+        "key-value cache": answers.rows * positions * pair,
         "activations": prefill // language.layers,  # Nothing is kept: one layer at a time.
-        "logits": 3 * WIDE * layout.eval_rows * anatomy.vocabulary,
+        "logits": answers.logit_bytes * answers.rows * anatomy.vocabulary,
         "reserve": RESERVE,
     }
 
 
 def _activations(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> int:
     """The language model always keeps its own; the vision tower only if something in it is trained."""
-    stacks = [(anatomy.language, lengths.longest)]
+    longest = lengths.longest
+    if layout.sampled:
+        longest = math.ceil(lengths.prompt) + lengths.picture + layout.sampled.max_new_tokens
+    stacks = [(anatomy.language, longest)]
     if parameters.trained["vision"]:
         stacks.append((anatomy.vision, lengths.patches))
     return sum(

@@ -34,17 +34,22 @@ class Plan:
     @property
     def training(self) -> memory.Bytes:
         """Bytes of one GPU by part at the height of a step."""
-        return memory.training(self.anatomy, self.parameters, self.layout, self.lengths)
+        return self._beside(memory.training(self.anatomy, self.parameters, self.layout, self.lengths))
 
     @property
     def evaluation(self) -> memory.Bytes:
-        """Bytes of one GPU by part while the model answers."""
-        return memory.evaluation(self.anatomy, self.parameters, self.layout, self.lengths)
+        """Bytes of one GPU by part while the model is evaluated."""
+        return self._beside(memory.evaluation(self.anatomy, self.parameters, self.layout, self.lengths))
+
+    @property
+    def rollouts(self) -> memory.Bytes:
+        """Bytes of one GPU by part while rollouts are sampled and rewarded; empty but in RL."""
+        return self._beside(memory.rollouts(self.anatomy, self.parameters, self.layout, self.lengths))
 
     @property
     def peak(self) -> int:
-        """The larger of the two."""
-        return max(sum(self.training.values()), sum(self.evaluation.values()))
+        """The largest of the three."""
+        return max(sum(held.values()) for held in (self.training, self.evaluation, self.rollouts))
 
     @property
     def fits(self) -> bool:
@@ -53,17 +58,30 @@ class Plan:
 
     def remedies(self) -> Iterator[tuple[str, int]]:
         """Single changes of the configuration, each with the peak that it leads to."""
-        layout, fewer = self.layout, max(1, self.layout.eval_rows // 4)
+        layout, evaluation, sampled = self.layout, self.layout.evaluation, self.layout.sampled
+        fewer = max(1, evaluation.rows // 4)
         changes = {
             "engine.zero_stage=3": replace(layout, zero_stage=3 if layout.num_ranks > 1 else layout.zero_stage),
             "engine.offload=true": replace(layout, offload=layout.zero_stage > 0),
             "model.gradient_checkpointing=true": replace(layout, checkpointing=True),
             "paradigm.micro_batch_size=1": replace(layout, rows=1),
-            f"evaluation.batch_size={fewer}": replace(layout, eval_rows=fewer),
+            f"evaluation.batch_size={fewer}": replace(layout, evaluation=replace(evaluation, rows=fewer, prompts=fewer)),
         }
+        if sampled:
+            changes["paradigm.kl=0"] = replace(layout, sampled=replace(sampled, reference=False))
+        if sampled and sampled.decoded:
+            prompts = max(1, sampled.decoded.prompts // 4)
+            rows = prompts * sampled.group_size
+            decoded = replace(sampled.decoded, rows=rows, prompts=prompts)
+            changes[f"rollout.batch_size={rows}"] = replace(layout, sampled=replace(sampled, decoded=decoded))
         for words, changed in changes.items():
             if (peak := replace(self, layout=changed).peak) < self.peak:
                 yield words, peak
+
+    def _beside(self, held: memory.Bytes) -> memory.Bytes:
+        """The same with what vLLM takes of the GPU at its start, and keeps."""
+        sampled = self.layout.sampled
+        return {**held, "vLLM": round(sampled.vllm_frac * self.gpu_bytes)} if sampled and held else held
 
 
 def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:

@@ -26,13 +26,14 @@ def _parameters(plan: Plan) -> Table:
 
 
 def _memory(plan: Plan) -> Table:
-    training, evaluation = plan.training, plan.evaluation
-    shown = Table(f"GB on each of {plan.layout.num_ranks} GPU{'s' * (plan.layout.num_ranks > 1)}", "training", "evaluation")
-    for part in dict.fromkeys((*training, *evaluation)):
-        if training.get(part) or evaluation.get(part):
-            shown.add_row(part, _gb(training.get(part, 0)), _gb(evaluation.get(part, 0)))
+    columns = {"training": plan.training, "evaluation": plan.evaluation} | ({"rollouts": plan.rollouts} if plan.rollouts else {})
+    shown = Table(f"GB on each of {plan.layout.num_ranks} GPU{'s' * (plan.layout.num_ranks > 1)}", *columns)
+    for part in dict.fromkeys(part for held in columns.values() for part in held):
+        sizes = [held.get(part, 0) for held in columns.values()]
+        if any(sizes):
+            shown.add_row(part, *map(_gb, sizes))
     shown.add_section()
-    shown.add_row("all", _gb(sum(training.values())), _gb(sum(evaluation.values())))
+    shown.add_row("all", *(_gb(sum(held.values())) for held in columns.values()))
     return _numbers(shown)
 
 
@@ -43,14 +44,17 @@ def _lines(plan: Plan) -> list[str]:
         f"{lengths.perception:.0f} perception and {lengths.reasoning:,.0f} reasoning: {100 * lengths.share:.1f} % of what is supervised. "
         f"Counted with {lengths.source}.",
         f"A step: {work.tokens:,.0f} tokens, {work.supervised:,.0f} of them supervised, {work.flops:.2e} operations "
-        f"({work.model_flops:.2e} without computing anything twice).",
+        f"({work.model_flops:.2e} without computing anything twice"
+        f"{f', {work.sampling_flops:.2e} of them sampling' if work.sampling_flops else ''}).",
     ]
     if plan.layout.offload:
         from percasym.plan.memory import on_host
 
         lines.append(f"In the host's memory: {_gb(sum(on_host(plan.parameters, plan.layout).values()))} GB for each GPU.")
-    if plan.lengths.perception + plan.lengths.reasoning > plan.layout.max_new_tokens:
-        lines.append(f"evaluation.max_new_tokens={plan.layout.max_new_tokens} cuts the mean response short. Raise it.")
+    limits = {"evaluation": plan.layout.evaluation} | ({"rollout": plan.layout.sampled} if plan.layout.sampled else {})
+    for section, limit in limits.items():
+        if plan.lengths.perception + plan.lengths.reasoning > limit.max_new_tokens:
+            lines.append(f"{section}.max_new_tokens={limit.max_new_tokens} cuts the mean response short. Raise it.")
     size = f"{plan.gpu_bytes / 1e9:g} GB"
     if plan.fits:
         return [*lines, f"It fits: {_gb(plan.peak)} of {size}."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -63,6 +64,54 @@ def test_the_states_of_a_whole_model_on_one_gpu(family: str) -> None:
     assert [held[name] for name in ("weights", "gradients", "span gradient", "optimizer")] == [4 * total, 4 * total, 4 * total, 8 * total]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rl_adds_rollouts_and_a_reference_and_takes_a_span_gradient_away(family: str) -> None:
+    line = f"scale=paper model={family} launch.nproc=8 engine.zero_stage=1"
+    learned, sampled = planned(line), planned(f"{line} paradigm=rl paradigm.kl=0.01")
+    total = sampled.parameters.total
+    assert "reference" not in {part for part, size in learned.training.items() if size} and learned.rollouts == {}
+    assert [held["reference"] for held in (sampled.training, sampled.evaluation, sampled.rollouts)] == [4 * total] * 3
+    assert sampled.training["span gradient"] == 0 < learned.training["span gradient"]
+    assert planned(f"{line} paradigm=rl balance=ngdiff").training["span gradient"] == learned.training["span gradient"]
+    assert planned(f"{line} paradigm=rl").training["reference"] == 0
+    # 64 prompts on 8 ranks: 8 groups of 8 rollouts, fewer than the 256 that rollout.batch_size allows; 32 rows in an evaluation.
+    assert sampled.rollouts["key-value cache"] == 2 * sampled.evaluation["key-value cache"]
+    assert sampled.rollouts["activations"] == sampled.evaluation["activations"] // 4, "8 prompts are prefilled, not 32"
+
+
+def test_the_length_of_a_rollout_counts_where_it_differs_from_an_evaluation() -> None:
+    line = "scale=paper paradigm=rl launch.nproc=8 evaluation.max_new_tokens=3000 rollout.max_new_tokens={}"
+    short, long = planned(line.format(3000)), planned(line.format(6000))
+    assert short.evaluation == long.evaluation
+    ratio = long.rollouts["key-value cache"] / short.rollouts["key-value cache"]
+    asked = math.ceil(short.lengths.prefix)
+    assert ratio == pytest.approx((asked + 6000) / (asked + 3000))
+    learned = math.ceil(short.lengths.prompt) + short.lengths.picture
+    ratio = long.training["activations"] / short.training["activations"]
+    assert 1.5 < ratio <= (learned + 6000) / (learned + 3000), "rows are as long as a rollout may be; the picture's part stays"
+
+
+def test_rewards_that_ask_the_model_are_counted_where_they_need_more_than_sampling() -> None:
+    line = "scale=paper paradigm=rl launch.nproc=8 rollout.max_new_tokens=5000 evaluation.batch_size=128"
+    cost = planned(line)  # 64 rollouts are sampled together, and 128 answers asked for rewards, as long as a rollout.
+    by_the_row = planned(line.replace("=128", "=64")).rollouts["key-value cache"] / 64
+    assert cost.rollouts["key-value cache"] == 128 * by_the_row
+    assert "evaluation.batch_size=32" in dict(cost.remedies())
+
+
+def test_vllm_takes_its_share_from_training_too() -> None:
+    cost = planned("scale=paper paradigm=rl rollout=vllm rollout.memory_frac=0.3 --gpu-gb 80")
+    assert cost.training["vLLM"] == cost.evaluation["vLLM"] == cost.rollouts["vLLM"] == 24 * 10**9
+
+
+def test_a_plan_of_rl_shows_its_rollouts(capsys) -> None:
+    assert cli.main(["plan", "paradigm=rl", "paradigm.kl=0.01", "rollout.max_new_tokens=8"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"training ┃ evaluation ┃ rollouts", out) and re.search(r"│ reference +│", out)
+    assert "of them sampling)" in out
+    assert "rollout.max_new_tokens=8 cuts the mean response short. Raise it." in out
+
+
 def test_what_would_help_is_said_with_what_it_leads_to() -> None:
     cost = planned("scale=paper launch.nproc=8 engine.zero_stage=2 evaluation.batch_size=8")
     remedies = dict(cost.remedies())
@@ -91,12 +140,14 @@ def test_a_wrong_word_is_one_sentence(words, message, capsys, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_plan_answers_at_once_and_loads_no_model_library(family: str) -> None:
+@pytest.mark.parametrize("paradigm", ["sft", "rl"])
+def test_a_plan_answers_at_once_and_loads_no_model_library(family: str, paradigm: str) -> None:
     import resource
 
     code = (
         "import sys; from percasym.cli import main; "
-        f"main(['plan', 'scale=paper', 'model={family}']); assert not {{'torch', 'transformers', 'deepspeed'}} & set(sys.modules)"
+        f"main(['plan', 'scale=paper', 'model={family}', 'paradigm={paradigm}']); "
+        "assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)"
     )
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)

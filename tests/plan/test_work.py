@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -10,12 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from percasym.models.adapt import Adaptation, Lora, adapt
-from percasym.models.anatomy.qwen3vl import qwen3vl
-from percasym.models.qwen3vl import Qwen3VL
-from percasym.plan.layout import Layout
+from percasym.plan.layout import Sampled
 from percasym.plan.lengths import Lengths
 from percasym.plan.parameters import count
-from percasym.plan.work import sample_flops, work
+from percasym.plan.work import forward_flops, sample_flops, work
 
 ROWS = 2
 
@@ -27,45 +24,70 @@ def counted(model: torch.nn.Module, batch) -> int:
     return counter.get_total_flops()
 
 
-def setting(tiny_qwen, tiny_batch, adaptation: Adaptation):
-    model = tiny_qwen(tied=False)
-    model.set_attn_implementation("eager")  # PyTorch counts its multiplications one by one, and those of no fused kernel on the CPU.
-    anatomy = qwen3vl(json.loads(model.config.to_json_string(use_diff=False)), None)
-    model, batch = adapt(model, adaptation, Qwen3VL.parts).train(), tiny_batch(rows=ROWS)
-    lengths = Lengths(prompt=3.0, picture=16, patches=64, perception=0.0, reasoning=batch.ids.shape[1] - 19.0, longest=0, source="by hand")
-    return model, batch, anatomy, count(anatomy, adaptation), lengths
+@pytest.fixture
+def setting(tiny_model, tiny_batch, anatomy_of, parts):
+    """A model of one family with a batch, and what a plan knows of both: `setting(adaptation)`."""
+
+    def make(adaptation: Adaptation):
+        model = tiny_model(tied=False)
+        model.set_attn_implementation("eager")  # PyTorch counts its multiplications one by one, and those of no fused kernel on the CPU.
+        anatomy = anatomy_of(model)
+        model, batch = adapt(model, adaptation, parts).train(), tiny_batch(rows=ROWS)
+        patches, response = anatomy.picture(64, 64).patches, batch.ids.shape[1] - 19.0
+        lengths = Lengths(prompt=3.0, picture=16, patches=patches, perception=0.0, reasoning=response, longest=0, source="by hand")
+        return model, batch, anatomy, count(anatomy, adaptation), lengths
+
+    return make
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("freeze", [(), ("vision",), ("vision", "projector")])
-def test_operations_are_those_that_pytorch_counts(freeze, checkpointing, tiny_qwen, tiny_batch):
+def test_operations_are_those_that_pytorch_counts(freeze, checkpointing, setting, layout):
     adaptation = Adaptation(freeze=freeze, gradient_checkpointing=checkpointing)
-    model, batch, anatomy, parameters, lengths = setting(tiny_qwen, tiny_batch, adaptation)
-    layout = Layout(
-        num_ranks=1, zero_stage=0, offload=False, computing_bytes=4, checkpointing=checkpointing, eager=True, adapters=False, rows=ROWS,
-        step_rows=ROWS, measures_gradients=False, eval_rows=1, eval_bytes=4, max_new_tokens=1,
-    )  # fmt: skip
+    model, batch, anatomy, parameters, lengths = setting(adaptation)
+    layout = replace(layout, checkpointing=checkpointing, eager=True, rows=ROWS, step_rows=ROWS, measures_gradients=False)
     head = 6 * 61 * 32 * lengths.reasoning * ROWS  # The trunk alone is counted: 61 words, width 32, three passes.
     assert work(anatomy, parameters, layout, lengths).flops - head == pytest.approx(counted(model, batch), rel=0.01)
 
 
-def test_adapters_spare_the_gradient_of_the_weights(tiny_qwen, tiny_batch):
+def test_adapters_spare_the_gradient_of_the_weights(setting):
     adaptation = Adaptation(lora=Lora(rank=2))
-    model, batch, anatomy, parameters, lengths = setting(tiny_qwen, tiny_batch, adaptation)
+    model, batch, anatomy, parameters, lengths = setting(adaptation)
     planned = sample_flops(anatomy, parameters, lengths.total, lengths, supervised=0, adapters=True)
     assert ROWS * planned == pytest.approx(counted(model, batch), rel=0.03)
     full = count(anatomy, Adaptation())
     assert planned < 0.75 * sample_flops(anatomy, full, lengths.total, lengths, supervised=0, adapters=False)
 
 
-def test_measuring_gradients_costs_the_prefix_again(tiny_qwen, tiny_batch):
-    _, _, anatomy, parameters, lengths = setting(tiny_qwen, tiny_batch, Adaptation())
+def test_measuring_gradients_costs_the_prefix_again(setting, layout):
+    _, _, anatomy, parameters, lengths = setting(Adaptation())
     lengths = replace(lengths, perception=5.0, reasoning=100.0)
-    layout = Layout(
-        num_ranks=1, zero_stage=0, offload=False, computing_bytes=4, checkpointing=False, eager=False, adapters=False, rows=1,
-        step_rows=8, measures_gradients=True, eval_rows=1, eval_bytes=4, max_new_tokens=1,
-    )  # fmt: skip
+    layout = replace(layout, rows=1, step_rows=8)
     cost = work(anatomy, parameters, layout, lengths)
     prefix = sample_flops(anatomy, parameters, 24.0, lengths, supervised=5.0, adapters=False)  # Prompt 3, picture 16, perception 5.
     assert cost.flops == pytest.approx(cost.model_flops + 8 * prefix)
     assert (cost.tokens, cost.supervised) == (8 * 124.0, 8 * 105.0)
+
+
+def test_a_forward_is_what_pytorch_counts(setting):
+    adaptation = Adaptation()
+    model, batch, anatomy, parameters, lengths = setting(adaptation)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.model(**batch.arguments, use_cache=False)
+    planned = forward_flops(anatomy, parameters, lengths.total, lengths, supervised=0)
+    assert ROWS * planned == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_round_of_rl_samples_compares_and_learns_in_each_epoch(setting, layout):
+    _, _, anatomy, parameters, lengths = setting(Adaptation())
+    lengths = replace(lengths, perception=5.0, reasoning=100.0)
+    supervised = replace(layout, step_rows=8, measures_gradients=False)
+    sampled = Sampled(group_size=4, epochs=2, max_new_tokens=200, decoded=None, vllm_frac=0.4, reference=True)
+    once = work(anatomy, parameters, supervised, lengths).flops
+    forward = 8 * forward_flops(anatomy, parameters, 124.0, lengths, supervised=105.0)  # Prompt 3, picture 16, 105 said.
+    prompt = 8 * forward_flops(anatomy, parameters, 19.0, lengths, supervised=0)
+    cost = work(anatomy, parameters, replace(supervised, sampled=sampled), lengths)
+    assert cost.sampling_flops == pytest.approx(forward - 3 / 4 * prompt)  # Four siblings share one prefill.
+    assert cost.flops == cost.model_flops == pytest.approx(2 * (once + forward) + cost.sampling_flops)
+    both = work(anatomy, parameters, replace(supervised, sampled=sampled, measures_gradients=True), lengths)
+    assert both.flops - cost.flops == pytest.approx(2 * once)  # The gradient of the other reward, from whole rollouts.
