@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from percasym.rewards.base import Labelled
+from percasym.rewards.shelf import SHELF
 from percasym.types import Grade, SampleKey
 
 CONF = Path(__file__).parents[2] / "conf" / "reward"
@@ -74,6 +75,10 @@ def test_the_yaml_opens_with_a_title_that_has_a_source_and_a_command(name: str) 
     assert title.startswith("# ") and title.endswith((".", ".)"))
     assert "arXiv:" in title or "Our form" in title
     assert f"reward={name}" in command and "paradigm=rl" in command
+
+
+def test_every_reward_of_a_yaml_stands_on_the_shelf_under_its_name() -> None:
+    assert {name: target(name) for name in NAMES} == SHELF
 
 
 def test_a_label_is_read_by_the_oracle_alone() -> None:
