@@ -27,7 +27,7 @@ from percasym.models.checkpoint import CheckpointError
 from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.rollout.native import NativeRollouts
-from percasym.rollout.sampling import Native
+from percasym.sampling import Native
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Prompt, SampleKey
 

@@ -31,10 +31,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "balance": ("start", "step"),
     "engine": (),
     "tracker": (),
-    "reward": (),
+    "reward": ("score|of",),
     "rollout": (),
 }
-"""The plug-in groups, and the methods that a plug-in of each must have (its protocol's)."""
+"""The plug-in groups, and the methods that a plug-in of each must have (its protocol's; of `a|b`, one)."""
 OF_RL = ("reward", "rollout")
 """The groups that paradigm=rl chooses from, and no other."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
@@ -165,7 +165,7 @@ def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[st
         raise ConfigError(f"{group}._target_={target} cannot be imported ({error}).") from error
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise ConfigError(f"{group}._target_={target} is no dataclass, so it cannot serve as {group}.")
-    if missing := [method for method in GROUPS[group] if not hasattr(cls, method)]:
+    if missing := [method for method in GROUPS[group] if not any(hasattr(cls, name) for name in method.split("|"))]:
         raise ConfigError(f"{group}._target_={target} has no {missing[0]}(), so it cannot serve as {group}.")
     return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
 

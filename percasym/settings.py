@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from percasym.models.base import Family
     from percasym.paradigm import Rl, Sft
     from percasym.rewards.base import Reward
-    from percasym.rollout.sampling import Sampling
+    from percasym.sampling import Sampling
     from percasym.schema import Plain
     from percasym.tasks.base import Task
 

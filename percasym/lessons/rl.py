@@ -18,9 +18,9 @@ from percasym.paradigm import Rl
 from percasym.rewards import shelf
 from percasym.rollout.base import RolloutEngine
 from percasym.rollout.native import NativeRollouts
-from percasym.rollout.sampling import Native, Sampling, Vllm
 from percasym.runs.bystander import Bystander
 from percasym.runs.rundir import Run
+from percasym.sampling import Native, Sampling, Vllm
 from percasym.settings import Settings
 from percasym.trainers.experience import Round, SpanAdvantages
 from percasym.trainers.grpo import train

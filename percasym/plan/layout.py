@@ -7,7 +7,6 @@ from typing import Self
 
 from percasym.models.adapt import Adaptation
 from percasym.paradigm import Rl
-from percasym.rollout.sampling import Native, Sampling, Vllm
 from percasym.settings import Settings
 
 GREEDY, SAMPLED, NARROWED = 12, 28, 60
@@ -41,13 +40,15 @@ class Sampled:
     """A frozen copy of the model stays, for the KL divergence to it."""
 
     @classmethod
-    def of(cls, paradigm: Rl, sampling: Sampling, num_ranks: int) -> Self:
+    def of(cls, paradigm: Rl, settings: Settings) -> Self:
         """The rollouts of one rank."""
-        decoded = None
-        if isinstance(sampling, Native):
-            prompts = min(paradigm.batch_size // num_ranks, max(1, sampling.batch_size // paradigm.group_size))
+        sampling, decoded = settings.rollout, None
+        assert sampling is not None, "paradigm=rl chooses a rollout"
+        batch_size: int | None = getattr(sampling, "batch_size", None)
+        if batch_size:
+            prompts = min(paradigm.batch_size // settings.launch.num_ranks, max(1, batch_size // paradigm.group_size))
             decoded = Answers(
-                rows=prompts * min(paradigm.group_size, sampling.batch_size),
+                rows=prompts * min(paradigm.group_size, batch_size),
                 prompts=prompts,
                 max_new_tokens=sampling.max_new_tokens,
                 logit_bytes=NARROWED if sampling.top_k or sampling.top_p < 1 else SAMPLED,
@@ -57,7 +58,7 @@ class Sampled:
             epochs=paradigm.epochs,
             max_new_tokens=sampling.max_new_tokens,
             decoded=decoded,
-            vllm_frac=sampling.memory_frac if isinstance(sampling, Vllm) else 0.0,
+            vllm_frac=getattr(sampling, "memory_frac", 0.0),
             reference=paradigm.kl > 0,
         )
 
@@ -115,5 +116,5 @@ class Layout:
             measures_gradients=settings.balance.needs == "gramian",
             eval_bytes=computing if family.lora or family.attention == "flash_attention_2" else 4,
             evaluation=Answers(rows=evaluation.batch_size, prompts=evaluation.batch_size, max_new_tokens=evaluation.max_new_tokens),
-            sampled=Sampled.of(paradigm, settings.rollout, num_ranks) if isinstance(paradigm, Rl) and settings.rollout else None,
+            sampled=Sampled.of(paradigm, settings) if isinstance(paradigm, Rl) else None,
         )

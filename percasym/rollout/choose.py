@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from percasym.rollout.sampling import Sampling
+from percasym.sampling import Sampling
 
 TOTAL = 2**52
 """What probabilities of float32 are scaled to as integers: their sum is exact in int64 and in float64."""

@@ -17,7 +17,7 @@ from percasym.models.base import Family, Row
 from percasym.rollout.base import Opening
 from percasym.rollout.choose import Greedy, Sampler
 from percasym.rollout.loop import Stop, continued
-from percasym.rollout.sampling import Native
+from percasym.sampling import Native
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Prompt, Rollout
 

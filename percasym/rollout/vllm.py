@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 from percasym.models.base import Family
 from percasym.rollout.agreement import disagreement
 from percasym.rollout.base import Opening
-from percasym.rollout.sampling import Vllm
 from percasym.rollout.weights import merged_weights
+from percasym.sampling import Vllm
 from percasym.schema import ConfigError
 from percasym.types import Completion, Prompt, Rollout
 

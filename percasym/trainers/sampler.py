@@ -18,7 +18,7 @@ from percasym.objectives.advantages import zero_variance
 from percasym.paradigm import Rl
 from percasym.rewards.base import Policy, Reward, Scores
 from percasym.rollout.base import RolloutEngine
-from percasym.rollout.sampling import Sampling
+from percasym.sampling import Sampling
 from percasym.tasks.base import Task
 from percasym.trainers.asked import Asked
 from percasym.trainers.experience import Group, Round

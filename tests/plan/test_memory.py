@@ -223,7 +223,7 @@ def test_choosing_a_token_allocates_at_most_what_a_logit_is_given(options, plann
     from torch.profiler import ProfilerActivity, profile
 
     from percasym.rollout.choose import Greedy, Sampler
-    from percasym.rollout.sampling import Native
+    from percasym.sampling import Native
 
     rows, vocabulary, banned = 8, 20_000, torch.tensor([0])
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0))

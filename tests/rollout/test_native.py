@@ -11,7 +11,7 @@ import torch
 from percasym.models.base import Family, Row
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.rollout.native import NativeRollouts, decode, ends_with
-from percasym.rollout.sampling import Native
+from percasym.sampling import Native
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku

@@ -12,7 +12,7 @@ import torch
 
 from percasym.models.base import Family
 from percasym.rollout.native import NativeRollouts, decode
-from percasym.rollout.sampling import Native
+from percasym.sampling import Native
 from percasym.types import Prompt, Rollout, Span
 
 TEMPERATURE = 0.7

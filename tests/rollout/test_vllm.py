@@ -15,9 +15,9 @@ from PIL import Image
 
 from percasym.models.adapt import Lora
 from percasym.models.base import Family
-from percasym.rollout.sampling import Vllm
 from percasym.rollout.vllm import OutOfStepError, VllmRollouts
 from percasym.rollout.weights import merged_weights
+from percasym.sampling import Vllm
 from percasym.schema import ConfigError
 from percasym.types import Prompt, SampleKey, Span
 
