@@ -11,9 +11,12 @@ import math
 from collections.abc import Sequence
 from random import Random
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from percasym.tasks.base import Task
 from percasym.types import Estimate, Fault, Grade, Rollout
+
+if TYPE_CHECKING:
+    from percasym.tasks.base import Task
 
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""

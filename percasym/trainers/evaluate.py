@@ -7,6 +7,7 @@ place of the picture (the same, where no picture can distract).
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from percasym.types import Completion, Estimate, Rollout, Sample, SampleKey
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
 """Keys of every table and summary, in the order in which they are shown."""
+
+NUM_PICTURES = 64
+"""First samples whose picture is kept in their record, about 8 kB each: a reader looks at few, and a key gives back the others."""
 
 Verdicts = Mapping[str, Sequence[Any]]
 
@@ -96,9 +100,11 @@ def evaluate(
 def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: Rollout) -> dict[str, Any]:
     """One sample with its three responses and their grades, as JSON."""
     free, forced, textual = (metrics.grade(task, sample.truth, rollout) for rollout in (seen, given, told))
+    picture = sample.prompt.image if sample.prompt.key.index < NUM_PICTURES else None
     return {
         "key": asdict(sample.prompt.key),
         "truth": sample.truth,
+        "image": None if picture is None else b64encode(picture).decode("ascii"),
         "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},
         "faults": {
             name: [fault.name for fault in grade.faults] for name, grade in (("image", free), ("prefix", forced), ("text", textual))
