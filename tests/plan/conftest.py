@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 
 import pytest
+import torch
 
 from percasym.models.adapt import PARTS, Adaptation, Lora, Names, adapt
 from percasym.models.anatomy.base import Anatomy
@@ -27,6 +28,12 @@ ANATOMIES = {"qwen3vl": qwen3vl, "internvl35": internvl35}
 def family_name(request) -> str:
     """Tests of models run over both families."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def plain_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own linear: an engine under ZeRO-3 leaves DeepSpeed's in its place for the rest of the process."""
+    monkeypatch.setattr(torch.nn.functional, "linear", torch._C._nn.linear)
 
 
 @pytest.fixture

@@ -135,10 +135,13 @@ def packaged(family_name):
     batch = family.collate([family.row(task.sample(key)) for key in keys])
     values = json.loads((OURS / family_name / "config.json").read_text())
 
-    def make(attention: str, adaptation: Adaptation):
+    def make(attention: str, adaptation: Adaptation, layers: int | None = None):
         from transformers import AutoModelForImageTextToText
 
-        model = AutoModelForImageTextToText.from_config(configured(values), attn_implementation=attention)
+        config = configured(values)
+        if layers:
+            config.text_config.num_hidden_layers = layers
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
         return adapt(model, adaptation, family.parts).train()
 
     return make, batch, family.anatomy()
@@ -154,14 +157,16 @@ def test_activations_are_the_bytes_that_a_forward_keeps(attention, dtype, freeze
     expected = stack_bytes(anatomy.language, batch.ids.shape[1], **how)
     if not freeze:
         expected += stack_bytes(anatomy.vision, anatomy.picture(64, 64).patches, **how)
-    assert measured == pytest.approx(expected, rel=0.15)
+    # Copies that autocast makes of inputs are not planned one by one.
+    assert measured == pytest.approx(expected, rel=0.15 if dtype == torch.float32 else 0.17)
 
 
 def test_checkpointed_layers_keep_their_inputs(packaged):
     make, batch, anatomy = packaged
-    measured = kept_bytes(make("sdpa", Adaptation(freeze=("vision", "projector"), gradient_checkpointing=True)), batch, torch.float32)
+    adaptation = Adaptation(freeze=("vision", "projector"), gradient_checkpointing=True)
+    few, many = (kept_bytes(make("sdpa", adaptation, layers), batch, torch.float32) for layers in (1, anatomy.language.layers))
     inputs = batch.ids.numel() * anatomy.language.hidden * anatomy.language.layers * 4
-    assert measured == pytest.approx(inputs, rel=0.6), "inputs, and what stands outside the layers"
+    assert many - few == pytest.approx(inputs * (1 - 1 / anatomy.language.layers), rel=0.05), "what stands outside the layers cancels"
     how = {"rows": 4, "computing": 4, "eager": False}
     plain, checkpointed = (
         stack_bytes(anatomy.language, batch.ids.shape[1], checkpointing=checkpointing, **how) for checkpointing in (False, True)
