@@ -16,6 +16,7 @@ import torch
 import transformers
 from rich.console import Console
 
+from percasym.collected import Collected, counted
 from percasym.engine.base import Engine
 from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.precision import compute_dtype
@@ -66,7 +67,11 @@ def run(settings: Settings) -> None:
         return show(settings.path, console)
     engine, lesson = prepare(settings, device, ranks)
     where = describe(device, ranks)
-    directory = Bystander(settings.path) if ranks.rank else open_run(settings, about={"device": where, "images": settings.family.images()})
+    about: dict[str, Any] = {"device": where, "images": settings.family.images()}
+    if isinstance(settings.task, Collected):
+        about["data"] = settings.task.about()
+        console.print(counted(about["data"]), soft_wrap=True, highlight=False, markup=False)
+    directory = Bystander(settings.path) if ranks.rank else open_run(settings, about=about)
     console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
     try:
         work(settings, directory, engine, lesson, ranks, began)
@@ -115,8 +120,9 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
     try:
         compute_dtype(settings.engine.precision, device)
         lesson: Lesson = LESSONS[type(settings.paradigm)](settings, device, ranks)
-        for split, seed in ((lesson.split, settings.seed), (TEST, settings.evaluation.seed)):
-            family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=0)))])
+        asked = max(settings.evaluation.num_samples, settings.evaluation.num_curve_samples)
+        for split, seed, last in ((lesson.split, settings.seed, 0), (TEST, settings.evaluation.seed, asked - 1)):
+            family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=last)))])
         build = ENGINES[type(settings.engine)]
         engine = build(
             family.load(),

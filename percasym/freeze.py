@@ -62,8 +62,8 @@ def freeze(settings: Settings, *, num_prompts: int, device: torch.device, out: P
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     paradigm = replace(settings.paradigm, steps=1, batch_size=num_prompts, resample=0, diagnose_every=1)
-    name, rewards = shelf.watched(settings.reward)
     try:
+        name, rewards = shelf.watched(settings.reward, settings.task)
         model = settings.family.load()
         torch.nn.Module.to(model, device)
         rollouts = rollout_engine(settings, settings.rollout)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.stream import reward_statistics
 from percasym.engine.base import Engine
+from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks
 from percasym.examiner import interleaved
+from percasym.objectives.token_nll import TokenNll
 from percasym.paradigm import Rl
 from percasym.rewards import shelf
 from percasym.rollout.base import RolloutEngine
@@ -50,7 +51,7 @@ class RlLesson:
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks
         self._rollouts = rollout_engine(settings, settings.rollout)
         self._sampling = settings.rollout
-        self._name, self._rewards = shelf.watched(settings.reward)
+        self._name, self._rewards = shelf.watched(settings.reward, settings.task)
 
     def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
         """Train from `checkpoint`, or from the start, to the end; the summary gets nothing beside the evaluations."""
@@ -80,7 +81,6 @@ class RlLesson:
             balancer=settings.balance,
             settings=paradigm,
             max_new_tokens=self._sampling.max_new_tokens,
-            temperature=self._sampling.temperature,
             run=run,
             evaluate=evaluate,
             reference=self._reference() if paradigm.kl else None,
@@ -102,10 +102,12 @@ class RlLesson:
             reasoning=[group.reasoning for group in groups],
         ) | {"rollouts/resampled": self._ranks.total(torch.tensor(float(experience.resampled))).item()}
 
-    def _reference(self) -> PreTrainedModel:
+    def _reference(self) -> TokenNll:
         """A second copy of the model that RL starts from, at rest; every rank holds the whole of it."""
-        torch.nn.Module.to(model := self._settings.family.load(), self._device)
-        return model.eval().requires_grad_(False)
+        model = self._settings.family.load()
+        torch.nn.Module.to(model, self._device)
+        dtype = compute_dtype(self._settings.engine.precision, self._device)
+        return TokenNll(model.eval().requires_grad_(False), dtype=dtype, temperature=self._sampling.temperature)
 
 
 def rollout_engine(settings: Settings, sampling: Sampling) -> RolloutEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from percasym.collected import SKILLS, Collected, Skill
 from percasym.rewards.augmentation import Augmentation
 from percasym.rewards.base import Reward
 from percasym.rewards.blindfold_self import BlindfoldSelf
@@ -31,7 +32,30 @@ SHELF: Mapping[str, type[Reward]] = {
 """Each under the name that `reward=` knows it by."""
 
 
-def watched(chosen: Reward) -> tuple[str, dict[str, Reward]]:
-    """The name of the chosen reward, and all rewards by name: the chosen one as it is, the others as they come."""
+ASKED: Mapping[type[Reward], Skill] = {Rerender: "draw", BlindfoldSolver: "solve", ValidState: "valid", Faithful: "verify"}
+"""What a reward asks of a task beyond reading percepts and comparing them."""
+
+
+def watched(chosen: Reward, task: object) -> tuple[str, dict[str, Reward]]:
+    """The name of the chosen reward, and all that `task` can serve by name: the chosen one as it is, the others as they come.
+
+    Raises ValueError when the chosen one asks for what the task cannot do.
+    """
     name = next((name for name, cls in SHELF.items() if type(chosen) is cls), type(chosen).__name__)
-    return name, {name: cls() for name, cls in SHELF.items()} | {name: chosen}
+    lacks = task.lacks if isinstance(task, Collected) else ()
+    if missing := [skill for skill in skills(chosen) if skill in lacks]:
+        served = ", ".join(other for other, cls in SHELF.items() if not set(skills(cls())) & set(lacks))
+        remedy = "Set reward.only_valid=false, or choose among" if isinstance(chosen, BlindfoldSelf) else "Choose among"
+        raise ValueError(f"reward={name} needs a task that can {SKILLS[missing[0]]}; collected data cannot. {remedy} {served}.")
+    others = {other: cls() for other, cls in SHELF.items()}
+    return name, {other: reward for other, reward in others.items() if not set(skills(reward)) & set(lacks)} | {name: chosen}
+
+
+def skills(reward: Reward) -> list[Skill]:
+    """What a reward asks of a task beyond reading percepts and comparing them.
+
+    >>> skills(BlindfoldSolver()), skills(BlindfoldSelf(only_valid=False))
+    (['solve', 'valid'], [])
+    """
+    asked: list[Skill] = [ASKED[type(reward)]] if type(reward) in ASKED else []
+    return [*asked, "valid"] if isinstance(reward, BlindfoldSolver | BlindfoldSelf) and reward.only_valid else asked

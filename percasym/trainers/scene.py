@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from percasym.metrics import is_right
 from percasym.rewards.base import Labelled, Policy, Reward, Scene, Scores, Surrogate
 from percasym.tasks.base import Task
 from percasym.trainers.experience import Group
@@ -24,7 +25,7 @@ def score(reward: Reward, groups: Sequence[Group], task: Task, policy: Policy) -
     def right(prompt: Prompt, answer: str) -> bool:
         if not reward.asks_outcome:
             _refuse(reward, "asks_outcome")
-        return task.verify(truths[prompt.key], answer)
+        return is_right(task, prompt.key, truths[prompt.key], answer)
 
     scene = Scene(skills=TruthFree(_task=task), right=right, policy=policy if reward.asks_policy else Silent(reward=reward))
     return reward.score([group.rollouts for group in groups], scene)

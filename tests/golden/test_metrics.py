@@ -84,10 +84,27 @@ def test_a_truncated_response_keeps_its_percept_and_loses_its_answer() -> None:
     assert (verdict.perception, verdict.outcome, verdict.faults) == (True, False, (Fault.truncated,))
 
 
-def test_reasoning_needs_an_answer() -> None:
-    assert metrics.grade_reasoning(Sum(), "34", "7")
-    assert not metrics.grade_reasoning(Sum(), "34", "8")
-    assert not metrics.grade_reasoning(Sum(), "34", None)
+class Remembered(Sum):
+    """The same, collected: the answer of each sample was written down, and nothing follows from another percept."""
+
+    lacks = ("draw", "solve", "valid", "verify")
+
+    def right(self, key: SampleKey, answer: str) -> bool:
+        return answer == ("7" if key.index == 0 else "seven")
+
+    def about(self) -> dict:
+        return {}
+
+    def verify(self, percept: str, answer: str) -> bool:
+        raise AssertionError("nobody can")
+
+
+def test_a_collected_sample_has_its_own_answer_and_no_faithfulness_on_a_wrong_percept() -> None:
+    seen, misseen = (metrics.grade(Remembered(), "34", stated(percept, "7")) for percept in ("34", "35"))
+    assert (seen.perception, seen.outcome, seen.faithful) == (True, True, True)
+    assert (misseen.perception, misseen.outcome, misseen.faithful) == (False, True, None)
+    wrong = metrics.grade(Remembered(), "34", stated("34", "8"))
+    assert (wrong.outcome, wrong.faithful) == (False, False)
 
 
 def test_wilson_interval_of_eight_in_ten() -> None:
