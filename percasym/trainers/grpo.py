@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.engine.base import Engine, StepInfo
@@ -39,10 +38,9 @@ def train(
     balancer: Balancer,
     settings: Rl,
     max_new_tokens: int,
-    temperature: float,
     run: Run,
     evaluate: Callable[[int], None],
-    reference: PreTrainedModel | None = None,
+    reference: TokenNll | None = None,
     start: Progress | None = None,
 ) -> None:
     """Sample and learn until `settings.steps` rounds are done.
@@ -67,7 +65,7 @@ def train(
             window = experience.window(family, settings, rows)
             counts = tuple(engine.total(span_counts(micro.batch.labels for micro in window)).tolist())  # (N_p, N_r) of the whole step
             learner = Learner(
-                engine=engine, settings=settings, counts=counts, max_new_tokens=max_new_tokens, temperature=temperature, reference=reference
+                engine=engine, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
             )
             logged: dict[str, float] = {}
             for epoch in range(settings.epochs):
@@ -109,9 +107,7 @@ class Learner:
     counts: tuple[int, int]
     """(N_p, N_r): tokens of the whole step, over all ranks."""
     max_new_tokens: int
-    temperature: float
-    """At which the rollouts were sampled, and log-probabilities are taken."""
-    reference: PreTrainedModel | None
+    reference: TokenNll | None
 
     def update(
         self, experience: Round, window: Sequence[MicroBatch], balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
@@ -171,9 +167,7 @@ class Learner:
         """[B, T] log-probabilities of the tokens under the model that training started from."""
         assert self.reference is not None, "without a KL term nobody asks the reference"
         device = next(self.reference.parameters()).device
-        return -TokenNll(self.reference, temperature=self.temperature)(
-            supervised(micro.batch.labels).to(device), **micro.batch.to(device).arguments
-        )
+        return -self.reference(supervised(micro.batch.labels).to(device), **micro.batch.to(device).arguments)
 
 
 def shortfall(experience: Round) -> tuple[float, float]:

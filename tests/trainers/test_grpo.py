@@ -127,7 +127,7 @@ def lesson(
 
     train(
         engine=engine, family=None, gather=gather, observe=observe, balancer=balancer or NoBalance(), settings=settings, max_new_tokens=8,
-        temperature=1.0, run=diary, evaluate=lambda step: None, reference=reference, start=start,
+        run=diary, evaluate=lambda step: None, reference=reference, start=start,
     )  # fmt: skip
     return SimpleNamespace(engine=engine, diary=diary, weights=weights)
 
