@@ -51,7 +51,7 @@ class RlLesson:
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks
         self._rollouts = rollout_engine(settings, settings.rollout)
         self._sampling = settings.rollout
-        self._name, self._rewards = shelf.watched(settings.reward)
+        self._name, self._rewards = shelf.watched(settings.reward, settings.task)
 
     def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
         """Train from `checkpoint`, or from the start, to the end; the summary gets nothing beside the evaluations."""
