@@ -14,6 +14,9 @@ import yaml
 from percasym.runs.records import plain, read_lines
 from percasym.types import Estimate
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's safe loader where PyYAML has it: five times as fast, which two hundred runs feel."""
+
 METRICS: Mapping[str, str] = {
     "end_to_end": "end to end  a",
     "perception": "perception  a_p",
@@ -84,7 +87,7 @@ def load_run(path: Path) -> RunRecord:
     metrics, summary = path / "metrics.jsonl", path / "summary.json"
     return RunRecord(
         path=path.absolute(),
-        config=yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")),
+        config=yaml.load((path / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER),
         meta=json.loads((path / "meta.json").read_text(encoding="utf-8")),
         metrics=by_step(read_lines(metrics)) if metrics.exists() else {},
         summary=read_summary(json.loads(summary.read_text(encoding="utf-8"))) if summary.exists() else None,

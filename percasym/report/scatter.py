@@ -19,6 +19,7 @@ from percasym.report.curves import FAINT, INK, PERCEPTION, REASONING
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANEL_INCHES, MAX_COLUMNS, DPI = 3.2, 4, 150
 JITTER = 0.045
@@ -29,7 +30,13 @@ LINE: Any = {"color": INK, "linewidth": 1.8}
 
 
 def scatter(groups: Sequence[RolloutGroup], found: Diagnosis, path: Path) -> Path:
-    """Draw the rewards of `found` in its order, a panel each, into the PNG at `path`; the target of `found` stands upright.
+    """Draw the rewards of `found` into the PNG at `path`, as `scatter_of` does."""
+    scatter_of(groups, found).savefig(path)
+    return path
+
+
+def scatter_of(groups: Sequence[RolloutGroup], found: Diagnosis) -> Figure:
+    """The rewards of `found` in its order, a panel each; the target of `found` stands upright.
 
     Points are jittered for the eye only; means, line and r are of the scores themselves.
     """
@@ -59,8 +66,8 @@ def scatter(groups: Sequence[RolloutGroup], found: Diagnosis, path: Path) -> Pat
         figure.supylabel("exact perception a_p" if found.exact else "graded perception", fontsize=11)
         figure.supxlabel("score of the reward (* reads the percept label)", fontsize=11)
         figure.legend(handles=_legend(), loc="outside upper left", ncols=3, frameon=False)
-        figure.savefig(path)
-    return path
+        figure.draw_without_rendering()  # Ticks take the style when they are first drawn.
+    return figure
 
 
 def _panel(axes: Axes, x: Array, y: Array) -> None:
