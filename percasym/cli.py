@@ -7,7 +7,6 @@ percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,10 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: scale=paper model=internvl35 engine.zero_stage=3")
     plan.add_argument("--gpu-gb", type=float, default=80.0, metavar="GB", help="memory of one GPU in 10^9 bytes (default: 80)")
     plan.set_defaults(work=_plan)
-    report = commands.add_parser("report", help="a study as a page, figures and tables")
+    report = commands.add_parser("report", help="tables of finished runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
-    report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all runs)")
     report.set_defaults(work=_report)
     rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
     rollouts.add_argument(
@@ -108,7 +106,6 @@ def _report(given: argparse.Namespace) -> None:
     from rich.console import Console
 
     from percasym.report.load import load_runs
-    from percasym.report.publish import publish
     from percasym.report.table import markdown, table
 
     runs = [run for root in given.runs for run in load_runs(root)]
@@ -120,13 +117,6 @@ def _report(given: argparse.Namespace) -> None:
         console.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, highlight=False)
         if run.summary is not None:
             console.print(table(run.summary))
-    try:
-        published = publish(runs, given.out or Path(os.path.commonpath([run.path for run in runs])) / "report")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"The report could not be written: {error}") from error
-    for sentence in published.left_out:
-        console.print(f"Left out: {sentence}", soft_wrap=True, highlight=False)
-    console.print(f"Page: {published.page}", soft_wrap=True, highlight=False)
 
 
 def _diagnose_rewards(given: argparse.Namespace) -> None:

@@ -1,0 +1,61 @@
+"""`percasym export`: the samples of any task as files that anyone can read, and that `task=jsonl` and `task=hub` read back.
+
+percasym export task=sudoku --split train_sft --num 200 --out mine --format jsonl
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from percasym.runs.records import write_lines
+from percasym.schema import ConfigError
+from percasym.spans.grammar import Grammar
+from percasym.tasks.base import Task
+from percasym.types import Sample, SampleKey
+
+Format = Literal["jsonl", "hub"]
+
+
+def export(task: Task, *, split: str, seed: int, num: int, out: Path, format: Format) -> Path:
+    """Write the first `num` samples of a split: `out/<split>.jsonl`, and their pictures in `out/images/`; returns the file.
+
+    Raises ConfigError for a split that the task does not have, and when the file exists.
+    """
+    if num < 1:
+        raise ConfigError(f"--num must be at least 1, got {num}.")
+    path = out / f"{split}.jsonl"
+    if path.exists():
+        raise ConfigError(f"{path} exists. Give --out another folder, or remove it.")
+    columns = {"jsonl": of_jsonl, "hub": of_hub}[format]
+    try:
+        samples = [task.sample(SampleKey(task=task.name, split=split, seed=seed, index=index)) for index in range(num)]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index, sample in enumerate(samples):
+        assert sample.prompt.image is not None, "a sample of a task has a picture"
+        name = f"images/{split}_{index:06d}.png"
+        (out / name).write_bytes(sample.prompt.image)
+        rows.append({"image": name, "query": sample.prompt.question} | columns(sample))
+    write_lines(path, rows)
+    return path
+
+
+def of_jsonl(sample: Sample) -> dict[str, str]:
+    """The columns perception, reasoning and answer."""
+    read = Grammar().read(_whole(sample).encode())
+    assert read.percept is not None and read.answer is not None, f"{sample.prompt.key} has no demonstration in the grammar"
+    return {"perception": read.percept, "reasoning": read.reasoning, "answer": read.answer}
+
+
+def of_hub(sample: Sample) -> dict[str, str]:
+    """The columns ground_truth (p* and answer, tagged) and response, which is empty but in train_sft, as in the paper's released sets."""
+    truth = Grammar().demonstrate(sample.truth, "", sample.solution)
+    response = _whole(sample) if sample.prompt.key.split == "train_sft" else ""
+    return {"ground_truth": truth.perception + truth.reasoning, "response": response}
+
+
+def _whole(sample: Sample) -> str:
+    return sample.demonstration.perception + sample.demonstration.reasoning

@@ -1,0 +1,173 @@
+"""Samples written as files and read back: the same texts, percepts and grades, in both forms."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from percasym import cli, metrics
+from percasym.data.export import export
+from percasym.schema import ConfigError
+from percasym.spans.grammar import Grammar
+from percasym.tasks.base import Task
+from percasym.tasks.given.task import Given
+from percasym.tasks.graph_coloring.task import GraphColoring
+from percasym.tasks.sudoku.task import Sudoku
+from percasym.types import Completion, Grade, Rollout, Sample, SampleKey
+
+TASKS = [Sudoku(verbosity=1), GraphColoring()]
+each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+
+
+def samples_of(task: Task, split: str, num: int) -> list[Sample]:
+    return [task.sample(SampleKey(task=task.name, split=split, seed=0, index=index)) for index in range(num)]
+
+
+def same_sample(one: Sample, other: Sample) -> bool:
+    parts = [(s.prompt.image, s.prompt.question, s.truth, s.solution, s.demonstration) for s in (one, other)]
+    return parts[0] == parts[1]
+
+
+def read_back(given: Given) -> Iterator[Sample]:
+    """Every row once."""
+    for split, items in given.table.items.items():
+        for index in range(len(items)):
+            yield given.sample(SampleKey(task="given", split=split, seed=0, index=index))
+
+
+def graded(task: Task, sample: Sample, text: str) -> Grade:
+    completion = Completion(ids=(), logprobs=None, finished=True)
+    return metrics.grade(
+        task, sample.truth, Rollout(prompt=sample.prompt, completion=completion, response=Grammar().read(text.encode()), labels=())
+    )
+
+
+@each_task
+def test_what_is_exported_comes_back_with_the_same_texts_and_percepts(task: Task, tmp_path: Path) -> None:
+    path = export(task, split="train_sft", seed=0, num=12, out=tmp_path, format="jsonl")
+    made, read = samples_of(task, "train_sft", 12), list(read_back(Given(path=str(path))))
+    assert len(read) == 12
+    assert all(any(same_sample(one, other) for other in read) for one in made)
+    assert all(Given(path=str(path)).parse(sample.truth) == sample.truth for sample in made)
+
+
+@each_task
+def test_demonstrations_and_slips_are_graded_alike(task: Task, tmp_path: Path) -> None:
+    given = Given(path=str(export(task, split="train_sft", seed=0, num=4, out=tmp_path, format="jsonl")))
+    for read in read_back(given):
+        made = next(sample for sample in samples_of(task, "train_sft", 4) if same_sample(sample, read))
+        whole = made.demonstration.perception + made.demonstration.reasoning
+        slip = Grammar().perception("nonsense") + made.demonstration.reasoning
+        wrong = made.demonstration.perception + " So <answer>nonsense</answer>"
+        for text in (whole, wrong, "no tags at all"):
+            own, theirs = graded(task, made, text), graded(given, read, text)
+            assert (own.perception, own.outcome, own.faithful) == (theirs.perception, theirs.outcome, theirs.faithful)
+        assert not graded(given, read, slip).perception
+        assert graded(given, read, whole).perception_graded == 1
+
+
+@each_task
+def test_the_form_of_the_released_sets_comes_back_split_by_split(task: Task, tmp_path: Path) -> None:
+    for split, num in (("train_sft", 3), ("train_rl", 2), ("test", 2)):
+        path = export(task, split=split, seed=0, num=num, out=tmp_path, format="hub")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert {tuple(row) for row in rows} == {("image", "query", "ground_truth", "response")}
+        assert all((row["response"] != "") == (split == "train_sft") for row in rows)
+    given = Given(path=str(tmp_path), format="hub")
+    assert given.about()["rows"] == {"train_sft": 3, "train_rl": 2, "test": 2}
+    for split, num in (("train_sft", 3), ("test", 2)):
+        read = [given.sample(SampleKey(task="given", split=split, seed=0, index=index)) for index in range(num)]
+        made = samples_of(task, split, num)
+        assert sorted(s.truth for s in read) == sorted(s.truth for s in made)
+        assert sorted(s.solution for s in read) == sorted(s.solution for s in made)
+    assert all(any(same_sample(one, other) for other in read_back(given)) for one in samples_of(task, "train_sft", 3))
+
+
+def released_rows(tmp_path: Path, **splits: list[dict[str, Any]]) -> str:
+    from PIL import Image
+
+    for split, rows in splits.items():
+        lines = []
+        for number, row in enumerate(rows):
+            Image.new("RGB", (8, 8), (number, len(split), 0)).save(tmp_path / f"{split}{number}.png")
+            lines.append(json.dumps({"image": f"{split}{number}.png", "query": "Solve it."} | row) + "\n")
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+    return str(tmp_path)
+
+
+def test_percept_and_answer_are_found_by_the_users_own_patterns(tmp_path: Path) -> None:
+    path = released_rows(
+        tmp_path,
+        train_sft=[{"ground_truth": "puzzle: 12\nsolution: 21", "response": "I see 12. ### Thus 21."}],
+        test=[{"ground_truth": "puzzle: 34\nsolution: 43", "response": ""}],
+    )
+    patterns = {"boundary": r"\. ###", "ground_truth": r"puzzle: (?P<percept>.*)\nsolution: (?P<answer>.*)"}
+    given = Given(path=path, format="hub", **patterns)
+    trained, tested = (given.sample(SampleKey(task="given", split=split, seed=0, index=0)) for split in ("train_sft", "test"))
+    assert (trained.truth, trained.solution, tested.truth, tested.solution) == ("I see 12", "21", "34", "43")
+    assert trained.demonstration.reasoning == " Thus 21.<answer>21</answer>"
+
+
+def test_a_ground_truth_without_percept_cannot_stand_alone(tmp_path: Path) -> None:
+    path = released_rows(tmp_path, test=[{"ground_truth": "43", "response": ""}])
+    with pytest.raises(
+        ValueError, match=r"test.jsonl, line 1: its response is empty and its ground_truth names no percept. Set task.ground"
+    ):
+        assert Given(path=path, format="hub").table
+
+
+def test_a_picture_and_question_of_two_splits_is_refused(tmp_path: Path) -> None:
+    row = {"image": "test0.png", "ground_truth": "<perception>1</perception><answer>2</answer>", "response": ""}
+    path = released_rows(tmp_path, train_rl=[row], test=[row])
+    with pytest.raises(ValueError, match=r"test.jsonl, line 1: its picture and question stand in split train_rl too."):
+        assert Given(path=path, format="hub").table
+
+
+def test_without_the_package_datasets_a_hub_id_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"anything else needs the package datasets: pip install 'percasym\[hub\]'"):
+        assert Given(path="someone/some_set", format="hub").table
+
+
+def test_what_the_package_datasets_loads_is_read_with_its_pictures_still_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    class Rows(list):
+        def cast_column(self, name: str, feature: object) -> Rows:
+            assert (name, feature) == ("image", "encoded")
+            picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+            return Rows({**row, "image": picture} for row in self)
+
+    stand_in: Any = ModuleType("datasets")
+    stand_in.Image = lambda decode: "encoded" if decode is False else "decoded"
+    row = {"query": "?", "ground_truth": "<perception>1</perception><answer>2</answer>", "response": None}
+    stand_in.load_dataset = lambda path: {"test": Rows([row]), "another": Rows([row])}
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    given = Given(path="someone/some_set", format="hub")
+    assert given.about()["rows"] == {"train_sft": 0, "train_rl": 0, "test": 1}
+    assert given.sample(SampleKey(task="given", split="test", seed=0, index=0)).truth == "1"
+
+
+def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
+    export(Sudoku(), split="test", seed=0, num=1, out=tmp_path, format="jsonl")
+    with pytest.raises(ConfigError, match=r"test.jsonl exists. Give --out another folder, or remove it."):
+        export(Sudoku(), split="test", seed=0, num=1, out=tmp_path, format="hub")
+    with pytest.raises(ConfigError, match="--num must be at least 1, got 0"):
+        export(Sudoku(), split="test", seed=0, num=0, out=tmp_path / "b", format="jsonl")
+
+
+def test_the_command_says_how_to_read_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "mine"
+    assert cli.main(["export", "task=sudoku", "--num", "2", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"2 rows in {out}/train_sft.jsonl: percasym audit task=jsonl task.path={out}/train_sft.jsonl\n"
+    assert len(list((out / "images").iterdir())) == 2
+    assert cli.main(["export", "task=sudoko", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.startswith("There is no task=sudoko; did you mean task=sudoku?")
