@@ -1,12 +1,13 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-percasym plan scale=paper        percasym report multirun/main        percasym gallery        percasym show graph_coloring
+percasym plan scale=paper        percasym report multirun/main        percasym status multirun/main        percasym gallery        percasym show graph_coloring
 percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,10 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: scale=paper model=internvl35 engine.zero_stage=3")
     plan.add_argument("--gpu-gb", type=float, default=80.0, metavar="GB", help="memory of one GPU in 10^9 bytes (default: 80)")
     plan.set_defaults(work=_plan)
-    report = commands.add_parser("report", help="tables of finished runs")
+    report = commands.add_parser("report", help="a study as a page, figures and tables")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
+    report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all runs)")
     report.set_defaults(work=_report)
+    status = commands.add_parser("status", help="where a study stands: done, running with the time left, failed with its reason")
+    status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
+    status.set_defaults(work=_status)
     rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
     rollouts.add_argument(
         "words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final rollout.temperature=1"
@@ -106,6 +111,7 @@ def _report(given: argparse.Namespace) -> None:
     from rich.console import Console
 
     from percasym.report.load import load_runs
+    from percasym.report.publish import publish
     from percasym.report.table import markdown, table
 
     runs = [run for root in given.runs for run in load_runs(root)]
@@ -117,6 +123,25 @@ def _report(given: argparse.Namespace) -> None:
         console.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, highlight=False)
         if run.summary is not None:
             console.print(table(run.summary))
+    try:
+        published = publish(runs, given.out or Path(os.path.commonpath([run.path for run in runs])) / "report")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The report could not be written: {error}") from error
+    for sentence in published.left_out:
+        console.print(f"Left out: {sentence}", soft_wrap=True, highlight=False)
+    console.print(f"Page: {published.page}", soft_wrap=True, highlight=False)
+
+
+def _status(given: argparse.Namespace) -> None:
+    import time
+
+    from rich.console import Console
+
+    from percasym.report.load import load_runs
+    from percasym.report.status import status
+
+    for root in given.runs:
+        Console(highlight=False).print(status(load_runs(root), time.time()))
 
 
 def _diagnose_rewards(given: argparse.Namespace) -> None:
