@@ -1,0 +1,117 @@
+"""`percasym audit` says before training what the first step of training measures."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from percasym import cli
+from percasym.audit import Audit, audit
+from percasym.balance.base import Gramian, SpanStats
+from percasym.config import composed
+from percasym.trainers.shares import Share
+
+CELL = Path("multirun/main/sudoku-qwen3vl-sft-ngdiff-smoke/seed0")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def found(blank: Path, train_py) -> Audit:
+    """The audit of four samples on a blank model."""
+    import torch
+
+    return audit(composed(["scale=smoke", f"model.path={blank}"], train_py.CONF), num_samples=4, device=torch.device("cpu"))
+
+
+def test_the_audit_equals_the_first_step_of_training_on_the_same_rows(found: Audit, command, blank: Path, tmp_path: Path) -> None:
+    words = ["paradigm.steps=1", "paradigm.batch_size=4", "evaluation.num_samples=1", "evaluation.max_new_tokens=2", "engine=torch"]
+    answer = command("scale=smoke", "balance=ngdiff", f"model.path={blank}", *words)
+    assert answer.code == 0, answer.err
+    summary = json.loads((tmp_path / CELL / "summary.json").read_text())
+    assert Share(**summary["share"]) == found.share
+    step = next(line for line in map(json.loads, (tmp_path / CELL / "metrics.jsonl").read_text().splitlines()) if "grad/cosine" in line)
+    assert found.stats.gramian is not None
+    assert (step["balance/weight"], step["grad/cosine"]) == (found.ngdiff, found.stats.gramian.cosine)
+    assert (step["grad/perception"], step["grad/reasoning"]) == found.stats.gramian.norms
+    assert (step["loss/perception"], step["loss/reasoning"]) == found.stats.losses
+
+
+def test_the_groups_add_up_to_the_whole(found: Audit) -> None:
+    whole, groups = found.stats.gramian, found.groups.values()
+    assert whole is not None
+    assert set(found.groups) == {"vision", "projector", "language"}
+    for product in ("perception", "reasoning", "cross"):
+        assert math.isclose(sum(getattr(group, product) for group in groups), getattr(whole, product), rel_tol=1e-6)
+    assert all(min(group.norms) > 0 for group in groups), "both spans reach every part"
+
+
+def made_up(language: tuple[float, float], **others: tuple[float, float]) -> Audit:
+    """Of 10 perception and 90 reasoning tokens, with these gradient norms (perception, reasoning) in each part."""
+    norms = {"language": language, **others}
+    groups = {name: Gramian(perception=p * p, reasoning=r * r, cross=0.0) for name, (p, r) in norms.items()}
+    total = Gramian(perception=sum(g.perception for g in groups.values()), reasoning=sum(g.reasoning for g in groups.values()), cross=0.0)
+    stats = SpanStats(step=0, num_steps=1, counts=(10, 90), losses=(1.0, 1.0), gramian=total)
+    return Audit(stats=stats, groups=groups, data=None)  # type: ignore[arg-type]
+
+
+def test_advice_follows_the_language_model() -> None:
+    # 10 * 1 / (10 * 1 + 90 * 1) = .10 in the language model: starved. NGDiff: 1 / (1 + 1 / 1) = .5.
+    starved = made_up((1.0, 1.0)).advice()
+    assert starved.startswith("Perception is starved: it has 10% of the language model's gradient. Try balance=ngdiff")
+    assert "balance=fixed balance.weight=0.50" in starved
+    assert "model.freeze" not in starved
+    assert "But vision can learn to see at any weight: try model.freeze=[vision] too." in made_up((1.0, 1.0), vision=(9.0, 1.0)).advice()
+    # 10 * 9 / (10 * 9 + 90 * 1) = .50
+    assert made_up((9.0, 1.0)).advice().startswith("Perception is not starved: it has 50% of the language model's gradient.")
+    assert made_up((0.0, 1.0)).advice().startswith("One span has no gradient here")
+
+
+WRONG = {
+    "no file": (["task=jsonl", "task.path=nowhere.jsonl"], "There is no file nowhere.jsonl. Give task.path a file of JSON lines."),
+    "no path": (["task=jsonl"], "task.path is not set; give it text."),
+    "no samples": (["--samples", "0"], "--samples must be at least 1, got 0."),
+    "no demonstrations": (["paradigm=rl"], "percasym audit measures demonstrations, and paradigm=rl has none. Leave paradigm=rl out."),
+    "no checkpoint": (["model.path=/nowhere/to/be/found"], "No checkpoint directory at /nowhere/to/be/found."),
+    "no such option": (["task.sise=4"], "There is no option task.sise; did you mean task.size?"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_input_is_one_sentence(what: str, capsys: pytest.CaptureFixture) -> None:
+    words, begins = WRONG[what]
+    assert cli.main(["audit", "scale=smoke", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(begins), shown.err
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_someone_elses_data_goes_from_audit_through_training_to_a_report(
+    command, blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["someone_elses_data.py", str(tmp_path / "theirs")])
+    runpy.run_path(str(ROOT / "tests" / "data" / "someone_elses_data.py"), run_name="__main__")
+    data = ["task=jsonl", f"task.path={tmp_path / 'theirs' / 'discs.jsonl'}", "scale=smoke", f"model.path={blank}"]
+    assert cli.main(["audit", *data, "--samples", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "0 skipped" not in shown and "train_sft" in shown
+    assert "weight of NGDiff" in shown and "starved" in shown
+    answer = command(*data, "balance=ngdiff", "evaluation.max_new_tokens=4")
+    assert answer.code == 0, answer.err
+    run = tmp_path / "multirun/main/jsonl-qwen3vl-sft-ngdiff-smoke/seed0"
+    about = json.loads((run / "meta.json").read_text())["data"]
+    assert sum(about["rows"].values()) == 200
+    assert cli.main(["report", str(run)]) == 0
+    assert "end to end" in capsys.readouterr().out
+
+
+def test_a_reward_that_must_draw_is_refused_before_training(command, blank: Path, tmp_path: Path) -> None:
+    answer = command("paradigm=rl", "scale=smoke", "task=jsonl", "task.path=rows.jsonl", "reward=rerender", f"model.path={blank}")
+    assert answer.code == 2
+    assert answer.err.startswith("reward=rerender needs a task that can draw a percept; collected data cannot. Choose among oracle, ")
+    assert list(tmp_path.iterdir()) == []
