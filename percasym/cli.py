@@ -1,6 +1,7 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-percasym plan scale=paper        percasym report multirun/main        percasym status multirun/main        percasym gallery        percasym show graph_coloring
+percasym plan scale=paper        percasym report multirun/main        percasym status multirun/main
+percasym gallery        percasym show graph_coloring
 percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
 """
 

@@ -40,6 +40,8 @@ GALLERY = (
     "The first test samples, as the first seed of a cell answered them after training. An orange frame is a cell that was read as "
     "something else; its corner says as what (a dot: as empty)."
 )
+LEGIBLE = 0.8
+"""Least pixels for a point of a figure: its 11-point letters are then 9 pixels high; a narrower page scrolls the figure."""
 PAPER: Mapping[str, str] = {
     "#000000": "currentColor",
     INK: "currentColor",
@@ -107,15 +109,16 @@ def inlined(svg: str, name: str, title: str) -> str:
     """An SVG file of matplotlib's as a part of the page: ids of its own, the page's colours, the page's width.
 
     >>> inlined('<?xml?><svg width="9pt" viewBox="0 0 9 9" xmlns="http://w3"><g id="a" style="fill: #222222"/></svg>', "x", "t")
-    '<svg viewBox="0 0 9 9" role="img" aria-label="t"><g id="x-a" style="fill: currentColor"/></svg>'
+    '<svg viewBox="0 0 9 9" style="min-width: 7px" role="img" aria-label="t"><g id="x-a" style="fill: currentColor"/></svg>'
     """
     found = re.search(r"<svg.*</svg>", svg, flags=re.DOTALL)
     assert found, f"{name} is no SVG: {svg[:80]!r}"
     inner = re.sub(r"<metadata>.*?</metadata>", "", found[0], flags=re.DOTALL)
     head, rest = inner.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
+    box = re.search(r'viewBox="\S+ \S+ (\S+) \S+"', head)
     assert box, f"{name} has no viewBox: {head!r}"
     own = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", rest.replace("xlink:href", "href"))
     for colour, variable in PAPER.items():
         own = own.replace(colour.lower(), variable)
-    return f'<svg {box[0]} role="img" aria-label="{title}">{own}'
+    width = LEGIBLE * float(box[1])
+    return f'<svg {box[0]} style="min-width: {width:.0f}px" role="img" aria-label="{title}">{own}'

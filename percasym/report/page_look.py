@@ -13,10 +13,12 @@ h3 { margin: 0 0 .25rem; font-size: 1rem; } p, figcaption { margin: .25rem 0 1re
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; } a { color: var(--blue); }
 :focus-visible { outline: 3px solid var(--blue); outline-offset: 2px; }
 figure { margin: 0; } .scroll { overflow-x: auto; }
-figure.plot svg { display: block; width: 100%; height: auto; min-width: 32rem; fill: currentColor; }
+figure.plot svg { display: block; width: 100%; height: auto; fill: currentColor; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); } thead th { color: var(--soft); font-weight: 600; }
+th:first-child { text-align: left; position: sticky; left: 0; max-width: 40vw; background: var(--paper); white-space: normal;
+  overflow-wrap: anywhere; }
+ thead th { color: var(--soft); font-weight: 600; }
 form { display: grid; gap: .75rem; margin: 1rem 0; } fieldset { display: flex; flex-wrap: wrap; gap: .5rem; margin: 0; padding: .6rem; }
 fieldset, select, article { border: 1px solid var(--line); border-radius: .5rem; } legend { color: var(--soft); }
 select { max-width: 100%; padding: .4rem; background: var(--paper); color: var(--ink); font: inherit; }

