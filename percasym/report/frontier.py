@@ -61,7 +61,8 @@ def against_weight(groups: Sequence[Group]) -> Figure | None:
         return None
     with canvas(len(chosen)) as (figure, panels):
         for axes, (group, points) in zip(panels, chosen, strict=True):
-            still = sorted((cell.weights[0], one, cell.label) for cell, (one,) in points if _is_constant(cell))
+            still = [(cell.weights[0], one, cell.label) for cell, (one,) in points if _is_constant(cell)]
+            still.sort(key=lambda point: point[0])
             x, ends = [weight for weight, _, _ in still], [one for _, one, _ in still]
             axes.errorbar(x, [one.mean for one in ends], yerr=reach(ends), color=INK, marker="o", markersize=6, linewidth=1.6, zorder=3)
             for weight, one, label in still:

@@ -1,11 +1,16 @@
 """A run that was never trained: its numbers are chosen so that each report can be checked by eye."""
 
+import io
 import math
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from percasym.report.load import METRICS
 from percasym.runs.rundir import Run
 from percasym.types import Estimate
 
@@ -52,3 +57,62 @@ def run_dir(tmp_path: Path) -> Path:
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Writes a run at a path below the test's folder."""
     return lambda name, **options: write_run(tmp_path / name, **options)
+
+
+TRUTH = "1034\n0021\n3400\n0002"
+Verdict = tuple[bool, bool | None]
+"""Perception, faithful."""
+EACH_KIND: Sequence[Verdict] = ((True, True), (False, True), (True, False), (False, False), (False, None))
+STRATEGIES = {"none": ("none.NoBalance", 0.03), "ngdiff": ("ngdiff.NGDiff", None)}
+
+
+def png() -> str:
+    """A picture of one grey level, as a test record holds it."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "#bbbbbb").save(buffer, format="PNG")
+    return b64encode(buffer.getvalue()).decode("ascii")
+
+
+def record(index: int, verdict: Verdict, stated: str | None = None, reasoning: str = "r1c2 is 2.") -> dict[str, Any]:
+    """A test record; a percept that is wrong has another digit in its last cell but one."""
+    seen, faithful = verdict
+    percept = stated or (TRUTH if seen else None if faithful is None else TRUTH[:-2] + "32")
+    said = {"ids": [1, 2], "labels": [0, 1], "percept": percept, "reasoning": reasoning, "answer": "x", "finished": True}
+    grades = {name: bool(faithful) and seen for name in METRICS} | {"perception": seen, "perception_graded": 0.5, "faithful": faithful}
+    return {
+        "key": {"task": "sudoku", "split": "test", "seed": 0, "index": index},
+        "truth": TRUTH,
+        "image": png(),
+        "responses": dict.fromkeys(("image", "prefix", "text"), said),
+        "faults": {"image": [], "prefix": [], "text": []},
+        "grades": grades,
+    }
+
+
+def write_cell_run(
+    study: Path, balance: str, seed: int, after: float, *, verdicts: Sequence[Verdict] = EACH_KIND, steps: int = 4, **more: Any
+) -> Path:
+    """A finished run of `balance` (none, ngdiff, or a weight such as 0.5) whose three metrics are all `after`."""
+    target, weight = STRATEGIES.get(balance, ("fixed.Fixed", float(balance) if balance[0].isdigit() else None))
+    shown = balance if balance in STRATEGIES else f"fixed{balance}"
+    path = study / f"sudoku-qwen3vl-sft-{shown}" / f"seed{seed}"
+    config = {"seed": seed, "study": study.name, "balance": {"_target_": f"percasym.balance.{target}"}, "paradigm": {"steps": steps}}
+    run = Run.open(path, config)
+    for step in (0, steps):
+        run.log(step, {f"eval/{name}": 0.1 + (after - 0.1) * (step > 0) for name in METRICS})
+    for step in range(1, steps + 1):
+        moved = {"balance/weight": weight if weight is not None else 0.2 + 0.1 * step, "share/loss": 0.1, "time/step_seconds": 2.0}
+        run.log(step, moved | {"grad/perception": 2.0, "grad/reasoning": 1.0})
+    run.samples("test", steps, [record(index, verdict, **more) for index, verdict in enumerate(verdicts)])
+    numbers = {
+        part: {name: Estimate(mean=mean, ci95=(mean - 0.05, mean + 0.05), n=len(verdicts)) for name in METRICS}
+        for part, mean in (("before", 0.1), ("after", after), ("gain", after - 0.1))
+    }
+    run.finish(numbers)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cell_run() -> Callable[..., Path]:
+    """`write_cell_run`: a finished run of a study, of which every number and text is known."""
+    return write_cell_run

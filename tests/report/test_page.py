@@ -1,0 +1,133 @@
+"""The report page: whole in one file, honest about what it lacks, and alive in a browser without a network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from percasym.cli import main
+from percasym.report.load import load_runs
+from percasym.report.publish import publish
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHOOSE = "document.querySelector('input[value=seeing]').click();"
+SIZES = "document.title = [...document.querySelectorAll('figure.plot svg')].map(svg => svg.getBoundingClientRect().height > 50).join();"
+
+
+@pytest.fixture(scope="module")
+def study(cell_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """none, two weights and ngdiff, two seeds each; reported once for all tests."""
+    folder = tmp_path_factory.mktemp("multirun") / "demo"
+    for balance, after in (("none", 0.3), ("0.3", 0.5), ("0.7", 0.4), ("ngdiff", 0.6)):
+        for seed in (0, 1):
+            cell_run(folder, balance, seed, after + 0.02 * seed)
+    publish(load_runs(folder), folder / "report")
+    return folder / "report"
+
+
+def test_the_folder_holds_page_figures_and_tables(study: Path) -> None:
+    drawn = {f"{name}.{kind}" for name in ("frontier", "weight", "learning", "gap", "dynamics") for kind in ("png", "svg")}
+    assert {path.name for path in study.iterdir()} == drawn | {"report.html", "report.md", "cells.csv", "runs.csv"}
+    assert "it needs a run of paradigm=rl" in (study / "report.md").read_text(), "a figure that is left out is named"
+    assert "| sudoku-qwen3vl-sft-fixed0.3 | 2 | 51.0 " in (study / "report.md").read_text()
+
+
+def test_the_page_asks_nothing_of_the_network(study: Path) -> None:
+    page = (study / "report.html").read_text()
+    assert re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', page) == []
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert "@import" not in page
+
+
+def test_ids_of_the_page_are_its_own(study: Path) -> None:
+    page = (study / "report.html").read_text()
+    parts = page.split("<section id=")
+    inside = [set(re.findall(r'\bid="([^"]+)"', part)) for part in parts]
+    assert sum(map(len, inside)) == len(set().union(*inside)), "no figure refers to another one's marks"
+
+
+def test_what_a_model_wrote_is_shown_and_never_run(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, reasoning="<script>alert(1)</script>", stated="</pre><img src=x>")
+    page = publish(load_runs(tmp_path), tmp_path / "report").page.read_text()
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_study_with_nothing_finished_still_has_a_page(tmp_path: Path, make_run, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("s/cell/seed0", finished=False)
+    assert main(["report", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Left out: ") == 6
+    assert "1 runs are not finished" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_status_is_a_grid_of_cells_and_seeds(cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5)
+    cell_run(tmp_path / "s", "0.5", 1, 0.5)
+    assert main(["status", str(tmp_path / "s")]) == 0
+    said = capsys.readouterr().out
+    assert "seed 0" in said
+    assert "seed 1" in said
+    assert "2 done" in said
+
+
+def test_two_hundred_runs_are_reported_without_torch(
+    cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = cell_run(tmp_path / "many", "0.001", 0, 0.4, verdicts=[(True, True), (False, True)] * 25, steps=100)
+    for i in range(1, 200):
+        copy = tmp_path / "many" / f"sudoku-qwen3vl-sft-fixed0.{i // 10:02d}" / f"seed{i % 10}"
+        shutil.copytree(first, copy)
+        config = copy / "config.yaml"
+        config.write_text(config.read_text().replace("seed: 0", f"seed: {i % 10}"))
+    needed = "import sys, time\nfrom pathlib import Path\nfrom percasym.report.load import load_runs\n"
+    needed += "from percasym.report.publish import publish\n"
+    work = f"publish(load_runs(Path({str(tmp_path / 'many')!r})), Path({str(tmp_path / 'out')!r}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{needed}{work}print('torch' in sys.modules, time.process_time())"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    heavy, seconds = done.stdout.split()
+    with capsys.disabled():
+        print(f"\n200 runs in {float(seconds):.1f} s of processor time")
+    assert heavy == "False"
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1e5
+
+
+def dumped(page: Path, folder: Path, script: str) -> str:
+    """The page's document in a browser that has no network, after `script`; no error may have reached the console."""
+    copy = folder / "page.html"
+    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    done = subprocess.run(
+        [str(CHROMIUM), *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", copy.as_uri()],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_a_browser_shows_the_figures_and_the_filter_works(study: Path, tmp_path: Path) -> None:
+    document = dumped(study / "report.html", tmp_path, SIZES + CHOOSE)
+    assert "<title>true,true,true,true,true</title>" in document, "five figures have a size"
+    cards = re.findall(r'<article data-cell="(\w+)" data-kind="(\w+)"( hidden)?', document.replace('hidden=""', "hidden"))
+    assert len(cards) == 4 * 5
+    assert [(cell, kind) for cell, kind, hidden in cards if not hidden] == [("c0", "seeing")]
+    assert "1 of the first 5 test samples." in document
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_an_error_in_the_console_would_be_noticed(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        dumped(study / "report.html", tmp_path, "console.error('planted')")

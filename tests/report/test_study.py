@@ -1,0 +1,106 @@
+"""A study as cells of seeds: what is averaged, what the intervals are of, and what is paired with what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from percasym.report.cards import kind
+from percasym.report.load import load_run, load_runs
+from percasym.report.marks import marks
+from percasym.report.seeds import over_seeds
+from percasym.report.status import standing
+from percasym.report.study import Group, study_of
+from percasym.report.verdicts import grades, last_evaluation
+from percasym.runs.rundir import Run
+
+TRUTH = "1034\n0021\n3400\n0002"
+EACH_KIND = ((True, True), (False, True), (True, False), (False, False), (False, None))
+
+
+def group_of(study: Path) -> Group:
+    (group,) = study_of(load_runs(study), "x").groups
+    return group
+
+
+def test_the_spread_of_two_cells_is_pooled() -> None:
+    # Within cells: (-.1, .1) and (-.2, .2), squares .02 + .08 = .1 over 2 degrees of freedom, s = .2236.
+    # t of 2 degrees is 4.303, n = 2: 4.303 * .2236 / sqrt(2) = .6804, in both cells alike.
+    first, second = over_seeds([[0.4, 0.6], [0.3, 0.7]]) or []
+    assert first.ci95 == pytest.approx((0.5 - 0.6804, 0.5 + 0.6804), abs=1e-4)
+    assert second.ci95 == pytest.approx(first.ci95)
+    assert over_seeds([[0.4], [0.6]]) is None, "one seed a cell says nothing about seeds"
+
+
+def test_cells_are_the_baseline_the_weights_in_order_and_then_what_moves(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for balance in ("ngdiff", "0.7", "0.3", "none"):
+        cell_run(tmp_path / "s", balance, 0, 0.5)
+    group = group_of(tmp_path)
+    assert [cell.label for cell in group.cells] == ["none", "0.3", "0.7", "ngdiff"]
+    assert [cell.moves for cell in group.cells] == [False, False, False, True]
+    assert group.cells[-1].weights == pytest.approx((0.45, 0.3, 0.6)), "0.3, 0.4, 0.5, 0.6"
+    assert group.title == "sudoku qwen3vl sft"
+
+
+def test_without_a_second_seed_the_interval_is_that_of_the_test_samples(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5)
+    group = group_of(tmp_path)
+    assert not group.has_spread
+    assert group.estimates("perception")[0].ci95 == pytest.approx((0.45, 0.55))
+
+
+def test_a_difference_is_paired_by_seed_and_by_sample(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, verdicts=[(True, True), (False, True), (False, True), (False, True)])
+    cell_run(tmp_path / "s", "0.5", 0, 0.5, verdicts=[(True, True), (True, True), (True, True), (False, True)])
+    cell_run(tmp_path / "s", "0.5", 1, 0.5, verdicts=[(False, True)] * 4)  # The baseline has no seed 1: unpaired.
+    group = group_of(tmp_path)
+    baseline, other = group.differences("perception")
+    assert math.isnan(baseline.mean)
+    assert other.mean == 0.5, "two of four samples turned right in seed 0"
+    assert other.n == 1
+
+
+def test_other_samples_are_never_paired(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5)
+    cell_run(tmp_path / "s", "0.5", 0, 0.5, verdicts=EACH_KIND[:3])
+    assert math.isnan(group_of(tmp_path).differences("perception")[1].mean)
+
+
+def test_grades_are_found_whatever_the_texts_say(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = cell_run(tmp_path / "s", "none", 0, 0.5, reasoning='"grades": {"perception": 7}')
+    file = last_evaluation(path)
+    assert file is not None
+    assert [verdict["perception"] for verdict in grades(file).values()] == [True, False, True, False, False]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"Line 1 of .* is no test record"):
+        grades(tmp_path / "x.jsonl")
+
+
+def test_what_went_wrong_is_seeing_or_thinking_or_both() -> None:
+    named = [kind({"perception": seen, "faithful": faithful}) for seen, faithful in EACH_KIND]
+    assert named == ["neither", "seeing", "thinking", "both", "unjudged"]
+
+
+def test_only_texts_of_the_same_form_are_marked() -> None:
+    assert marks("sudoku", TRUTH, TRUTH + "\n1") is None
+    assert marks("sudoku", TRUTH, None) is None
+    assert marks("maze", TRUTH, TRUTH) is None
+    assert marks("graph_coloring", "3: AB", "three: AB") is None
+
+
+def test_a_running_run_says_how_long_and_a_silent_one_that_it_is_silent(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "cell" / "seed0", {"seed": 0, "paradigm": {"steps": 100}})
+    for step in range(1, 41):
+        run.log(step, {"time/step_seconds": 9.0 if step <= 20 else 2.0})  # Only the last 20 steps foretell.
+    written = (run.path / "metrics.jsonl").stat().st_mtime
+    record = load_run(run.path)
+    assert standing(record, written + 1).text == "running, step 40/100, 2 min 00 s of training left", "60 steps of 2 s"
+    assert standing(record, written + 7200) == type(standing(record, 0))(state="silent", text="step 40/100, silent for 2 h 00 min")
+    run.failed("out of memory on rank 3")
+    assert standing(load_run(run.path), written).text == "failed at step 40/100: out of memory on rank 3"
