@@ -16,10 +16,11 @@ figure { margin: 0; } .scroll { overflow-x: auto; }
 figure.plot svg { display: block; width: 100%; height: auto; fill: currentColor; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; position: sticky; left: 0; max-width: 40vw; background: var(--paper); white-space: normal;
+th:first-child { text-align: left; position: sticky; left: 0; min-width: 9rem; background: var(--paper); white-space: normal;
   overflow-wrap: anywhere; }
- thead th { color: var(--soft); font-weight: 600; }
-form { display: grid; gap: .75rem; margin: 1rem 0; } fieldset { display: flex; flex-wrap: wrap; gap: .5rem; margin: 0; padding: .6rem; }
+thead th { color: var(--soft); font-weight: 600; }
+form { display: grid; grid-template-columns: minmax(0, 1fr); gap: .75rem; margin: 1rem 0; }
+fieldset { display: flex; flex-wrap: wrap; gap: .5rem; min-width: 0; margin: 0; padding: .6rem; }
 fieldset, select, article { border: 1px solid var(--line); border-radius: .5rem; } legend { color: var(--soft); }
 select { max-width: 100%; padding: .4rem; background: var(--paper); color: var(--ink); font: inherit; }
 label.cell { display: flex; flex-wrap: wrap; gap: .5rem; align-items: baseline; }
