@@ -13,8 +13,8 @@ from percasym.report.style import canvas, dress, is_known, percent_axis, reach
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_PANELS = 24
-"""Cells with learning curves of their own: more would be smaller than a thumb."""
+MAX_PANELS, COLUMNS = 16, 3
+"""Cells with learning curves of their own (a panel takes a quarter of a second to draw), and panels beside each other."""
 MAX_BARS = 12
 """Cells in one panel of bars."""
 BARS = (("perception", "perception a_p", PERCEPTION, -0.19), ("reasoning", "reasoning a_r", REASONING, 0.19))
@@ -25,8 +25,8 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
     chosen = [(group, cell) for group in groups for cell in group.cells if len(_mean_over_seeds(cell, ACCURACIES[0][0])) > 1][:MAX_PANELS]
     if not chosen:
         return None
-    with canvas(len(chosen), panel=(3.1, 2.5), columns=3) as (figure, panels):
-        for axes, (group, cell) in zip(panels, chosen, strict=True):
+    with canvas(len(chosen), panel=(3.1, 2.5), columns=COLUMNS) as (figure, panels):
+        for place, (axes, (group, cell)) in enumerate(zip(panels, chosen, strict=True)):
             for key, name, colour, marker in ACCURACIES:
                 for run in cell.runs[: len(cell.runs) if len(cell.runs) > 1 else 0]:
                     one = run.series(key)
@@ -35,6 +35,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
                 axes.plot([*mean], [*mean.values()], color=colour, marker=marker, markersize=4.5, linewidth=2, label=name, clip_on=False)
             percent_axis(axes, "y")
             dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
+            axes.tick_params(labelleft=place % COLUMNS == 0)  # One scale for all.
         figure.supxlabel("optimizer steps", fontsize=11)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
         return figure
