@@ -81,3 +81,25 @@ def resolved(command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) ->
         return list(started)
 
     return settings
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[float]]:
+    """`interrupt_at(4)`: Ctrl-C before the fourth optimizer step from now on; the list that it gives grows by one with each step begun."""
+    from percasym.engine.engine import SpanEngine
+
+    real = SpanEngine.step
+
+    def arm(number: int) -> list[float]:
+        begun: list[float] = []
+
+        def step(engine: SpanEngine, lr: float) -> object:
+            begun.append(lr)
+            if len(begun) == number:
+                raise KeyboardInterrupt
+            return real(engine, lr)
+
+        monkeypatch.setattr(SpanEngine, "step", step)
+        return begun
+
+    return arm

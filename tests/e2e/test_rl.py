@@ -74,19 +74,9 @@ def test_sampler_and_trainer_agree_on_what_was_said(train, tmp_path: Path) -> No
     assert first["policy/clipped"] == 0
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from percasym.engine.engine import SpanEngine
-
+def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, interrupt_at) -> None:
     assert train("study=whole").code == 0
-    steps, real = [], SpanEngine.step
-
-    def stop_at_the_third(engine: SpanEngine, lr: float) -> object:
-        steps.append(lr)
-        if len(steps) == 3:
-            raise KeyboardInterrupt
-        return real(engine, lr)
-
-    monkeypatch.setattr(SpanEngine, "step", stop_at_the_third)
+    steps = interrupt_at(3)
     assert train().code == 130
     assert train().code == 0
     assert len(steps) == 4, "only the step that was lost is repeated"

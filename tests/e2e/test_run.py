@@ -76,19 +76,9 @@ def test_a_finished_run_is_not_repeated(train, tmp_path: Path) -> None:
     assert train("paradigm.lr=0.5", "run.overwrite=true").code == 0
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from percasym.engine.engine import SpanEngine
-
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(train, tmp_path: Path, interrupt_at) -> None:
     assert train(f"hydra.run.dir={tmp_path / 'whole'}").code == 0
-    steps, real = [], SpanEngine.step
-
-    def stop_at_the_fourth(engine: SpanEngine, lr: float) -> object:
-        steps.append(lr)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return real(engine, lr)
-
-    monkeypatch.setattr(SpanEngine, "step", stop_at_the_fourth)
+    steps = interrupt_at(4)
     stopped = train()
     assert stopped.code == 130
     assert stopped.err.endswith(f"Interrupted. The same command resumes {CELL}.\n")
