@@ -67,6 +67,14 @@ class Training:
         if not self.lr > 0:
             raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
 
+    def evaluates_after(self, step: int) -> bool:
+        """Is there an evaluation on the way once `step` steps are done?"""
+        return self.eval_every > 0 and step % self.eval_every == 0 and step < self.steps
+
+    def saves_after(self, step: int) -> bool:
+        """Is there a checkpoint once `step` steps are done? The last step always has one."""
+        return step == self.steps or (self.save_every > 0 and step % self.save_every == 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sft(Training):

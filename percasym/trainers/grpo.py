@@ -64,9 +64,7 @@ def train(
             gathered = time.perf_counter()
             window = experience.window(family, settings, rows)
             counts = tuple(engine.total(span_counts(micro.batch.labels for micro in window)).tolist())  # (N_p, N_r) of the whole step
-            learner = Learner(
-                engine=engine, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
-            )
+            learner = Learner(engine=engine, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference)
             logged: dict[str, float] = {}
             for epoch in range(settings.epochs):
                 balance, stats, info, learned = learner.update(experience, window, balancer, balance, stats, step)
@@ -92,9 +90,9 @@ def train(
             run.log(done, values)
             stop_if_diverged(done, settings.lr, loss=values["loss/policy"], gradient=info.grad_norm)
             bar.advance(done, a_p=values["reward/perception/mean"], a=values["reward/outcome/mean"], weight=weight)
-            if settings.eval_every and done % settings.eval_every == 0 and done < settings.steps:
+            if settings.evaluates_after(done):
                 evaluate(done)
-            if done == settings.steps or (settings.save_every and done % settings.save_every == 0):
+            if settings.saves_after(done):
                 run.checkpoint(done, saving(engine, Progress(step=done, balance=balance, share=None)))
 
 

@@ -80,9 +80,9 @@ def train(
             run.log(done, values | {"time/step_seconds": seconds, "tokens_per_second": sum(counts) / seconds})
             stop_if_diverged(done, settings.lr, loss=values["loss/total"], gradient=info.grad_norm)
             bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
-            if settings.eval_every and done % settings.eval_every == 0 and done < settings.steps:
+            if settings.evaluates_after(done):
                 evaluate(done)
-            if done == settings.steps or (settings.save_every and done % settings.save_every == 0):
+            if settings.saves_after(done):
                 run.checkpoint(done, saving(engine, Progress(step=done, balance=balance, share=share)))
             began = time.perf_counter()  # A step's time holds its waiting for data, not evaluations and checkpoints.
     assert share is not None, "a run of at least one step has a first step"
