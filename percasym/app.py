@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import transformers
 from rich.console import Console
 
 from percasym.collected import Collected, counted
@@ -25,6 +24,7 @@ from percasym.engine.torch import torch_engine
 from percasym.examiner import TEST, Examiner
 from percasym.lessons.rl import RlLesson
 from percasym.lessons.sft import SftLesson
+from percasym.models.checkpoint import quiet
 from percasym.paradigm import Rl, Sft
 from percasym.report.curves import curves
 from percasym.report.load import load_run
@@ -113,8 +113,7 @@ def work(settings: Settings, directory: Run | Bystander, engine: Engine, lesson:
 
 def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Lesson]:
     """Engine and lesson, after making sure that the task has samples, that the family can read them, and that the ranks can share them."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    quiet()
     torch.manual_seed(settings.seed)
     task, family = settings.task, settings.family
     try:

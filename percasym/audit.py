@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-import transformers
 
 from percasym.balance.base import Gramian, SpanStats
 from percasym.balance.ngdiff import NGDiff
@@ -21,6 +20,7 @@ from percasym.engine.stash import Parts, dot
 from percasym.engine.torch import torch_engine
 from percasym.lessons.sft import SftLesson
 from percasym.models.adapt import PARTS, Part, part_of
+from percasym.models.checkpoint import quiet
 from percasym.objectives.coefficients import span_counts
 from percasym.paradigm import Sft
 from percasym.schema import ConfigError
@@ -92,8 +92,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         raise ConfigError(f"--samples must be at least 1, got {num_samples}.")
     if not isinstance(paradigm, Sft):
         raise ConfigError("percasym audit measures demonstrations, and paradigm=rl has none. Leave paradigm=rl out.")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    quiet()
     torch.manual_seed(settings.seed)
     rows = max(size for size in range(1, min(paradigm.micro_batch_size, num_samples) + 1) if num_samples % size == 0)
     data = Generated(

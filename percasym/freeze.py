@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.diagnosis.rollout_file import write_rollouts
 from percasym.engine.precision import inference
 from percasym.lessons.rl import RlLesson, rollout_engine
+from percasym.models.checkpoint import quiet
 from percasym.paradigm import Rl
 from percasym.rewards import shelf
 from percasym.runs.progress import Progress
@@ -59,8 +59,7 @@ def freeze(settings: Settings, *, num_prompts: int, device: torch.device, out: P
         raise ConfigError(f"{out} exists. Give --out another name, or remove it.")
     if num_prompts < 1:
         raise ConfigError(f"--prompts must be at least 1, got {num_prompts}.")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    quiet()
     paradigm = replace(settings.paradigm, steps=1, batch_size=num_prompts, resample=0, diagnose_every=1)
     try:
         name, rewards = shelf.watched(settings.reward, settings.task)

@@ -26,6 +26,14 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded, said in one sentence."""
 
 
+def quiet() -> None:
+    """Keep transformers' warnings and bars off a screen that has tables and bars of its own."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def packaged(family: str) -> str:
     """Directory of the tiny checkpoint that travels with the package."""
     return str(OURS / family)
