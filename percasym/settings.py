@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from percasym.schema import at_least
+from percasym.schema import at_least, one_of
 
 if TYPE_CHECKING:
     from percasym.balance.base import Balancer
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float32", "bfloat16"]
 """What trunk and head compute in; weights, gradients and optimizer are float32 always. `auto` is bfloat16
 on an accelerator that computes it natively, float32 elsewhere."""
-
-
-def _precision(name: str) -> None:
-    if name not in get_args(Precision):
-        raise ValueError(f"engine.precision must be one of {', '.join(get_args(Precision))}, got {name!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +52,7 @@ class TorchSettings:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        _precision(self.precision)
+        one_of("engine", Precision, precision=self.precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +67,7 @@ class DeepSpeedSettings:
     """Keep optimizer state and master weights in the memory of the CPU, and update there (ZeRO 1 to 3)."""
 
     def __post_init__(self) -> None:
-        _precision(self.precision)
+        one_of("engine", Precision, precision=self.precision)
         if self.zero_stage not in range(4):
             raise ValueError(f"engine.zero_stage must be 0, 1, 2 or 3, got {self.zero_stage}.")
         if self.offload and not self.zero_stage:

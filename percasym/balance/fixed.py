@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
+from percasym.schema import fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +22,7 @@ class Fixed:
     """w: 0 trains reasoning only, 1 perception only."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"balance.weight must lie in [0, 1], got {self.weight}.")
+        fraction("balance", weight=self.weight)
 
     def start(self) -> BalanceState:
         """The weight itself."""

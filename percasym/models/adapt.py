@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from percasym.schema import one_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -73,8 +75,7 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         _known("model.freeze", self.freeze)
-        if self.attention not in get_args(Attention):
-            raise ValueError(f"model.attention must be one of {', '.join(get_args(Attention))}, got {self.attention!r}.")
+        one_of("model", Attention, attention=self.attention)
         if set(self.freeze) == set(PARTS):
             raise ValueError(f"model.freeze=[{','.join(self.freeze)}] leaves nothing to train. Leave one part out.")
         if self.lora and (both := [part for part in self.lora.targets if part in self.freeze]):

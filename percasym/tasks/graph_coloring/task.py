@@ -7,8 +7,9 @@ How hard it is to see (`layout`, `look`, the number of edges) and to think (`chr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
+from percasym.schema import fraction, one_of
 from percasym.spans.grammar import Grammar
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.draw import Layout, draw_graph_png, least_image_px
@@ -79,14 +80,10 @@ class GraphColoring:
             )
         for num_nodes in range(self.nodes[0], self.nodes[1] + 1):
             self._check_kinds(num_nodes)
-        if self.layout not in get_args(Layout):
-            raise ValueError(f"task.layout must be one of {', '.join(get_args(Layout))}, got {self.layout!r}.")
+        one_of("task", Layout, layout=self.layout)
         if not 0 <= self.verbosity <= MAX_VERBOSITY:
             raise ValueError(f"task.verbosity must lie in 0..{MAX_VERBOSITY}, got {self.verbosity}.")
-        if not 0 <= self.reflect_frac <= 1:
-            raise ValueError(f"task.reflect_frac must lie in [0, 1], got {self.reflect_frac}.")
-        if not 0 <= self.variety_frac <= 1:
-            raise ValueError(f"task.variety_frac must lie in [0, 1], got {self.variety_frac}.")
+        fraction("task", reflect_frac=self.reflect_frac, variety_frac=self.variety_frac)
         if self.question not in QUESTIONS:
             raise ValueError(f"task.question must be one of {', '.join(QUESTIONS)}, got {self.question!r}.")
         if self.look.image_px < (least := least_image_px(self.nodes[1])):

@@ -6,8 +6,9 @@ python train.py task=sudoku task.size=6 task.givens=[14,18]
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
+from percasym.schema import fraction, one_of
 from percasym.spans.grammar import Grammar
 from percasym.tasks.canvas import Look
 from percasym.tasks.sudoku.draw import draw
@@ -48,8 +49,7 @@ class Sudoku:
     def __post_init__(self) -> None:
         if self.size not in BOXES:
             raise ValueError(f"task.size must be one of {', '.join(map(str, BOXES))}, got {self.size}.")
-        if self.techniques not in get_args(Techniques):
-            raise ValueError(f"task.techniques must be one of {', '.join(get_args(Techniques))}, got {self.techniques!r}.")
+        one_of("task", Techniques, techniques=self.techniques)
         low, high = self.givens
         fewest, most = FEWEST[self.size][self.techniques], self.size**2 - 1
         if not fewest <= low <= high <= most:
@@ -59,10 +59,7 @@ class Sudoku:
             )
         if not 0 <= self.verbosity <= MAX_VERBOSITY:
             raise ValueError(f"task.verbosity must lie between 0 and {MAX_VERBOSITY}, got {self.verbosity}.")
-        if not 0 <= self.reflect_frac <= 1:
-            raise ValueError(f"task.reflect_frac must lie in [0, 1], got {self.reflect_frac}.")
-        if not 0 <= self.variety_frac <= 1:
-            raise ValueError(f"task.variety_frac must lie in [0, 1], got {self.variety_frac}.")
+        fraction("task", reflect_frac=self.reflect_frac, variety_frac=self.variety_frac)
         if self.question not in ("brief", "full"):
             raise ValueError(f"task.question must be brief or full, got {self.question!r}.")
         if self.look.image_px < MIN_CELL_PX * self.size:
