@@ -13,6 +13,7 @@ from torch import Tensor
 
 from percasym.models.base import Batch, Family, Row
 from percasym.objectives.advantages import group_normalized, mixed, on_spans
+from percasym.objectives.coefficients import span_counts
 from percasym.paradigm import Rl
 from percasym.rewards.base import Scores
 from percasym.trainers.asked import completed
@@ -67,25 +68,39 @@ class Round:
     resampled: int = 0
     """Prompts that were replaced because their group had one reward throughout."""
 
-    def window(self, family: Family, settings: Rl, rows_per_forward: int) -> list[MicroBatch]:
-        """The micro-batches of the round, rollouts of like length together."""
-        rollouts = [(group, rollout) for group in self.groups for rollout in group.rollouts]
-        rank_rows = [place * settings.group_size + sibling for place in self.places for sibling in range(settings.group_size)]
-        masks = settings.overlong == "mask"
-        rows = [completed(group.asked, rollout, learned=rollout.completion.finished or not masks) for group, rollout in rollouts]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    def counts(self, settings: Rl) -> Tensor:
+        """[2] int64: perception and reasoning tokens of this rank's rollouts, those that teach nothing included."""
+        return span_counts(torch.tensor([rollout.labels]) for rollout in self._rollouts if _learned(rollout, settings))
+
+    def window(self, family: Family, settings: Rl, rows_per_forward: int, advantages: SpanAdvantages) -> list[MicroBatch]:
+        """The micro-batches to learn `advantages` from, rollouts of like length together.
+
+        A rollout without an advantage has no gradient and is left out, unless a KL term wants every token. All ranks keep as
+        many as the one with the most to learn from, since under ZeRO they must make the same calls.
+        """
+        asked = [group.asked for group in self.groups for _ in group.rollouts]
+        place = [place * settings.group_size + sibling for place in self.places for sibling in range(settings.group_size)]
+        speaks = (advantages[Span.perception] != 0) | (advantages[Span.reasoning] != 0) | (settings.kl > 0)  # [R]
+        num_ranks = settings.batch_size // len(self.groups)
+        most = int(speaks.view(-1, num_ranks, settings.group_size).sum((0, 2)).max())
+        kept = sorted(range(len(place)), key=lambda i: not speaks[place[i]])[: max(1, most)]
+        rows = {i: completed(asked[i], self._rollouts[i], learned=_learned(self._rollouts[i], settings)) for i in kept}
+        order = sorted(kept, key=lambda i: len(rows[i].ids))
         window = []
         for start in range(0, len(order), rows_per_forward):
             chosen = order[start : start + rows_per_forward]
             batch = family.collate([rows[i] for i in chosen])
             sampled = torch.zeros(batch.labels.shape)
             for row, i in enumerate(chosen):
-                group, rollout = rollouts[i]
-                assert rollout.completion.logprobs is not None, "a rollout engine gives the log-probability of each token"
-                first = len(group.asked.ids)
-                sampled[row, first : first + len(rollout.completion.ids)] = torch.tensor(rollout.completion.logprobs)
-            window.append(MicroBatch(batch=batch, rows=torch.tensor([rank_rows[i] for i in chosen]), sampled=sampled))
+                logprobs, first = self._rollouts[i].completion.logprobs, len(asked[i].ids)
+                assert logprobs is not None, "a rollout engine gives the log-probability of each token"
+                sampled[row, first : first + len(logprobs)] = torch.tensor(logprobs)
+            window.append(MicroBatch(batch=batch, rows=torch.tensor([place[i] for i in chosen]), sampled=sampled))
         return window
+
+    @property
+    def _rollouts(self) -> Sequence[Rollout]:
+        return [rollout for group in self.groups for rollout in group.rollouts]
 
     def advantages(self, settings: Rl, weight: float) -> SpanAdvantages:
         """What w makes of both rewards: one advantage for all tokens, or routed: each span its own reward's."""
@@ -110,3 +125,8 @@ class Round:
         """The advantages whose policy gradient is w times that of the perception reward plus 1 - w times that of the outcome."""
         seen, right = self.components(settings).values()
         return {span: weight * seen[span] + (1 - weight) * right[span] for span in Span}
+
+
+def _learned(rollout: Rollout, settings: Rl) -> bool:
+    """Is this rollout part of the loss?"""
+    return rollout.completion.finished or settings.overlong == "score"

@@ -10,7 +10,7 @@ teaches reasoning and not perception:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,6 @@ from torch import Tensor
 from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.engine.base import Engine, StepInfo
 from percasym.models.base import Family
-from percasym.objectives.coefficients import span_counts
 from percasym.objectives.policy import kl_k3, normalisers, surrogate
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.paradigm import Rl
@@ -52,7 +51,6 @@ def train(
     """
     state = start or Progress(step=0, balance=balancer.start(), share=None)
     balance = state.balance
-    rows = settings.rows_per_forward(engine.num_ranks)
     with run.progress(settings.steps, "training", start=state.step) as bar:
         for step in range(state.step, settings.steps):
             began = time.perf_counter()
@@ -62,12 +60,13 @@ def train(
                 balance = balancer.step(balance, stats)
             experience = gather(step, balance.weight)
             gathered = time.perf_counter()
-            window = experience.window(family, settings, rows)
-            counts = tuple(engine.total(span_counts(micro.batch.labels for micro in window)).tolist())  # (N_p, N_r) of the whole step
-            learner = Learner(engine=engine, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference)
+            counts = tuple(engine.total(experience.counts(settings)).tolist())  # (N_p, N_r) of the whole step
+            learner = Learner(
+                engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
+            )
             logged: dict[str, float] = {}
             for epoch in range(settings.epochs):
-                balance, stats, info, learned = learner.update(experience, window, balancer, balance, stats, step)
+                balance, stats, info, learned = learner.update(experience, balancer, balance, stats, step)
                 logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in learned.items()}
             weight = balance.weight
             if balancer.needs == "losses":
@@ -101,6 +100,7 @@ class Learner:
     """Updates from one round of rollouts."""
 
     engine: Engine
+    family: Family
     settings: Rl
     counts: tuple[int, int]
     """(N_p, N_r): tokens of the whole step, over all ranks."""
@@ -108,23 +108,22 @@ class Learner:
     reference: TokenNll | None
 
     def update(
-        self, experience: Round, window: Sequence[MicroBatch], balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
+        self, experience: Round, balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
     ) -> tuple[BalanceState, SpanStats, StepInfo, dict[str, float]]:
         """One optimizer step on all rollouts of the round, with the weight that the strategy gives it."""
         if balancer.needs == "gramian":
             components = experience.components(self.settings)
-            parts = [self._stashed(window, span, components[span]) for span in Span]
+            parts = [self._stashed(experience, span, components[span]) for span in Span]
             stats = replace(stats, gramian=self.engine.gramian())
             balance = balancer.step(balance, stats)
             weights = {Span.perception: balance.weight, Span.reasoning: 1 - balance.weight}
             self.engine.combine(weights)
-            sums = sum((weights[span] * part for span, part in zip(Span, parts, strict=True)), torch.zeros(4, dtype=torch.float64))
+            sums = sum((weights[span] * part for span, part in zip(Span, parts, strict=True)), torch.zeros(5, dtype=torch.float64))
         else:
-            sums = self._backward(window, experience.advantages(self.settings, balance.weight))
+            sums = self._backward(experience, experience.advantages(self.settings, balance.weight))
         info = self.engine.step(learning_rate(self.settings, step))
-        loss, kl, clipped, drift = self.engine.total(sums).tolist()
-        num_tokens = max(1, sum(self.counts))
-        values = {"loss/policy": loss, "policy/clipped": clipped / num_tokens, "policy/drift": drift / num_tokens}
+        loss, kl, clipped, drift, num_tokens = self.engine.total(sums).tolist()
+        values = {"loss/policy": loss, "policy/clipped": clipped / max(1, num_tokens), "policy/drift": drift / max(1, num_tokens)}
         if self.reference is not None:
             values["policy/kl"] = kl
         if stats.gramian is not None:
@@ -132,15 +131,16 @@ class Learner:
             values |= {"grad/perception": seen, "grad/reasoning": thought, "grad/cosine": stats.gramian.cosine}
         return balance, stats, info, values
 
-    def _stashed(self, window: Sequence[MicroBatch], span: Span, advantages: SpanAdvantages) -> Tensor:
-        sums = self._backward(window, advantages)
+    def _stashed(self, experience: Round, span: Span, advantages: SpanAdvantages) -> Tensor:
+        sums = self._backward(experience, advantages)
         self.engine.stash(span)
         return sums
 
-    def _backward(self, window: Sequence[MicroBatch], advantages: SpanAdvantages) -> Tensor:
-        """Add the gradient of the policy loss; its value, the KL, clipped tokens and sum of |log-ratio| on this rank, [4]."""
-        settings, sums = self.settings, torch.zeros(4, dtype=torch.float64)
-        for micro in window:
+    def _backward(self, experience: Round, advantages: SpanAdvantages) -> Tensor:
+        """Add the gradient of the policy loss; on this rank its value, the KL, clipped tokens, sum of |log-ratio| and tokens, [5]."""
+        settings, sums = self.settings, torch.zeros(5, dtype=torch.float64)
+        rows = settings.rows_per_forward(self.engine.num_ranks)
+        for micro in experience.window(self.family, settings, rows, advantages):
             nll = self.engine.nll(micro.batch)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
@@ -157,7 +157,7 @@ class Learner:
                 kl = (weights * kl_k3(-nll, self._by_reference(micro)) * mask).sum()
             self.engine.backward(loss + settings.kl * kl)
             drift = ((nll.detach() + sampled).abs() * mask).sum()
-            sums += torch.stack([value.detach().double().cpu() for value in (loss, kl, clipped.sum(), drift)])
+            sums += torch.stack([value.detach().double().cpu() for value in (loss, kl, clipped.sum(), drift, mask.sum())])
         return sums
 
     @torch.no_grad()

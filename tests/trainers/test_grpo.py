@@ -83,7 +83,10 @@ class Notes:
 class Frozen(Round):
     """A round of four rollouts whose first token is their number; each has one perception and two reasoning tokens."""
 
-    def window(self, family, settings, rows_per_forward):
+    def counts(self, settings):
+        return torch.tensor([4, 8])
+
+    def window(self, family, settings, rows_per_forward, advantages):
         labels = torch.tensor([[UNSUPERVISED, P, R, R]] * 4)
         ids = torch.arange(4)[:, None].expand(4, 4)
         batch = Batch(ids=ids, mask=torch.ones(4, 4, dtype=torch.int64), labels=labels)
