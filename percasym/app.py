@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -142,7 +143,7 @@ def finished(settings: Settings) -> bool:
     """Whether the run directory holds this very run, done; refused when it holds another one."""
     if settings.run.overwrite or not (settings.path / "summary.json").exists():
         return False
-    return open_run(settings).status == "done"
+    return open_run(replace(settings, tracker=None)).status == "done"  # Only looked at: nothing is mirrored.
 
 
 def open_run(settings: Settings, about: Mapping[str, Any] | None = None) -> Run:

@@ -73,8 +73,29 @@ def held_config(path: Path) -> dict[str, Any] | None:
     return config
 
 
+def is_same_run(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the run at `path` is the one of the configuration `wanted`; False when the path is free.
+
+    Raises RunConflict when it is another one.
+    """
+    held = held_config(path)
+    if held is None:
+        return False
+    if (difference := first_difference(held, wanted)) is not None:
+        raise RunConflict(f"{path} holds a run with {difference}. Choose another study, or run.overwrite=true.")
+    return True
+
+
+def is_done(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the run of the configuration `wanted` is at `path` and finished. Raises RunConflict when it is another one."""
+    return is_same_run(path, wanted) and json.loads((path / "meta.json").read_text(encoding="utf-8"))["status"] == "done"
+
+
 def delete_run(path: Path) -> None:
-    """Delete what a run wrote at `path`, and nothing else that lies there."""
+    """Delete what a run wrote at `path`, the sessions of its tracker included, and nothing else that lies there."""
+    identity = json.loads((path / "meta.json").read_text(encoding="utf-8"))["id"]
+    for session in path.glob(f"wandb/*run-*-{identity}"):
+        shutil.rmtree(session)
     for name in OWNED:
         if (path / name).is_dir():
             shutil.rmtree(path / name)

@@ -12,10 +12,9 @@ configuration is refused.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,8 @@ from typing import Any, Literal
 import yaml
 
 from percasym.runs import checkpoint
-from percasym.runs.identity import RunConflict, delete_run, first_difference, held_config
+from percasym.runs.history import Said, settled_bytes, take_back
+from percasym.runs.identity import delete_run, held_config, is_same_run
 from percasym.runs.progress import Progress
 from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
@@ -43,6 +43,7 @@ class Run:
         """What was found: `new`, `interrupted` (resume at `latest_checkpoint`) or `done` (nothing may be written)."""
         self._meta, self._clock = meta, clock
         self._opened, self._seconds_before = clock(), float(meta["seconds"])
+        self._num_lines = 0  # Said by this run, wherever metrics.jsonl lies that holds them.
         self._mirror: Mirror = NoTracker()
 
     @classmethod
@@ -62,16 +63,16 @@ class Run:
         taken back, so no step is ever written twice.
         Raises RunConflict when the directory holds another configuration, or files that are not a run's.
         """
-        wanted, held = plain(config), held_config(path)
-        if held is not None and overwrite:
+        wanted = plain(config)
+        if overwrite and held_config(path) is not None:
             delete_run(path)
-            held = None
-        if held is not None and (difference := first_difference(held, wanted)) is not None:
-            raise RunConflict(f"{path} holds a run with {difference}. Choose another study, or run.overwrite=true.")
-        run = cls._create(path, wanted, about or {}, clock) if held is None else cls._reopen(path, about or {}, clock)
+        run = cls._reopen(path, about or {}, clock) if is_same_run(path, wanted) else cls._create(path, wanted, about or {}, clock)
         if run.status != "done" and tracker is not None:
-            name = "/".join(path.absolute().parts[-3:])
-            run._mirror = tracker.start(directory=path, name=name, identity=run._meta["id"], config=wanted)
+            try:
+                run._mirror = tracker.start(directory=path, identity=run._meta["id"], config=wanted, num_lines=run._num_lines)
+            except ValueError as error:
+                run.failed(str(error))
+                raise
         return run
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -82,13 +83,15 @@ class Run:
             record["not_finite"] = lost
         with self._writable(METRICS).open("a", encoding="utf-8") as file:
             file.write(line(record) + "\n")
+        self._num_lines += 1
         self._mirror.log(step, numbers)
 
-    def samples(self, split: str, step: int, records: Iterable[object]) -> Path:
+    def samples(self, split: str, step: int, records: Sequence[Mapping[str, Any]]) -> Path:
         """Write the records of one evaluation, replacing an earlier attempt at the same step."""
         path = self._writable("samples") / f"{split}_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
         write_lines(path, records)
+        self._mirror.samples(split, step, records)
         return path
 
     def read_samples(self, split: str, step: int) -> list[dict[str, Any]] | None:
@@ -103,9 +106,11 @@ class Run:
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> Path:
         """Let `save` fill the checkpoint of `step`; a crash in between leaves no checkpoint rather than half of one.
 
-        Its DONE holds the length of metrics.jsonl in bytes: what a run that resumes here has already said.
+        Its DONE holds what a run that resumes here has already said.
         """
-        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=str(settled_bytes(self.path / METRICS)))
+        num_bytes = settled_bytes(self.path / METRICS)
+        said = Said(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
+        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=said.note())
         self._write_meta(seconds=self._seconds())
         return path
 
@@ -146,18 +151,18 @@ class Run:
             return cls(path, meta, "done", clock)
         run = cls(path, meta, "interrupted", clock)
         found = run.latest_checkpoint()
-        session = {"step": found[0] if found else 0, "started": _moment(clock())} | provenance() | plain(about)
+        said = Said.read(found[1], found[0]) if found else Said(step=-1)
+        session = {"step": max(0, said.step), "started": _moment(clock())} | provenance() | plain(about)
         run._meta.pop("reason", None)
-        run._write_meta(status="running", resumed=[*meta.get("resumed", []), session])
-        run._rewind(*(-1, 0) if found is None else (found[0], int((found[1] / checkpoint.DONE).read_text(encoding="utf-8"))))
+        run._write_meta(id=said.identity or meta["id"], status="running", resumed=[*meta.get("resumed", []), session])
+        run._rewind(said)
         return run
 
-    def _rewind(self, step: int, num_bytes: int) -> None:
-        """Take back what was written after the checkpoint of `step`, so that doing it again doubles nothing."""
-        if settled_bytes(self.path / METRICS) > num_bytes:
-            os.truncate(self.path / METRICS, num_bytes)
+    def _rewind(self, said: Said) -> None:
+        """Take back what was written after a checkpoint, so that doing it again doubles nothing."""
+        self._num_lines = take_back(self.path / METRICS, said)
         for samples in self.path.glob("samples/*_*.jsonl"):
-            if int(samples.stem.rpartition("_")[2]) > step:
+            if int(samples.stem.rpartition("_")[2]) > said.step:
                 samples.unlink()
 
     def _writable(self, name: str) -> Path:
@@ -184,15 +189,6 @@ def stopped(path: Path, status: Literal["failed", "interrupted"], **more: str) -
     if meta.get("status") in ("running", "failed"):
         write_whole(file, document(meta | {"status": status} | more))
     return bool(meta)
-
-
-def settled_bytes(path: Path) -> int:
-    """Length of a file, all of it safely on the disk; 0 when there is none."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
 
 
 def _moment(seconds: float) -> str:

@@ -103,6 +103,7 @@ def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: 
     picture = sample.prompt.image if sample.prompt.key.index < NUM_PICTURES else None
     return {
         "key": asdict(sample.prompt.key),
+        "question": sample.prompt.question,
         "truth": sample.truth,
         "image": None if picture is None else b64encode(picture).decode("ascii"),
         "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},

@@ -28,7 +28,7 @@ def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
     stats = SpanStats(step=0, num_steps=1, counts=(3, 97), losses=(1.0, 0.5), gramian=gramian)
     logged = {*measurements(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
     logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl"}
-    logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first"}
+    logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first"}
     logged |= {"rollouts/resampled", "time/rollout_seconds", "time/update_seconds"}  # tests/e2e/test_rl.py holds a run against the page.
     summarised = {*METRICS, *(field.name for field in fields(Share))}
     assert logged | summarised == DEFINED

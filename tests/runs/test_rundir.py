@@ -1,6 +1,7 @@
 """A run directory keeps every number once, whole, and only for the configuration that asked for it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from percasym.runs.identity import first_difference
-from percasym.runs.rundir import Run, RunConflict
+from percasym.runs.identity import RunConflict, first_difference
+from percasym.runs.rundir import Run
 from percasym.runs.trackers import NoTracker
 from percasym.types import Estimate
 
@@ -220,10 +221,11 @@ def test_what_is_no_number_is_refused_rather_than_written_as_its_name(tmp_path: 
 class Spy(NoTracker):
     """A tracker that remembers."""
 
-    __slots__ = ("said",)
+    __slots__ = ("num_lines", "said")
 
     def start(self, **about: object) -> "Spy":
         object.__setattr__(self, "said", [about["identity"]])
+        object.__setattr__(self, "num_lines", about["num_lines"])
         return self
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
@@ -244,6 +246,30 @@ def test_a_tracker_mirrors_each_step_and_is_always_closed(tmp_path: Path) -> Non
     third = Spy()
     Run.open(tmp_path, CONFIG, tracker=third)
     assert not hasattr(third, "said"), "a finished run is not mirrored again"
+
+
+def test_a_run_that_goes_on_from_a_copied_checkpoint_goes_on_as_the_run_it_was_copied_from(tmp_path: Path) -> None:
+    first, second = Spy(), Spy()
+    here = Run.open(tmp_path / "here", CONFIG, tracker=first)
+    here.log(0, {"lr": 0.5})
+    here.log(1, {"lr": 0.5})
+    checkpoint = here.checkpoint(1, save_weights)
+    Run.open(tmp_path / "there", CONFIG).interrupted()
+    shutil.copytree(checkpoint, tmp_path / "there" / "checkpoints" / checkpoint.name)
+    there = Run.open(tmp_path / "there", CONFIG, tracker=second)
+    assert second.said == first.said[:1]
+    assert second.num_lines == 2
+    assert json.loads((there.path / "meta.json").read_text())["id"] == first.said[0]
+    again = there.checkpoint(2, save_weights)
+    assert json.loads((again / "DONE").read_text())["num_lines"] == 2, "lines that lie elsewhere count"
+
+
+def test_overwriting_deletes_the_sessions_of_the_tracker_and_no_others(tmp_path: Path) -> None:
+    Run.open(tmp_path, CONFIG, tracker=(spy := Spy()))
+    for identity in (spy.said[0], "99999999"):
+        (tmp_path / "wandb" / f"offline-run-2026-{identity}").mkdir(parents=True)
+    Run.open(tmp_path, CONFIG, overwrite=True)
+    assert [path.name for path in (tmp_path / "wandb").iterdir()] == ["offline-run-2026-99999999"]
 
 
 def test_run_directories_need_no_torch() -> None:
