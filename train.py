@@ -1,7 +1,7 @@
 """Train a vision-language model with one weight per response span.
 
-    python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff
-    python train.py --help
+python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff
+python train.py --help
 """
 
 import sys
@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 
 from percasym import launch
 
-CONF = Path(__file__).resolve().parent / "conf"
+SCRIPT = Path(__file__).resolve()
+CONF = SCRIPT.parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def train(cfg: DictConfig) -> None:
+def train(cfg: DictConfig) -> object:
     """One run; Hydra calls this once per cell of a sweep."""
-    launch.job(cfg)
+    return launch.job(cfg, SCRIPT)
 
 
 if __name__ == "__main__":

@@ -140,9 +140,12 @@ def _status(given: argparse.Namespace) -> None:
 
     from percasym.report.load import load_runs
     from percasym.report.status import status
+    from percasym.runs.study import read_study
 
     for root in given.runs:
-        Console(highlight=False).print(status(load_runs(root), time.time()))
+        planned = read_study(root)
+        runs = load_runs(root) if not planned or any(root.rglob("config.yaml")) else []  # A study may be known before its first run.
+        Console(highlight=False).print(status(runs, planned, time.time()))
 
 
 def _diagnose_rewards(given: argparse.Namespace) -> None:

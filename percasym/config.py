@@ -131,14 +131,24 @@ def sentence(error: Exception) -> str:
     return " ".join(str(error).replace("++", "").split())
 
 
-def cell(*, _root_: DictConfig) -> str:
-    """Directory name of a composed configuration (before it is checked): what tells the cells of a study apart."""
+def cell(*keys: str, _root_: DictConfig) -> str:
+    """Directory name of a composed configuration (before it is checked): what tells the cells of a study apart.
+
+    A study that sweeps over more than that names the `keys`: `${cell:balance.kind}` ends in -cosine, `${cell:paradigm.lr}` in -lr0.001.
+    """
     chosen = _root_.hydra.runtime.choices
     weight = OmegaConf.select(_root_, "balance.weight")
     shown = f"{weight:g}" if isinstance(weight, int | float) else ""
     scale = [] if chosen.scale == "tiny" else [chosen.scale]
     reward = [] if chosen.reward in (None, "oracle") else [chosen.reward]
-    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *reward, *scale])
+    more = [_named(key.rpartition(".")[2], OmegaConf.select(_root_, key)) for key in keys if OmegaConf.select(_root_, key) is not None]
+    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *reward, *more, *scale])
+
+
+def _named(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}".lower()
 
 
 def folder(study: str) -> str:

@@ -1,7 +1,8 @@
 """From a command line to a run: Hydra composes, `resolve` checks, the app works.
 
 Unlike a bare Hydra application, whatever the user got wrong ends as one sentence on stderr with exit
-code 2, and leaves no directory behind; only a defect of the program shows a traceback.
+code 2, and leaves no directory behind; only a defect of the program shows a traceback. Each cell of a sweep
+is this very command for that cell alone, in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,24 +15,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from percasym import torchrun
 from percasym.config import force_options, resolve, sentence
 from percasym.schema import ConfigError
+from percasym.sweep import sweeper
+from percasym.sweep.apart import FAILED, INTERRUPTED, LAST_WORDS, REFUSED, apart
 from percasym.torchrun import RankFailedError
 
 if TYPE_CHECKING:
     from percasym.settings import Settings
-
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # Python's code for a traceback; argparse's for a wrong command line; 128 + SIGINT.
+    from percasym.sweep.outcomes import Outcome
 
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
+    sweeper.register()
     try:
         train()
     except KeyboardInterrupt:
@@ -43,12 +48,14 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     return 0
 
 
-def job(cfg: DictConfig) -> None:
-    """One run of a composed configuration; raises SystemExit unless it ends well, which also ends a sweep."""
+def job(cfg: DictConfig, script: Path) -> Outcome | None:
+    """One run of a composed configuration; raises SystemExit unless it ends well. One cell of a sweep: what became of it."""
     composed = HydraConfig.get()
     path = Path(composed.runtime.output_dir)
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())  # Shorter in what people read.
+    if composed.mode == RunMode.MULTIRUN:
+        return apart(alone(composed, script, path), path)
     try:
         settings = resolve(cfg, choices=composed.runtime.choices, path=path)
         start(settings)
@@ -58,9 +65,19 @@ def job(cfg: DictConfig) -> None:
         sys.exit(_say(f"Interrupted. The same command resumes {path}.", INTERRUPTED))
     except RankFailedError as error:  # Its traceback is in the run.
         sys.exit(_say(str(error), FAILED))
-    except Exception:  # A defect: its traceback, without Hydra's frames around it.
+    except Exception as error:  # A defect: its traceback, without Hydra's frames around it.
         traceback.print_exc()
+        _last_words(f"{type(error).__name__}: {error}")
         sys.exit(FAILED)
+    return None
+
+
+def alone(composed: HydraConf, script: Path, path: Path) -> list[str]:
+    """The command that runs one cell of a sweep by itself, at `path`; `composed` is Hydra's part of its configuration."""
+    added = [source.path for source in composed.runtime.config_sources if source.provider == "command-line"]
+    flags = [f"--config-name={composed.job.config_name}", *(f"--config-dir={folder}" for folder in added)]
+    quoted = str(path).replace("'", r"\'")
+    return [sys.executable, str(script), *flags, *composed.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{quoted}'"]
 
 
 def start(settings: Settings) -> None:
@@ -90,5 +107,14 @@ def _refuse(error: ConfigError, path: Path) -> NoReturn:
 
 
 def _say(text: str, code: int) -> int:
-    print(" ".join(text.split()), file=sys.stderr)
+    sentence = " ".join(text.split())
+    if not _last_words(sentence):
+        print(sentence, file=sys.stderr)
     return code
+
+
+def _last_words(sentence: str) -> bool:
+    """Leave them to the study that started this process to say; False where there is none."""
+    if file := os.environ.get(LAST_WORDS):
+        Path(file).write_text(sentence, encoding="utf-8")
+    return bool(file)

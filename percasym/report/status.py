@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
@@ -14,12 +16,13 @@ from rich.text import Text
 from percasym.report.load import RunRecord
 from percasym.report.study import seed_of
 from percasym.runs.progress import duration
+from percasym.runs.study import Planned
 
 RECENT_STEPS = 20
 """Steps whose mean duration foretells the rest."""
 SILENT_SECONDS = 900.0
 """A run that wrote nothing for so long may have been killed: evaluations of the tiny models take two minutes."""
-STYLES = {"done": "green", "running": "", "silent": "yellow", "interrupted": "yellow", "failed": "red"}
+STYLES = {"done": "green", "running": "", "silent": "yellow", "interrupted": "yellow", "failed": "red", "not begun": "dim"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +56,43 @@ def standing(run: RunRecord, now: float) -> Standing:
     return Standing(state="running", text=f"running, {place}{left}")
 
 
-def status(runs: Sequence[RunRecord], now: float) -> Table:
-    """The grid of a study with the number of runs in each state below; a dash is a seed that a cell has not begun."""
-    seeds = sorted({seed_of(run) for run in runs})
+def unheard_of(cell: Planned) -> Standing:
+    """The state of a cell that has no run directory yet."""
+    return (
+        Standing(state="failed", text=f"failed before it began: {cell.reason}")
+        if cell.reason
+        else Standing(state="not begun", text="not begun")
+    )
+
+
+def status(runs: Sequence[RunRecord], planned: Iterable[Planned], now: float) -> Table:
+    """The grid of a study with the number of runs in each state below; `planned` is what its sweeps asked for.
+
+    A dash is a seed that no sweep asked of a cell.
+    """
     stands = {(run.cell, seed_of(run)): standing(run, now) for run in runs}
+    for cell in planned:
+        stands.setdefault(place(cell.name), unheard_of(cell))
+    seeds = sorted({seed for _, seed in stands})
     states = [stand.state for stand in stands.values()]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys([*STYLES, *states]) if state in states)
     grid = Table(box=SIMPLE_HEAD, caption=counted, caption_justify="left")
     grid.add_column("cell", overflow="fold")
     for seed in seeds:
         grid.add_column(f"seed {seed}", overflow="fold")
-    for cell in dict.fromkeys(run.cell for run in runs):
-        grid.add_row(cell, *(_text(stands.get((cell, seed))) for seed in seeds))
+    for cell_name in dict.fromkeys(name for name, _ in stands):
+        grid.add_row(cell_name, *(_text(stands.get((cell_name, seed))) for seed in seeds))
     return grid
+
+
+def place(name: str) -> tuple[str, int]:
+    """Cell and seed that a directory of a study stands for.
+
+    >>> place("sudoku-qwen3vl-sft-none/seed3")
+    ('sudoku-qwen3vl-sft-none', 3)
+    """
+    seed = re.fullmatch(r"seed(\d+)", Path(name).name)
+    return (Path(name).parent.name, int(seed[1])) if seed else (Path(name).name, 0)
 
 
 def _text(stand: Standing | None) -> Text:

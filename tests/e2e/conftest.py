@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from percasym import launch
+from percasym.config import composed
 from percasym.settings import Settings
+from percasym.sweep.outcomes import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,13 +74,21 @@ def command(train_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def resolved(command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
     """`resolved("task=sudoku", ...)`: the settings of every run that a command would start; nothing is run."""
     started: list[Settings] = []
+    cells: list[tuple[list[str], Path]] = []
+
+    def cell(command: Sequence[str], path: Path) -> Outcome:
+        cells.append(([word for word in command[2:] if not word.startswith("--")], path))
+        return Outcome(state="done")
+
     monkeypatch.setattr(launch, "start", started.append)
+    monkeypatch.setattr(launch, "apart", cell)
 
     def settings(*words: str) -> list[Settings]:
         started.clear()
+        cells.clear()
         answer = command(*words)
         assert answer.code == 0, answer.err
-        return list(started)
+        return [*started, *(replace(composed(own, ROOT / "conf"), path=path) for own, path in cells)]
 
     return settings
 

@@ -1,0 +1,85 @@
+"""One cell of a study in an interpreter of its own: nothing of it stays behind, and no way it ends takes the study with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+from tempfile import TemporaryDirectory
+from threading import current_thread, main_thread
+
+from percasym.runs.rundir import stopped
+from percasym.sweep.outcomes import Outcome
+
+LAST_WORDS = "PERCASYM_LAST_WORDS"
+"""Environment variable: the file where a cell says in a sentence why it ends, for the study to tell."""
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+"""What a command answers: Python's code for a traceback, argparse's for a wrong command line, 128 + SIGINT."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops a study, and its cell in good order."""
+
+
+def apart(command: Sequence[str], path: Path) -> Outcome:
+    """Carry out `command`, whose run directory is `path`, and wait for it.
+
+    Raises KeyboardInterrupt when it was interrupted, by itself or with this process.
+    """
+    with TemporaryDirectory(prefix="percasym-") as place, stoppable():
+        said = Path(place) / "last_words"
+        child = Popen(command, env=os.environ | {LAST_WORDS: str(said)}, process_group=0)  # Ctrl-C reaches it through us, and once.
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            _stop(child)
+            raise
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if not code:
+            return Outcome(state="done")
+        reason = said.read_text(encoding="utf-8") if said.exists() else _unsaid(code)
+    if code != REFUSED:  # What was refused may be the directory itself, because it is another run's.
+        stopped(path, "failed", reason=reason)
+    print(f"{path} failed: {reason}", file=sys.stderr, flush=True)
+    return Outcome(state="failed", reason=reason)
+
+
+def _unsaid(code: int) -> str:
+    if code > 0:
+        return f"it ended with exit code {code}."
+    memory = " (what the system does where memory runs out)" if -code == signal.SIGKILL else ""
+    return f"it was ended by {signal.Signals(-code).name}{memory}."
+
+
+def _stop(child: Popen[bytes]) -> None:
+    """Let the run leave its directory in order; whoever interrupts again does not want to wait for it."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait()
+    except KeyboardInterrupt:
+        child.kill()
+        child.wait()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Make a KeyboardInterrupt of whatever stops this process, so that no cell outlives it.
+
+    What nohup made it ignore stays ignored; SIGINT does not, for a cell would inherit that and never be stopped.
+    """
+    heard = [number for number in STOPS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    if current_thread() is not main_thread():  # Python takes signals there only.
+        heard = []
+    before = {number: signal.signal(number, _interrupt) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

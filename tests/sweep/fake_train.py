@@ -1,0 +1,54 @@
+"""train.py with another idea of work: the weight says how a cell ends. Everything around it is the real thing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from percasym import launch
+from percasym.runs.rundir import Run
+from percasym.schema import ConfigError
+from percasym.settings import Settings
+
+SCRIPT = Path(__file__).resolve()
+CONF = SCRIPT.parents[2] / "conf"
+
+
+def work(settings: Settings) -> None:
+    weight = getattr(settings.balance, "weight", None)
+    if weight == 0.2:
+        sys.exit(3)
+    run = Run.open(settings.path, settings.record, settings.run.overwrite)
+    with Path("begun.txt").open("a") as file:
+        file.write(f"{settings.path.parent.name} {settings.seed} {os.getpid()} {'torch' in sys.modules}\n")
+    if weight == 0.3:
+        raise ZeroDivisionError("a defect")
+    if weight == 0.4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if weight == 0.6:
+        raise ConfigError("there is no such checkpoint.")
+    try:
+        while weight == 0.7 and not Path("go_on").exists():
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        run.interrupted()
+        raise
+    run.finish({})
+
+
+launch.start = work
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def train(cfg: DictConfig) -> object:
+    return launch.job(cfg, SCRIPT)
+
+
+if __name__ == "__main__":
+    sys.exit(launch.main(train, CONF, sys.argv[1:]))

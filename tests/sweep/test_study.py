@@ -1,0 +1,112 @@
+"""A study as a user meets it: real processes, real configuration, cells that do nothing but end in every way that cells end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from percasym.cli import main
+from tests.sweep.conftest import begun, meta
+
+CELL = "sudoku-qwen3vl-sft-{}/seed{}"
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The table at the end: cell -> what became of it."""
+    found = (line.split(maxsplit=1) for line in done.stdout.splitlines() if "/seed" in line)
+    return {cell.removeprefix("sudoku-qwen3vl-sft-"): said.strip() for cell, said in found}
+
+
+def test_a_cell_that_fails_is_reported_and_the_others_go_on(study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = study("-m", "study=s", "balance=fixed", "balance.weight=0.2,0.3,0.4,0.6,0.5")
+    assert done.returncode == 1, done.stderr
+    killed = "it was ended by SIGKILL (what the system does where memory runs out)."
+    assert rows(done) == {
+        "fixed0.2/seed0": "failed: it ended with exit code 3.",
+        "fixed0.3/seed0": "failed: ZeroDivisionError: a defect",
+        "fixed0.4/seed0": f"failed: {killed}",
+        "fixed0.6/seed0": "failed: there is no such checkpoint.",
+        "fixed0.5/seed0": "done",
+    }
+    assert "multirun/s/sudoku-qwen3vl-sft-fixed0.6/seed0 failed: there is no such checkpoint.\n" in done.stderr, "said at once, on one line"
+    processes = {line.split()[2] for line in begun(tmp_path)}
+    assert len(processes) == 4, "each has a process of its own"
+    assert meta(tmp_path / "multirun/s" / CELL.format("fixed0.4", 0))["reason"] == killed
+
+    assert main(["status", str(tmp_path / "multirun/s")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "failed before it began: it ended with exit code 3." in shown, "also of the cell that never had a run directory"
+
+    again = study("-m", "study=s", "balance=fixed", "balance.weight=0.5,0.1")
+    assert again.returncode == 0
+    assert rows(again) == {"fixed0.5/seed0": "skipped, for it was done", "fixed0.1/seed0": "done"}
+    assert len(begun(tmp_path)) == 5, "what is done is not even started"
+
+
+def test_a_study_with_a_wrong_cell_starts_none(study, tmp_path: Path) -> None:
+    done = study("-m", "balance=none,fixed", "balance.weight=0.1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("There is no option balance.weight. NoBalance has no options. No cell was started; this one is ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_cells_of_one_directory_are_refused_and_a_name_parts_them(study, tmp_path: Path) -> None:
+    words = ("-m", "study=s", "balance=schedule", "balance.end=0.5,0.25")
+    done = study(*words)
+    assert done.returncode == 2
+    assert "would share the directory multirun/s/sudoku-qwen3vl-sft-schedule/seed0. Run them as two studies" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    done = study(*words, "hydra.sweep.subdir='${cell:balance.end}/seed${seed}'")
+    assert done.returncode == 0, done.stderr
+    assert set(rows(done)) == {"schedule-end0.5/seed0", "schedule-end0.25/seed0"}
+
+
+def test_a_cell_whose_directory_holds_another_run_is_refused_beforehand(study, tmp_path: Path) -> None:
+    assert study("study=s").returncode == 0
+    done = study("-m", "study=s", "seed=1,0", "paradigm.lr=0.5")
+    assert done.returncode == 2
+    assert "holds a run with paradigm.lr=0.0005, this one asks for paradigm.lr=0.5." in done.stderr
+    assert not (tmp_path / "multirun/s" / CELL.format("none", 1)).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_stops_at_once_and_goes_on_later(study, stopped_study, tmp_path: Path, number: signal.Signals) -> None:
+    words = ("-m", "study=s", "balance=fixed", "balance.weight=0.1,0.7,0.9")
+    done = stopped_study(*words, number=number)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.endswith("Interrupted. The same command goes on with the study.\n")
+    assert rows(done) == {"fixed0.1/seed0": "done", "fixed0.7/seed0": "interrupted", "fixed0.9/seed0": "not begun"}
+    assert meta(tmp_path / "multirun/s" / CELL.format("fixed0.7", 0))["status"] == "interrupted", "its process left in good order"
+    (tmp_path / "go_on").touch()
+    done = study(*words)
+    assert done.returncode == 0
+    assert rows(done) == {"fixed0.1/seed0": "skipped, for it was done", "fixed0.7/seed0": "done", "fixed0.9/seed0": "done"}
+
+
+@pytest.mark.parametrize("launcher", [("joblib", "hydra.launcher.n_jobs=2"), ("submitit_local", "hydra.launcher.timeout_min=2")])
+def test_cells_run_side_by_side_through_launchers_of_hydra(study, tmp_path: Path, launcher: tuple[str, str]) -> None:
+    name, option = launcher
+    pytest.importorskip(f"hydra_plugins.hydra_{name.removesuffix('_local')}_launcher")
+    done = study("-m", "study=s", f"hydra/launcher={name}", option, "balance=fixed", "balance.weight=0.1,0.3", "seed=0,1")
+    assert done.returncode == 1, done.stderr
+    assert rows(done) == {
+        "fixed0.1/seed0": "done",
+        "fixed0.1/seed1": "done",
+        "fixed0.3/seed0": "failed: ZeroDivisionError: a defect",
+        "fixed0.3/seed1": "failed: ZeroDivisionError: a defect",
+    }
+    assert len({line.split()[2] for line in begun(tmp_path)}) == 4
+
+
+def test_the_study_is_written_down_before_it_runs(stopped_study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stopped_study("-m", "study=s", "balance=fixed", "balance.weight=0.7,0.9", "seed=0,1")
+    cells = json.loads((tmp_path / "multirun/s/study.json").read_text())["cells"]
+    assert list(cells) == [CELL.format(f"fixed{weight}", seed) for weight in (0.7, 0.9) for seed in (0, 1)]
+    assert main(["status", str(tmp_path / "multirun/s")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 interrupted, 3 not begun" in shown
