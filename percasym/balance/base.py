@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-Needs = Literal["counts", "losses", "gramian"]
-"""The dearest number a strategy reads: counts are known before the first backward, losses after the
-last one (so they move the next step's weight), the Gramian between the span gradients and their sum."""
+Needs = Literal["counts", "losses", "hidden", "gramian"]
+"""The dearest number a strategy reads: counts are known before the first backward, losses and the norms at the last hidden
+state after the last one (so they move the next step's weight), the Gramian between the span gradients and their sum, the
+losses with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,16 @@ class Gramian:
         return math.sqrt(self.perception), math.sqrt(self.reasoning)
 
     @property
+    def relative(self) -> tuple[float, float, float]:
+        """(|g_p|^2, |g_r|^2, <g_p, g_r>) in units of the larger square: no scale of the gradients overflows a formula or changes it.
+
+        >>> Gramian(perception=8.0, reasoning=2.0, cross=-1.0).relative
+        (1.0, 0.25, -0.125)
+        """
+        unit = max(self.perception, self.reasoning)
+        return self.perception / unit, self.reasoning / unit, self.cross / unit
+
+    @property
     def cosine(self) -> float:
         """Cosine between the two gradients; nan when one is zero."""
         scale = math.sqrt(self.perception * self.reasoning)
@@ -47,6 +58,9 @@ class SpanStats:
     num_steps: int
     counts: tuple[int, int]
     losses: tuple[float, float] | None = None
+    """L_k, nan for a span without tokens; in RL, what each reward has left to earn."""
+    hidden: tuple[float, float] | None = None
+    """Norm of d L_k / d H, with H the last hidden states of all tokens of the step."""
     gramian: Gramian | None = None
 
 
@@ -70,3 +84,12 @@ class Balancer(Protocol):
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
         """The state after seeing `stats`."""
         ...
+
+
+def inversely(perception: float, reasoning: float) -> float:
+    """The w that evens out two positive numbers: w * perception = (1 - w) * reasoning.
+
+    >>> inversely(3.0, 1.0)
+    0.25
+    """
+    return 1 / (1 + perception / reasoning)  # Not reasoning / (perception + reasoning): that sum can overflow.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from percasym.balance.base import BalanceState, Needs, SpanStats
+from percasym.balance.base import BalanceState, Needs, SpanStats, inversely
+from percasym.balance.moving import Moving, known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NGDiff:
+class NGDiff(Moving):
     """Move w so that the weighted gradients of the two spans have one norm, at every step.
 
         w = |g_r| / (|g_p| + |g_r|),   hence   w |g_p| = (1 - w) |g_r|
@@ -23,7 +24,7 @@ class NGDiff:
     would give w = 1, a zero update, and training would stop for good.
 
     Source: Bu et al. 2025, "Unlearning as multi-task optimization" (arXiv:2410.22086), in the two-loss form of
-    arXiv:2605.29496. For two losses it is IMTL-G (Liu et al. 2021) exactly.
+    arXiv:2605.29496. For two losses it is IMTL-G (Liu et al. 2021) exactly, and Nash-MTL in direction.
 
     >>> from percasym.balance.base import Gramian
     >>> stats = SpanStats(step=0, num_steps=1, counts=(3, 97), gramian=Gramian(perception=9.0, reasoning=1.0, cross=0.0))
@@ -33,30 +34,5 @@ class NGDiff:
 
     needs: ClassVar[Needs] = "gramian"
 
-    smoothing: float = 0.0
-    """Share of the last weight kept at each step, in [0, 1); 0 is the paper's same-step weight."""
-    low: float = 0.0
-    """The weight never falls below this."""
-    high: float = 1.0
-    """The weight never rises above this."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"balance.smoothing must lie in [0, 1), got {self.smoothing}.")
-        if not 0 <= self.low <= self.high <= 1:
-            raise ValueError(f"balance.low and balance.high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}.")
-
-    def start(self) -> BalanceState:
-        """Equal weights (within the bounds) until the first gradient is seen; then nothing of them remains."""
-        return BalanceState(weight=min(max(0.5, self.low), self.high))
-
-    def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
-        """The weight of this step's norms, smoothed and bounded."""
-        assert stats.gramian is not None, "a strategy that needs the Gramian was stepped without it"
-        perception, reasoning = stats.gramian.norms
-        if not (0 < perception < math.inf and 0 < reasoning < math.inf):
-            return state
-        fresh = 1 / (1 + perception / reasoning)  # Not reasoning / (perception + reasoning): that sum can overflow.
-        kept = self.smoothing if state.memory else 0.0
-        weight = kept * state.weight + (1 - kept) * fresh
-        return BalanceState(weight=min(max(weight, self.low), self.high), memory={"measured": 1.0})
+    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        return BalanceState(weight=inversely(*known(stats.gramian).norms))

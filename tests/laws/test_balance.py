@@ -20,24 +20,41 @@ CONF = Path(__file__).parents[2] / "conf" / "balance"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 NEUTRAL = {"schedule": {"begin": 0.5, "end": 0.5}}
 """Options under which a strategy favours no span, where its yaml means it to."""
+EXCEPTIONS = {
+    ("rlw", "exchange"): "it draws by the step, whichever span is called which",
+    ("rlw", "equality"): "it draws whatever the spans say",
+    ("uncertainty", "scale"): "its variances start at 1 nat, so the unit of the losses counts until that start is forgotten",
+}
+"""Laws that a strategy breaks by what it is, and why; that it does break them is tested below."""
 
 
 def strategy(name: str, **options: float):
     """The strategy of a yaml with the values it states."""
     values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     module, _, kind = values.pop("_target_").rpartition(".")
+    values = {key: 0 if value == "${seed}" else value for key, value in values.items()}
     return getattr(importlib.import_module(module), kind)(**values | options)
+
+
+def obeying(law: str) -> list[str]:
+    return [name for name in NAMES if (name, law) not in EXCEPTIONS]
 
 
 def stats_of(counts, losses, norms, cosine, step=3) -> SpanStats:
     gramian = Gramian(perception=norms[0] ** 2, reasoning=norms[1] ** 2, cross=cosine * norms[0] * norms[1])
-    return SpanStats(step=step, num_steps=10, counts=counts, losses=losses, gramian=gramian)
+    return SpanStats(step=step, num_steps=10, counts=counts, losses=losses, hidden=norms, gramian=gramian)
 
 
 def swapped(stats: SpanStats) -> SpanStats:
     """The same step with the names of the two spans exchanged."""
     gramian = Gramian(perception=stats.gramian.reasoning, reasoning=stats.gramian.perception, cross=stats.gramian.cross)
-    return replace(stats, counts=stats.counts[::-1], losses=stats.losses[::-1], gramian=gramian)
+    return replace(stats, counts=stats.counts[::-1], losses=stats.losses[::-1], hidden=stats.hidden[::-1], gramian=gramian)
+
+
+def scaled(stats: SpanStats, scale: float) -> SpanStats:
+    """The same step with both losses, and so their gradients, multiplied by `scale`."""
+    norms = tuple(scale * norm for norm in stats.gramian.norms)
+    return stats_of(stats.counts, tuple(scale * loss for loss in stats.losses), norms, max(-1.0, min(1.0, stats.gramian.cosine)))
 
 
 sizes = st.floats(1e-6, 1e6)
@@ -87,7 +104,7 @@ def test_the_state_survives_json_and_the_same_history_gives_the_same_weight(name
     assert state == follow(strategy(name), history)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", obeying("exchange"))
 @given(histories)
 def test_exchanging_the_spans_exchanges_the_weights(name, history):
     balancer = strategy(name, **NEUTRAL.get(name, {}))
@@ -95,22 +112,15 @@ def test_exchanging_the_spans_exchanges_the_weights(name, history):
     assert here + there == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", obeying("scale"))
 @given(histories, st.floats(1e-3, 1e3))
 def test_the_scale_of_the_losses_does_not_matter(name, history, scale):
-    scaled = [
-        stats_of(
-            stats.counts,
-            tuple(scale * loss for loss in stats.losses),
-            tuple(scale * norm for norm in stats.gramian.norms),
-            max(-1.0, min(1.0, stats.gramian.cosine)),
-        )
-        for stats in history
-    ]
-    assert follow(strategy(name), scaled).weight == pytest.approx(follow(strategy(name), history).weight)
+    assert follow(strategy(name), [scaled(stats, scale) for stats in history]).weight == pytest.approx(
+        follow(strategy(name), history).weight
+    )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", obeying("equality"))
 @given(st.floats(1e-6, 1e6), st.integers(1, 10**6), st.floats(-1, 1))
 def test_equal_spans_keep_equal_weights(name, size, count, cosine):
     stats = stats_of((count, count), (size, size), (size, size), cosine)
@@ -120,13 +130,30 @@ def test_equal_spans_keep_equal_weights(name, size, count, cosine):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("broken", [0.0, math.nan, math.inf])
 @pytest.mark.parametrize("both", [True, False])
-def test_a_gradient_that_says_nothing_moves_nothing(name, broken, both):
-    balancer, usual = strategy(name), stats_of((3, 97), (1.0, 1.0), (3.0, 1.0), 0.5)
+def test_a_step_that_says_nothing_moves_nothing(name, broken, both):
+    balancer, usual = strategy(name), stats_of((3, 97), (1.0, 2.0), (3.0, 1.0), 0.5)
     before = balancer.step(balancer.start(), usual)
     other = broken if both else 1.0
-    for perception, reasoning in ((broken, other), (other, broken)):
-        stats = replace(usual, gramian=Gramian(perception=perception, reasoning=reasoning, cross=0.0))
-        assert balancer.step(before, stats).weight == before.weight
+    for pair in ((broken, other), (other, broken)):
+        gramian = Gramian(perception=pair[0], reasoning=pair[1], cross=0.0)
+        assert balancer.step(before, replace(usual, losses=pair, hidden=pair, gramian=gramian)) == before
+
+
+def test_a_cross_product_that_is_no_number_moves_nothing():
+    balancer, usual = strategy("mgda"), stats_of((3, 97), (1.0, 2.0), (3.0, 1.0), 0.0)
+    before = balancer.step(balancer.start(), usual)
+    assert balancer.step(before, replace(usual, gramian=Gramian(perception=1.0, reasoning=9.0, cross=math.nan))) == before
+
+
+def test_each_exception_is_one():
+    uneven, even = stats_of((1, 1), (1.0, 2.0), (1.0, 1.0), 0.0), stats_of((1, 1), (1.0, 1.0), (1.0, 1.0), 0.0)
+    rlw, uncertainty = strategy("rlw"), strategy("uncertainty")
+    broken = {
+        ("rlw", "exchange"): follow(rlw, [uneven]).weight + follow(rlw, [swapped(uneven)]).weight != pytest.approx(1),
+        ("rlw", "equality"): follow(rlw, [even]).weight != pytest.approx(0.5),
+        ("uncertainty", "scale"): follow(uncertainty, [uneven]).weight != pytest.approx(follow(uncertainty, [scaled(uneven, 10.0)]).weight),
+    }
+    assert broken == dict.fromkeys(EXCEPTIONS, True)
 
 
 @pytest.mark.parametrize("name", NAMES)

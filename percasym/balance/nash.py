@@ -1,0 +1,34 @@
+"""A bargain between the spans: no split of the update would please both more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from percasym.balance.base import BalanceState, Needs, SpanStats, inversely
+from percasym.balance.moving import Warmed, known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NashMtl(Warmed):
+    """Weigh the spans as Nash's bargaining solution does.
+
+        d = argmax over a ball of log <g_p, d> + log <g_r, d>,   d = a_p g_p + a_r g_r   with   G a = 1 / a,   G the Gramian
+
+    - G a = 1 / a reads |g_p|^2 a_p^2 + c a_p a_r = 1 and |g_r|^2 a_r^2 + c a_p a_r = 1, hence a_p |g_p| = a_r |g_r| whatever c is:
+
+        w = a_p / (a_p + a_r) = |g_r| / (|g_p| + |g_r|)
+
+    - The paper's a also sets the length of the update (sqrt(2) always); here the weights sum to 1, and the length is the learning
+      rate's business.
+
+    Cost: that of the exact Gramian. With two spans it equals `ngdiff`; they part from three on, where G a = 1 / a has no closed form.
+
+    Source: Navon et al. 2022, "Multi-task learning as a bargaining game" (arXiv:2202.01017), claim 3.1.
+    """
+
+    needs: ClassVar[Needs] = "gramian"
+
+    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        return BalanceState(weight=inversely(*known(stats.gramian).norms))

@@ -1,0 +1,36 @@
+"""Gradient surgery: what a gradient has against the other is cut away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from percasym.balance.base import BalanceState, Needs, SpanStats
+from percasym.balance.moving import Warmed, known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcGrad(Warmed):
+    """Project each gradient off the other where they conflict, then add the two.
+
+        g_p' = g_p - min(c, 0) / |g_r|^2 g_r,   g_r' = g_r - min(c, 0) / |g_p|^2 g_p,   c = <g_p, g_r>
+        w  is proportional to  1 - min(c, 0) / |g_p|^2,   1 - w  to  1 - min(c, 0) / |g_r|^2
+
+    - The weights are those of g_p and g_r in g_p' + g_r', summed to 1; the length of the update is the learning rate's business
+      (with AdamW hardly anything is left of it).
+    - The paper visits the other tasks in random order. With two there is one other, so nothing is random.
+
+    While the gradients do not conflict it is the plain mean, w = 0.5; where they do, the smaller gradient gains. Cost: that of the exact
+    Gramian. With two spans it equals `upgrad`.
+
+    Source: Yu et al. 2020, "Gradient surgery for multi-task learning" (arXiv:2001.06782), algorithm 1.
+    """
+
+    needs: ClassVar[Needs] = "gramian"
+
+    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        perception, reasoning, cross = known(stats.gramian).relative
+        conflict = min(cross, 0.0)
+        ours, theirs = 1 - conflict / perception, 1 - conflict / reasoning
+        return BalanceState(weight=ours / (ours + theirs))
