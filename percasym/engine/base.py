@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
+from percasym.engine.slopes import Slopes
 from percasym.engine.stash import Parts
 from percasym.models.base import Batch
 from percasym.types import Span
@@ -60,6 +61,10 @@ class Engine(Protocol):
 
     def gramian(self) -> Gramian:
         """Inner products of the two stashed gradients over all ranks."""
+        ...
+
+    def slopes(self) -> Slopes:
+        """From now on, what every `backward` says of the last hidden state."""
         ...
 
     def combine(self, weights: Mapping[Span, float]) -> None:

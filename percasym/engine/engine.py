@@ -22,6 +22,7 @@ from percasym.engine import checkpoint
 from percasym.engine.base import StepInfo, Updater
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
+from percasym.engine.slopes import Slopes
 from percasym.engine.stash import Stash
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
@@ -53,6 +54,7 @@ class SpanEngine:
         self._ranks, self._device = ranks, device
         self._max_norm = paradigm.max_grad_norm or math.inf
         self._stash = Stash()
+        self._slopes: Slopes | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -70,7 +72,10 @@ class SpanEngine:
         if not self.model.training:  # An evaluation leaves it in inference mode.
             self._module.train()
         at = supervised(batch.labels).to(self._device)
-        return self._backend.forward(at, **batch.to(self._device).arguments)
+        nll = self._backend.forward(at, **batch.to(self._device).arguments)
+        if self._slopes is not None:
+            self._slopes.follow(nll, batch.labels)
+        return nll
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the open gradient."""
@@ -84,6 +89,11 @@ class SpanEngine:
         """Inner products of the two stashed gradients over all ranks."""
         perception, reasoning, cross = self._over_parts(self._stash.products()).tolist()
         return Gramian(perception=perception, reasoning=reasoning, cross=cross)
+
+    def slopes(self) -> Slopes:
+        """From now on, what every `backward` says of the last hidden state."""
+        self._slopes = self._slopes or Slopes(self._module.model.model)
+        return self._slopes
 
     def combine(self, weights: Mapping[Span, float]) -> None:
         """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""

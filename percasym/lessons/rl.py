@@ -46,6 +46,8 @@ class RlLesson:
         assert settings.reward is not None
         assert settings.rollout is not None
         paradigm.rows_per_forward(ranks.num_ranks)
+        if settings.balance.needs == "hidden":
+            raise ValueError("This balance compares the losses of two spans, and RL has two rewards over all tokens. Try balance=ngdiff.")
         if paradigm.kl and settings.balance.needs == "gramian":
             raise ValueError("paradigm.kl adds a third gradient, and a balance that compares two has no weight for it. Set paradigm.kl=0.")
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks

@@ -60,6 +60,7 @@ def train(
                 balance = balancer.step(balance, stats)
             experience = gather(step, balance.weight)
             gathered = time.perf_counter()
+            stats = replace(stats, losses=shortfall(experience))
             counts = tuple(engine.total(experience.counts(settings)).tolist())  # (N_p, N_r) of the whole step
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
@@ -70,7 +71,7 @@ def train(
                 logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in learned.items()}
             weight = balance.weight
             if balancer.needs == "losses":
-                balance = balancer.step(balance, replace(stats, losses=shortfall(experience)))
+                balance = balancer.step(balance, stats)
 
             done, trained = step + 1, time.perf_counter()
             learned_from = experience.blended if balancer.needs == "gramian" else experience.advantages

@@ -46,6 +46,7 @@ def train(
     """
     state = start or Progress(step=0, balance=balancer.start(), share=None)
     balance, share = state.balance, state.share
+    slopes = engine.slopes() if balancer.needs == "hidden" else None
     with run.progress(settings.steps, "training", start=state.step) as bar:
         began = time.perf_counter()
         for step, window in zip(range(state.step, settings.steps), batches, strict=True):
@@ -60,7 +61,7 @@ def train(
                 engine.stash(Span.perception)
                 sums = backward(engine, window, {Span.reasoning: 1.0}, counts)
                 engine.stash(Span.reasoning)
-                stats = replace(stats, gramian=engine.gramian())
+                stats = replace(stats, gramian=engine.gramian(), losses=means(engine.total(sums), counts))
             if balancer.needs == "gramian":
                 balance = balancer.step(balance, stats)
             weight = balance.weight
@@ -70,8 +71,11 @@ def train(
             else:
                 sums = backward(engine, window, weights, counts)
             info = engine.step(learning_rate(settings, step))
-            stats = replace(stats, losses=means(engine.total(sums), counts))
-            if balancer.needs == "losses":
+            if not measured:
+                stats = replace(stats, losses=means(engine.total(sums), counts))
+            if slopes is not None:
+                stats = replace(stats, hidden=norms(engine.total(slopes.take()), counts))
+            if balancer.needs in ("losses", "hidden"):
                 balance = balancer.step(balance, stats)  # Known only now, so it moves the next step's weight.
 
             done, seconds = step + 1, time.perf_counter() - began
@@ -104,6 +108,14 @@ def means(sums: Tensor, counts: Sequence[int]) -> tuple[float, float]:
     """(L_p, L_r) from the summed losses; nan for a span without tokens."""
     perception, reasoning = (total / count if count else math.nan for total, count in zip(sums.tolist(), counts, strict=True))
     return perception, reasoning
+
+
+def norms(squares: Tensor, counts: Sequence[int]) -> tuple[float, float]:
+    """Norms of d L_k / d H at the last hidden states H, from the summed squares of d nll_t / d h; nan for a span without tokens.
+
+    The tokens of a span share no entry of H, so their squares add up.
+    """
+    return means(squares.sqrt(), counts)
 
 
 def probe_due(step: int, every: int) -> bool:

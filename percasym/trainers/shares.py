@@ -51,6 +51,7 @@ def measurements(stats: SpanStats, weight: float) -> dict[str, float]:
     - `loss/total`: w L_p + (1 - w) L_r, the objective; a span without tokens adds nothing.
     - `tokens/<span>`: supervised tokens; `share/tokens`: perception's part of them.
     - `balance/weight`: w. `share/loss`: w L_p / `loss/total`, perception's part of the loss actually optimised.
+    - `hidden/<span>`: norm of d L_k / d H at the last hidden states; where the strategy reads it.
     - `grad/<span>`: |g_k| of the unweighted span mean; `grad/cosine`: between the two.
     - `share/gradient`: w |g_p| / (w |g_p| + (1 - w) |g_r|), perception's part of the gradient actually applied.
     """
@@ -67,6 +68,8 @@ def measurements(stats: SpanStats, weight: float) -> dict[str, float]:
         "share/loss": part(*weighted),
         "balance/weight": weight,
     }
+    if stats.hidden is not None:
+        values |= {"hidden/perception": stats.hidden[0], "hidden/reasoning": stats.hidden[1]}
     if stats.gramian is not None:
         seen_norm, thought_norm = stats.gramian.norms
         values |= {

@@ -99,6 +99,7 @@ def test_every_way_to_learn_runs_to_the_end(train, tmp_path: Path, words: list[s
 def test_what_cannot_work_together_is_one_sentence(train) -> None:
     for words, sentence in {
         ("balance=ngdiff", "paradigm.kl=0.1"): "paradigm.kl adds a third gradient",
+        ("balance=hidden",): "RL has two rewards over all tokens",
         ("paradigm.loss=gspo", "paradigm.route=true"): "paradigm.route=true needs a loss of single tokens",
         ("paradigm.group_size=1",): "paradigm.group_size must be at least 2, got 1.",
         ("reward=consensuss",): "did you mean reward=consensus?",

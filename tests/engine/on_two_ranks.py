@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from percasym.balance.hidden import Hidden
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.engine.ranks import Ranks
@@ -116,6 +117,16 @@ def test_two_ranks_train_as_one_does(engine_name, balancer, rows, kind, ranks, m
     assert gap < 1e-4 * expected.norm()
     assert gap < 1e-2 * moved, "what training changed is the same too"
     assert ranks.gather(two.total(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("engine_name", ["torch", "deepspeed2", pytest.param("deepspeed3", marks=pytest.mark.slow)])
+def test_two_ranks_read_the_last_hidden_state_as_one_does(engine_name, ranks, make_engine, model, tiny_batch, micro_batches) -> None:
+    batches = [tiny_batch(rows=ROWS, seed=step) for step in range(2)]
+    alone = trained(make_engine("torch", model("full")), [[batch] for batch in batches], Hidden())
+    shared = trained(make_engine(engine_name, model("full"), ranks), [[micro_batches(batch, 4)[ranks.rank]] for batch in batches], Hidden())
+    for ours, theirs in zip(shared.values, alone.values, strict=True):
+        for name in ("hidden/perception", "hidden/reasoning", "balance/weight"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
 
 
 @pytest.mark.parametrize("engine_name", [name if name == "deepspeed3" else pytest.param(name, marks=pytest.mark.slow) for name in ENGINES])

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 
 from percasym.balance.base import Gramian
 from percasym.balance.fixed import Fixed
+from percasym.balance.gradnorm import GradNorm
+from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.engine.base import StepInfo
@@ -161,6 +163,18 @@ def test_ngdiff_makes_both_policy_gradients_weigh_the_same() -> None:
     assert done.engine.grads == pytest.approx([1 / 3])
     line = done.diary.lines[1]
     assert (line["balance/weight"], line["grad/perception"], line["grad/reasoning"]) == pytest.approx((2 / 3, 0.25, 0.5))
+
+
+def test_gradnorm_reads_gradients_and_what_is_left_to_earn() -> None:
+    # Norms .25 and .5, shares 1/3 and 2/3; half is left to earn of both, so each goal is the mean norm: w_p + lr / 3, w_r - 2 lr / 3.
+    line = lesson(balancer=GradNorm(lr=0.03)).diary.lines[1]
+    assert line["balance/weight"] == pytest.approx(0.51 / (0.51 + 0.48))
+
+
+def test_inverse_losses_are_what_is_left_to_earn_and_stand_still_when_nothing_is() -> None:
+    weights = lesson(balancer=InverseLoss(), steps=2, outcome=torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)).weights
+    assert weights == pytest.approx([0.5, 0.6])  # .5 and .75 are left: w = .75 / 1.25.
+    assert lesson(balancer=InverseLoss(), steps=2, perception=torch.ones(1, 4, dtype=torch.float64)).weights == [0.5, 0.5]
 
 
 def test_micro_batches_change_nothing() -> None:
