@@ -1,8 +1,7 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-percasym plan scale=paper        percasym report multirun/main        percasym status multirun/main
-percasym gallery        percasym show graph_coloring
-percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
+percasym plan scale=paper        percasym report multirun/main        percasym status multirun/main        percasym dashboard multirun/main
+percasym gallery        percasym show graph_coloring        percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from percasym import bring
+from percasym.dashboard import command as dashboard
 from percasym.schema import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -54,9 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
     status.set_defaults(work=_status)
     rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
-    rollouts.add_argument(
-        "words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final rollout.temperature=1"
-    )
+    rollouts.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final")
     rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="prompts of the RL split (default: 64)")
     rollouts.add_argument(
         "--out", type=Path, default=Path("rollouts.jsonl"), metavar="FILE", help="file to write (default: rollouts.jsonl)"
@@ -69,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     rewards.add_argument("--out", type=Path, metavar="DIR", help="folder of the figure and the tables (default: beside the rollouts)")
     rewards.set_defaults(work=_diagnose_rewards)
     bring.register(commands, _conf)
+    dashboard.register(commands)
     show = commands.add_parser("show", help="one sample as coloured tokens: perception blue, reasoning green")
     show.add_argument("task", choices=("sudoku", "graph_coloring"))
     show.add_argument("--split", default="train_sft", choices=("base", "train_sft", "train_rl", "test"))

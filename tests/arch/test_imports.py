@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "deepspeed", "vllm", "wandb")
 LIGHT = (
     "types", "schema", "settings", "spans", "tasks", "balance", "runs", "diagnosis", "report", "metrics", "config", "cli", "gallery",
-    "models", "data", "plan", "rewards", "paradigm", "sampling",
+    "models", "data", "plan", "rewards", "paradigm", "sampling", "dashboard",
 )  # fmt: skip
 """What a laptop, `--help` and a regrading need; their modules load no deep-learning library unless asked to work."""
 WORKERS = ("percasym.models.architecture",)

@@ -1,0 +1,86 @@
+"""The command that makes a study's dashboard. Runs reach W&B with tracker=wandb; this arranges their charts:
+
+percasym dashboard multirun/mine --project percasym --entity us
+percasym dashboard multirun/mine --out mine.json       # the definition alone: no key, no network
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from percasym.dashboard.workspace import definition, workspace
+from percasym.report.load import RunRecord, load_runs
+from percasym.runs.records import document, write_whole
+from percasym.schema import ConfigError
+
+ANSWER_SECONDS = 20
+"""How long W&B may take to say who is logged in."""
+
+
+def register(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
+    dashboard = commands.add_parser("dashboard", help="the charts of a study as a saved W&B workspace")
+    dashboard.add_argument("runs", type=Path, metavar="STUDY", help="folder of one study: multirun/<study>")
+    dashboard.add_argument("--project", help="W&B project (default: the one that the runs went to)")
+    dashboard.add_argument("--entity", help="W&B user or team (default: the one that the runs went to, or yours)")
+    dashboard.add_argument("--out", type=Path, metavar="FILE", help="write the definition as JSON instead of saving it")
+    dashboard.set_defaults(work=_dashboard)
+
+
+def _dashboard(given: argparse.Namespace) -> None:
+    if find_spec("wandb_workspaces") is None:
+        raise ConfigError("percasym dashboard needs the wandb-workspaces package. Run `pip install wandb-workspaces`.")
+    runs = load_runs(given.runs)
+    studies = sorted({str(run.config.get("study")) for run in runs})
+    if len(studies) > 1:
+        raise ConfigError(f"{given.runs} holds {len(studies)} studies ({', '.join(studies)}). Name the folder of one.")
+    project = given.project or _tracked(runs, "project") or "percasym"
+    entity = given.entity or _tracked(runs, "entity")
+    if given.out is None:
+        made = workspace(runs, study=studies[0], project=project, entity=_whoami(entity))
+        print(f"Dashboard: {_saved(made)}")
+    else:
+        made = workspace(runs, study=studies[0], project=project, entity=entity or "")
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(given.out, document(definition(made)))
+        print(f"Dashboard of {len(runs)} runs: {given.out}")
+
+
+def _tracked(runs: Iterable[RunRecord], key: str) -> str | None:
+    """Where the runs that W&B has seen went; None where it has seen none."""
+    trackers = [run.config.get("tracker") or {} for run in runs]
+    found = sorted({tracker[key] for tracker in trackers if tracker.get(key)})
+    if len(found) > 1:
+        raise ConfigError(f"These runs went to {len(found)} places ({', '.join(found)}). Choose one with --{key}.")
+    return found[0] if found else None
+
+
+def _whoami(entity: str | None) -> str:
+    """`entity`, or the one that W&B takes by default. Raises ConfigError when nobody is logged in or W&B does not answer."""
+    import wandb
+
+    if not wandb.login(prompt=False, verify=False):
+        raise ConfigError("Nobody is logged in to W&B. Run `wandb login`, or write the definition with --out FILE.")
+    try:
+        owner = entity or wandb.Api(timeout=ANSWER_SECONDS).default_entity
+    except wandb.Error as error:
+        raise _refused(error) from error
+    if not owner:
+        raise ConfigError("W&B knows no default user or team for this login. Name one with --entity.")
+    return str(owner)
+
+
+def _saved(made: Any) -> str:
+    try:
+        return str(made.save().url)
+    except Exception as error:  # What a server may answer has no class of its own.
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> ConfigError:
+    said = " ".join(str(error).split()).rstrip(".")
+    return ConfigError(f"W&B did not take the dashboard ({said}). Check key and network, or write the definition with --out FILE.")
