@@ -6,16 +6,23 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 FAMILY ?= qwen3vl
+STUDY ?= sft_frontier
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help demo test test-fast test-slow lint base gallery bench clean
+.PHONY: help demo study test test-fast test-slow lint base gallery bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(READY)  ## Train the packaged tiny Qwen3-VL with balanced spans and show what changed (8 minutes on 2 cores)
 	$(BIN)/python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff
+
+study: $(READY)  ## Run a study and report it: make study STUDY=rl_frontier (2.5 hours for sft_frontier on 2 cores; resumes where it was stopped)
+	$(BIN)/python train.py -m experiment=$(STUDY)
+	$(BIN)/percasym report multirun/$(STUDY)
+	mkdir -p experiments/$(STUDY)/results
+	cp multirun/$(STUDY)/report/{report.md,*.csv,*.png} experiments/$(STUDY)/results/
 
 test: $(READY)  ## All tests that fit in 15 minutes
 	$(BIN)/python -m pytest

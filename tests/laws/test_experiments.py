@@ -1,0 +1,112 @@
+"""Laws of conf/experiment: a study says what it asks, what it expects and what it costs, and every cell of it can run."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext
+
+from percasym.config import composed, force_options
+from percasym.sweep.sweeper import Checked, StudySweeper
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+EXPERIMENTS = {path.stem: path for path in sorted((CONF / "experiment").glob("*.yaml"))}
+STUDIES = [name for name, path in EXPERIMENTS.items() if "cells:" in path.read_text()]
+CLAIMS = {"asymmetry", "modest_upweighting", "perception_first", "token_reweighting_rl", "coupling"}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without runs, so that no cell is done."""
+    monkeypatch.chdir(tmp_path)
+
+
+@cache
+def cells(name: str, *words: str) -> list[Checked]:
+    """What `python train.py -m experiment=NAME WORDS` would run."""
+    given = force_options([f"experiment={name}", *words], CONF)
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
+        asked = config.hydra.sweeper
+        sweeper = StudySweeper(cells=asked.cells, params=asked.params)
+        sweeper.config = config
+        sweeper.context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
+        return sweeper.checked(given)
+
+
+def head(name: str) -> dict[str, str]:
+    """The parts of the comment that an experiment begins with."""
+    comment = " ".join(line.removeprefix("#").strip() for line in EXPERIMENTS[name].read_text().splitlines() if line.startswith("#"))
+    return dict(re.findall(r"(Question|Prediction|Cost|Command): (.*?)(?= (?:Prediction|Cost|Command): |$)", comment))
+
+
+def names(found: list[Checked]) -> list[str]:
+    return [cell.name.removeprefix("sudoku-qwen3vl-") for cell in found]
+
+
+def test_the_studies_of_the_paper_are_there() -> None:
+    assert {"sft_frontier", "rl_frontier", "strategies", "surrogates"} | CLAIMS <= set(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_says_what_it_asks_and_expects_and_costs(name: str) -> None:
+    said = head(name)
+    assert list(said) == ["Question", "Prediction", "Cost", "Command"]
+    assert said["Question"].endswith("?")
+    assert re.search(r"\d+ (runs|hours)|runs of", said["Cost"])
+    assert said["Command"].startswith(f"python train.py -m experiment={name} ")
+    assert f"multirun/{name}" in said["Command"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_cell_of_a_study_can_run_in_a_directory_of_its_own(name: str) -> None:
+    found = cells(name, "seed=3")
+    assert len(found) > 1
+    assert {cell.folder for cell in found} == {Path("multirun") / name}
+    assert all(cell.name.endswith("/seed3") for cell in found), "the command line takes the place of the study's seeds"
+    expected = yaml.safe_load(EXPERIMENTS[name].read_text())["hydra"]["sweeper"]
+    assert expected["params"]["seed"] == "0,1", "each cell has two seeds"
+    said = head(name)["Cost"]
+    if number := re.match(r"(\d+) runs", said):
+        assert int(number[1]) == 2 * len(found)
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS.keys() - set(STUDIES)))
+def test_every_other_overlay_has_a_title_and_a_command_and_composes(name: str) -> None:
+    text = EXPERIMENTS[name].read_text()
+    assert f"experiment={name}" in text
+    words = next(line.split("train.py ")[1].split() for line in text.splitlines() if "train.py " in line)
+    assert composed(words, CONF).record
+
+
+def test_the_frontier_of_sft_runs_seed_by_seed_and_changes_nothing_but_the_weight() -> None:
+    found = cells("sft_frontier")
+    one_seed = ["sft-none", "sft-ngdiff", *(f"sft-fixed{w}" for w in (0.1, 0.3, 0.5, 0.7, 0.9))]
+    assert names(found) == [f"{cell}/seed{seed}" for seed in (0, 1) for cell in one_seed]
+    by_hand = composed(["study=sft_frontier", "balance=fixed", "balance.weight=0.1", "seed=0"], CONF)
+    assert composed(found[2].words, CONF).record == by_hand.record
+
+
+def test_strategies_and_surrogates_leave_none_out() -> None:
+    kinds = {"schedule-linear", "schedule-cosine", "schedule-perception_first"}
+    strategies = {path.stem for path in (CONF / "balance").glob("*.yaml")} - {"schedule", "fixed"} | {"fixed0.5"} | kinds
+    assert set(names(cells("strategies", "seed=3"))) == {f"sft-{name}/seed3" for name in strategies}
+    rewards = {path.stem for path in (CONF / "reward").glob("*.yaml")} - {"oracle"}
+    paid = {"rl-none", "rl-fixed0.3", *(f"rl-fixed0.3-{reward}" for reward in rewards)}
+    assert set(names(cells("surrogates", "seed=3"))) == {f"{cell}/seed3" for cell in paid}
+
+
+def test_the_command_line_takes_the_place_of_cells() -> None:
+    found = cells("sft_frontier", "balance=fixed", "balance.weight=0.2,0.4", "seed=7", "study=mine")
+    assert names(found) == ["sft-fixed0.2/seed7", "sft-fixed0.4/seed7"]
+    assert {cell.folder for cell in found} == {Path("multirun/mine")}
+    more = cells("sft_frontier", "seed=0", "task=sudoku,graph_coloring")
+    assert len(more) == 14, "a further sweep multiplies them"
