@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
@@ -16,6 +17,7 @@ from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.rlw import RandomLossWeighting
 from percasym.balance.schedule import Schedule
 from percasym.balance.uncertainty import Uncertainty
+from percasym.config import composed
 
 
 def course(balancer, losses) -> list[float]:
@@ -84,6 +86,10 @@ def test_random_weights_are_those_of_two_normal_logits():
 def test_random_weights_are_those_of_the_seed_and_the_step():
     assert course(RandomLossWeighting(seed=1), [(1.0, 1.0)] * 5) == course(RandomLossWeighting(seed=1), [(2.0, 9.0)] * 5)
     assert course(RandomLossWeighting(seed=1), [(1.0, 1.0)] * 5)[1:] != course(RandomLossWeighting(seed=2), [(1.0, 1.0)] * 5)[:-1]
+
+
+def test_the_seed_of_random_weights_is_that_of_the_run():
+    assert composed(["balance=rlw", "seed=3"], Path(__file__).parents[2] / "conf").balance == RandomLossWeighting(seed=3)
 
 
 def test_a_constant_schedule_is_fixed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -163,6 +164,11 @@ def test_the_yaml_opens_with_a_title_a_command_and_what_to_expect(name):
     assert title.endswith(".")
     assert f"balance={name}" in command
     assert expect.startswith("# Expect: ")
+
+
+def test_the_page_has_one_row_for_each_strategy():
+    page = (CONF.parents[1] / "docs" / "strategies.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == NAMES
 
 
 def test_the_symmetry_law_catches_a_strategy_that_favours_a_span():
