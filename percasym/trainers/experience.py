@@ -67,6 +67,8 @@ class Round:
     """a_r of this rank's prompts: how often the answer is right when p* was given; None where it was not measured."""
     resampled: int = 0
     """Prompts that were replaced because their group had one reward throughout."""
+    reward_seconds: float = 0.0
+    """How long rewards and diagnoses took, of all that it took to make this round."""
 
     def counts(self, settings: Rl) -> Tensor:
         """[2] int64: perception and reasoning tokens of this rank's rollouts, those that teach nothing included."""

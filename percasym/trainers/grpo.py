@@ -83,7 +83,8 @@ def train(
                 "lr": info.lr,
                 "tokens/perception": float(counts[Span.perception]),
                 "tokens/reasoning": float(counts[Span.reasoning]),
-                "time/rollout_seconds": gathered - began,
+                "time/rollout_seconds": gathered - began - experience.reward_seconds,
+                "time/reward_seconds": experience.reward_seconds,
                 "time/update_seconds": trained - gathered,
                 "time/step_seconds": time.perf_counter() - began,
             }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
@@ -66,7 +67,7 @@ class Sampler:
         """Sample the prompts of a step (from 0) and reward them; groups that teach nothing under `weight` may be sampled anew."""
         settings = self.settings
         asks = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
-        own = range(self.engine.rank, settings.batch_size, self.engine.num_ranks)
+        own, rewarding = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
         with self.engine.whole() as model:
             self.rollouts.refresh(model)
             policy = Asked(
@@ -77,7 +78,8 @@ class Sampler:
                 temperature=self.sampling.temperature,
             )
             groups = self._groups([step * settings.batch_size + index for index in own])
-            scored = self._scores(groups, policy, {self.reward})
+            with clocked(rewarding):
+                scored = self._scores(groups, policy, {self.reward})
             fresh, resampled = settings.steps * settings.batch_size, 0  # Indices that no step asks for.
             for attempt in range(settings.resample):
                 dull = [i for i, same in enumerate(self._teaches_nothing(groups, scored[self.reward], weight)) if same]
@@ -85,13 +87,15 @@ class Sampler:
                     break
                 first = fresh * (attempt + 1) + step * settings.batch_size
                 better = self._groups([first + own[i] for i in dull])
-                rescored = self._scores(better, policy, {self.reward})
+                with clocked(rewarding):
+                    rescored = self._scores(better, policy, {self.reward})
                 for i, group, scores in zip(dull, better, rescored[self.reward], strict=True):
                     groups[i], scored[self.reward][i] = group, scores
                 resampled += len(dull)
-            others = {name for name, reward in self.rewards.items() if name != self.reward and (asks or not asks_policy(reward))}
-            scored |= self._scores(groups, policy, others)
-            reasoning = self._reasoning(groups) if asks else [None] * len(groups)
+            with clocked(rewarding):
+                others = {name for name, reward in self.rewards.items() if name != self.reward and (asks or not asks_policy(reward))}
+                scored |= self._scores(groups, policy, others)
+                reasoning = self._reasoning(groups) if asks else [None] * len(groups)
         return Round(
             groups=groups,
             places=own,
@@ -100,6 +104,7 @@ class Sampler:
             scores=scored,
             reasoning=reasoning,
             resampled=resampled,
+            reward_seconds=sum(rewarding),
         )
 
     def _groups(self, indices: Sequence[int]) -> list[Group]:
@@ -154,3 +159,11 @@ def earned(scores: Scores) -> Tensor:
 def outcomes(groups: Sequence[Group]) -> Tensor:
     """[P, G] float64: a."""
     return torch.tensor([[float(grade.outcome) for grade in group.grades] for group in groups], dtype=torch.float64)
+
+
+@contextmanager
+def clocked(seconds: list[float]) -> Iterator[None]:
+    """Append how long the block took."""
+    began = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - began)

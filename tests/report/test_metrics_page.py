@@ -29,6 +29,11 @@ def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
     logged = {*measurements(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
     logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl"}
     logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first"}
-    logged |= {"rollouts/resampled", "time/rollout_seconds", "time/update_seconds"}  # tests/e2e/test_rl.py holds a run against the page.
+    logged |= {
+        "rollouts/resampled",
+        "time/rollout_seconds",
+        "time/reward_seconds",
+        "time/update_seconds",
+    }  # tests/e2e/test_rl.py holds a run against the page.
     summarised = {*METRICS, *(field.name for field in fields(Share))}
     assert logged | summarised == DEFINED
