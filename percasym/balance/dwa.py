@@ -42,7 +42,7 @@ class DynamicWeightAverage(Warmed):
             raise ValueError(f"balance.temperature must be above 0, got {self.temperature}.")
 
     def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
-        weight, steps = memory.get("asked", 0.5), memory.get("steps", 0.0) + 1
+        weight, steps = memory.get("asked", self.initial), memory.get("steps", 0.0) + 1
         sums = {span: memory.get(f"sum_{span}", 0.0) + loss for span, loss in zip("pr", known(stats.losses), strict=True)}
         past = {name: value for name, value in memory.items() if name.startswith("mean_")}
         if steps == self.period_steps:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from percasym.balance.base import Gramian, SpanStats
+from percasym.balance.dwa import DynamicWeightAverage
+from percasym.balance.gradnorm import GradNorm
 from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.mgda import Mgda
 from percasym.balance.moving import Warmed
@@ -39,6 +41,12 @@ def test_a_warm_up_leaves_no_trace_in_what_is_remembered():
 
 def test_after_a_warm_up_smoothing_keeps_nothing_of_the_initial_weight():
     assert course(InverseLoss(warmup_frac=0.3, initial=0.1, smoothing=0.9), 4)[-1] == 0.75
+
+
+@pytest.mark.parametrize("balancer", [GradNorm(initial=0.1, lr=0.0), DynamicWeightAverage(initial=0.1)])
+def test_a_strategy_that_moves_by_steps_sets_out_from_the_initial_weight(balancer):
+    numbers = replace(stats(0), gramian=Gramian(perception=1.0, reasoning=9.0, cross=0.0))
+    assert balancer.step(balancer.start(), numbers).weight == pytest.approx(0.1)
 
 
 def test_the_initial_weight_obeys_the_bounds():
