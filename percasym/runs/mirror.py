@@ -32,7 +32,7 @@ class WandbMirror:
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
         """Send one line; what was not finite is left out."""
-        if self._row >= self._num_known:
+        if self._is_news:
             row = {name: value for name, value in values.items() if value is not None}
             for name in [name for name in row if name not in self._defined]:
                 self._run.define_metric(name, step_metric="step", hidden=bool(NOISE.search(name)))
@@ -42,7 +42,7 @@ class WandbMirror:
 
     def samples(self, split: str, step: int, records: Iterable[Mapping[str, Any]]) -> None:
         """Send the first of these samples as a table, in the row of the next line."""
-        if self._row >= self._num_known:
+        if self._is_news:
             shown = table(records)
             rows = [[self._cell(value) for value in row] for row in shown.rows]
             made = self._wandb.Table(columns=list(shown.columns), data=rows)
@@ -63,17 +63,22 @@ class WandbMirror:
             kept.setdefault(int(path.stem.rpartition("_")[2]), []).append(path)
         for line in lines:
             step = line.pop("step")
-            for path in kept.pop(step, ()):
+            for path in kept.pop(step, ()) if self._is_news else ():
                 self.samples(path.stem.rpartition("_")[0], step, read_lines(path))
             line.pop("not_finite", None)
             self.log(step, line)
 
     def supersede(self, directory: Path) -> None:
-        """Mark earlier offline sessions of this run as synced, for this one holds all that they held and they would overwrite it."""
-        here = Path(self._run.dir).parent
-        for session in directory.glob(f"wandb/offline-run-*-{self._run.id}/*.wandb"):
-            if session.parent.resolve() != here.resolve():
-                session.with_suffix(".wandb.synced").touch()
+        """Mark earlier offline sessions of this run as synced, for the one that lies beside them holds all that they would overwrite."""
+        session, others = Path(self._run.dir).parent, directory.absolute() / "wandb"
+        for file in others.glob(f"offline-run-*-{self._run.id}/*.wandb") if session.parent == others else ():
+            if file.parent != session:
+                file.with_suffix(".wandb.synced").touch()
+
+    @property
+    def _is_news(self) -> bool:
+        """Whether W&B lacks the row that comes next."""
+        return self._row >= self._num_known
 
     def _cell(self, value: Any) -> Any:
         if not isinstance(value, bytes):

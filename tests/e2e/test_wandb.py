@@ -221,13 +221,26 @@ def test_a_resumed_run_has_one_id_and_its_last_session_holds_all_of_it(train, tm
     assert whole.exit_code == 0
 
 
-def test_each_cell_of_a_sweep_is_a_run_of_its_own_and_is_closed_when_it_fails(train, tmp_path: Path) -> None:
-    train("-m", "seed=0,1", "paradigm.steps=2", "paradigm.lr=1e30", "study=apart")
-    runs = sorted(file.parent for file in tmp_path.rglob("meta.json"))
-    found = [session for run in runs for session in sessions(run)]
+def closed_as_failed(path: Path) -> None:
+    """Two runs of one study, each with an id and an end of its own."""
+    found = [session for run in path.rglob("meta.json") for session in sessions(run.parent)]
     assert len({session.about.run_id for session in found}) == 2
     assert [session.exit_code for session in found] == [1, 1]
     assert {session.about.run_group for session in found} == {"apart"}
+
+
+def test_a_run_that_fails_is_closed_and_the_next_one_is_another(train, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        answer = train(f"seed={seed}", "paradigm.steps=2", "paradigm.lr=1e30", "study=apart")
+        assert answer.code == 2
+        assert "Choose a paradigm.lr below" in answer.err
+    closed_as_failed(tmp_path)
+
+
+@pytest.mark.slow
+def test_each_cell_of_a_sweep_is_a_run_of_its_own(train, tmp_path: Path) -> None:
+    train("-m", "seed=0,1", "paradigm.steps=2", "paradigm.lr=1e30", "study=apart")
+    closed_as_failed(tmp_path)
 
 
 def test_the_key_reaches_no_file(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,3 +251,7 @@ def test_the_key_reaches_no_file(train, tmp_path: Path, monkeypatch: pytest.Monk
     assert any(path.suffix == ".wandb" for path in files)
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
     assert KEY not in answer.out + answer.err
+    refused = train("paradigm.steps=1", f"tracker.api_key={KEY}", "study=other")
+    assert refused.code == 2
+    assert KEY not in refused.err
+    assert not [path for path in (tmp_path / "multirun" / "other").rglob("*") if path.is_file()]

@@ -151,8 +151,15 @@ def test_earlier_sessions_offline_are_not_sent_over_a_later_one(tmp_path: Path, 
         (session / f"run-{session.name[-8:]}.wandb").touch()
     recorder.dir = str(own / "files")
     start(tmp_path)
-    assert [path.parent for path in tmp_path.rglob("*.synced")] == [old]
-    assert (old / "run-abcd1234.wandb.synced").exists()
+    assert [*tmp_path.rglob("*.synced")] == [old / "run-abcd1234.wandb.synced"]
+
+
+def test_a_run_that_w_and_b_was_told_not_to_keep_supersedes_nothing(tmp_path: Path, recorder: Recorder) -> None:
+    session = tmp_path / "wandb" / "offline-run-2026-1-abcd1234"
+    session.mkdir(parents=True)
+    (session / "run-abcd1234.wandb").touch()
+    start(tmp_path)  # WANDB_MODE=disabled gives a run whose files lie nowhere.
+    assert not [*tmp_path.rglob("*.synced")]
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
