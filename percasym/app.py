@@ -19,8 +19,9 @@ from rich.console import Console
 from percasym.collected import Collected, counted
 from percasym.engine.base import Engine
 from percasym.engine.deepspeed import deepspeed_engine
+from percasym.engine.device import choose_device, describe
 from percasym.engine.precision import compute_dtype
-from percasym.engine.ranks import ALONE, Ranks
+from percasym.engine.ranks import Ranks
 from percasym.engine.torch import torch_engine
 from percasym.examiner import TEST, Examiner
 from percasym.lessons.rl import RlLesson
@@ -31,6 +32,7 @@ from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
 from percasym.runs.bystander import Bystander
+from percasym.runs.retention import Retention
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
 from percasym.settings import DeepSpeedSettings, Settings, TorchSettings
@@ -74,6 +76,8 @@ def run(settings: Settings) -> None:
         console.print(counted(about["data"]), soft_wrap=True, highlight=False, markup=False)
     directory = Bystander(settings.path) if ranks.rank else open_run(settings, about=about)
     console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
+    for remark in directory.remarks:
+        console.print(remark, soft_wrap=True, highlight=False, markup=False)
     try:
         work(settings, directory, engine, lesson, ranks, began)
     except KeyboardInterrupt:
@@ -149,7 +153,14 @@ def finished(settings: Settings) -> bool:
 def open_run(settings: Settings, about: Mapping[str, Any] | None = None) -> Run:
     """The run directory; refused when it holds another configuration."""
     try:
-        return Run.open(settings.path, settings.record, settings.run.overwrite, about=about, tracker=settings.tracker)
+        return Run.open(
+            settings.path,
+            settings.record,
+            settings.run.overwrite,
+            about=about,
+            tracker=settings.tracker,
+            keep=Retention(last=settings.run.keep_last, best="eval/end_to_end" if settings.run.keep_best else ""),
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -164,26 +175,3 @@ def show(path: Path, console: Console) -> None:
     assert summary is not None, f"{path} is finished and has no summary"
     console.print(table(summary))
     console.print(f"Curves: {path / 'curves.png'}", soft_wrap=True, highlight=False)
-
-
-def choose_device(local_rank: int = 0) -> torch.device:
-    """The accelerator of this rank where there are any; on a CPU, no more threads than this process may use."""
-    if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise ConfigError(f"Each process takes a GPU, and this machine has {torch.cuda.device_count()}. Lower launch.nproc to that.")
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(min(torch.get_num_threads(), usable))  # More threads than cores are 10x slower.
-    os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks for an accelerator at import and warns when there is none.
-    return torch.device("cpu")
-
-
-def describe(device: torch.device, ranks: Ranks = ALONE) -> str:
-    """The device in words.
-
-    >>> describe(torch.device("cpu")).split(",")[0]
-    'cpu'
-    """
-    one = f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    return one if ranks.num_ranks == 1 else f"{ranks.num_ranks} ranks, each {one}"

@@ -41,8 +41,8 @@ def _audit(given: argparse.Namespace, conf: Path) -> None:
     from percasym.config import composed
 
     settings = composed(given.words, conf)
-    from percasym.app import choose_device  # Imports torch: only once the configuration is known to be good.
     from percasym.audit import audit
+    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
 
     found = audit(settings, num_samples=given.samples, device=choose_device())
     console = Console(highlight=False, markup=False)

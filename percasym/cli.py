@@ -94,7 +94,7 @@ def _rollouts(given: argparse.Namespace) -> None:
     from percasym.config import composed
 
     settings = composed(["paradigm=rl", *given.words], _conf())
-    from percasym.app import choose_device  # Imports torch: only once the configuration is known to be good.
+    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
     from percasym.freeze import freeze
 
     num_rollouts = freeze(settings, num_prompts=given.prompts, device=choose_device(), out=given.out)

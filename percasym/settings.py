@@ -102,6 +102,13 @@ class RunOptions:
 
     overwrite: bool = False
     """Throw away what an earlier run left there."""
+    keep_last: int = 2
+    """Checkpoints that stay, the newest ones: where one is damaged, a run goes on from the one before it. 0 keeps all."""
+    keep_best: bool = False
+    """Keep the checkpoint of the highest eval/end_to_end on the way, too."""
+
+    def __post_init__(self) -> None:
+        at_least("run", 0, keep_last=self.keep_last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

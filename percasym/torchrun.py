@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from percasym.runs.rundir import FAILURE, stopped
+from percasym.runs.marks import stopped
+from percasym.runs.rundir import FAILURE
 from percasym.schema import ConfigError, dump
 from percasym.settings import Launch, Settings
 from percasym.worker import JOB

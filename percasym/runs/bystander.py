@@ -6,7 +6,7 @@ Checkpoints are the exception: there each rank writes its own part, beside what 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Bystander:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.remarks: Sequence[str] = ()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: `checkpoints/step_000200/` with `DONE` written last.
+"""Checkpoints that are whole or absent: `checkpoints/step_000200/` with its checksums, and `DONE` written last.
 
 A checkpoint is written into a hidden directory beside its place, flushed to the disk, and renamed.
 The number is that of finished optimizer steps, so a run resumes at exactly that step.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from percasym.runs.sums import damage, write_sums
 
 DONE = "DONE"
 _NAME = re.compile(r"step_(\d{6,})")
@@ -21,6 +23,7 @@ def write_checkpoint(root: Path, step: int, save: Callable[[Path], None], note: 
 
     def save_and_mark(directory: Path) -> None:
         save(directory)
+        write_sums(directory, coming={DONE: note})
         (directory / DONE).write_text(note, encoding="utf-8")
 
     return write_directory(place(root, step), save_and_mark)
@@ -50,24 +53,48 @@ def write_directory(path: Path, save: Callable[[Path], None]) -> Path:
     if path.exists():
         shutil.rmtree(path)
     aside.replace(path)
+    _sync(path.parent)
     return path
 
 
-def latest_checkpoint(root: Path) -> tuple[int, Path] | None:
-    """Step and path of the newest complete checkpoint under `root`; None when there is none."""
-    found = [
-        (int(match[1]), path)
-        for path in (root.iterdir() if root.is_dir() else ())
-        if (match := _NAME.fullmatch(path.name)) and (path / DONE).is_file()
-    ]
-    return max(found, default=None)
+def latest_checkpoint(root: Path, say: Callable[[str], None] = lambda sentence: None) -> tuple[int, Path] | None:
+    """Step and path of the newest checkpoint under `root` that is as it was written; None when there is none.
+
+    All its files are read for that. `say` hears of each newer one that is damaged.
+    """
+    for step, path in sorted(numbered(root), reverse=True):
+        if (path / DONE).is_file():
+            if (wrong := damage(path, last=DONE)) is None:
+                return step, path
+            say(f"{path} is damaged ({wrong}): the run goes on from what is before it.")
+    return None
+
+
+def clear_partial(directory: Path) -> None:
+    """Delete what a killed process left half written in a run directory."""
+    for aside in (*directory.glob(".*.partial"), *directory.glob("*/.*.partial")):
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink()
+
+
+def numbered(root: Path) -> Iterator[tuple[int, Path]]:
+    """Step and path of all that is named like a checkpoint under `root`, whole or not."""
+    for path in root.iterdir() if root.is_dir() else ():
+        if match := _NAME.fullmatch(path.name):
+            yield int(match[1]), path
 
 
 def _flush(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    for path in (*directory.rglob("*"), directory):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the entries of a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

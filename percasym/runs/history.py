@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from percasym.runs.checkpoint import DONE
+from percasym.runs.records import read_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,19 @@ def take_back(metrics: Path, said: Said) -> int:
     if settled_bytes(metrics) > length:
         os.truncate(metrics, length)
     return max(num_lines, said.num_lines)
+
+
+def forget_samples(directory: Path, *, beyond: int) -> None:
+    """Delete the samples of steps `beyond` a checkpoint, which will be made again."""
+    for samples in directory.glob("samples/*_*.jsonl"):
+        if int(samples.stem.rpartition("_")[2]) > beyond:
+            samples.unlink()
+
+
+def values_by_step(metrics: Path, name: str) -> dict[int, float]:
+    """What metrics.jsonl says of one number, by step; nothing where it was not finite."""
+    lines = read_lines(metrics) if metrics.exists() else []
+    return {line["step"]: line[name] for line in lines if line.get(name) is not None}
 
 
 def settled_bytes(path: Path) -> int:

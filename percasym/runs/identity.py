@@ -59,7 +59,11 @@ def held_config(path: Path) -> dict[str, Any] | None:
     """
     if path.exists() and not path.is_dir():
         raise RunConflict(f"{path} is a file, not a run directory. Choose another study.")
-    found = [name for name in OWNED if (path / name).exists()]
+    found = [name for name in OWNED if (path / name).exists() or (path / name).is_symlink()]
+    for entry in (path / name for name in found):
+        for item in (entry, *(entry.iterdir() if entry.is_dir() and not entry.is_symlink() else ())):
+            if item.is_symlink():  # To write through it, or to delete what it names, would reach out of the run.
+                raise RunConflict(f"{item} is a symbolic link, and a run holds files of its own only. Put what it links to in its place.")
     if not found or found == ["meta.json"]:  # A run that was stopped while it was being opened has computed nothing.
         return None
     if {"config.yaml", "meta.json"} - set(found):

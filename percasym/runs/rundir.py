@@ -22,11 +22,12 @@ from typing import Any, Literal
 import yaml
 
 from percasym.runs import checkpoint
-from percasym.runs.history import Said, settled_bytes, take_back
+from percasym.runs.history import Said, forget_samples, settled_bytes, take_back, values_by_step
 from percasym.runs.identity import delete_run, held_config, is_same_run
 from percasym.runs.progress import Progress
 from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
+from percasym.runs.retention import Retention
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
 
 METRICS = "metrics.jsonl"
@@ -43,6 +44,10 @@ class Run:
         """What was found: `new`, `interrupted` (resume at `latest_checkpoint`) or `done` (nothing may be written)."""
         self._meta, self._clock = meta, clock
         self._opened, self._seconds_before = clock(), float(meta["seconds"])
+        self.remarks: list[str] = []
+        """What whoever resumes it should know, in sentences."""
+        self._keep = Retention()
+        self._latest: tuple[int, Path] | None = None
         self._num_lines = 0  # Said by this run, wherever metrics.jsonl lies that holds them.
         self._mirror: Mirror = NoTracker()
 
@@ -55,6 +60,7 @@ class Run:
         *,
         about: Mapping[str, Any] | None = None,
         tracker: Tracker | None = None,
+        keep: Retention | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Run:
         """Open the run of `config` at `path`; `about` (the device, say) is added to meta.json.
@@ -67,6 +73,7 @@ class Run:
         if overwrite and held_config(path) is not None:
             delete_run(path)
         run = cls._reopen(path, about or {}, clock) if is_same_run(path, wanted) else cls._create(path, wanted, about or {}, clock)
+        run._keep = keep or run._keep
         if run.status != "done" and tracker is not None:
             try:
                 run._mirror = tracker.start(directory=path, identity=run._meta["id"], config=wanted, num_lines=run._num_lines)
@@ -111,12 +118,18 @@ class Run:
         num_bytes = settled_bytes(self.path / METRICS)
         said = Said(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
         path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=said.note())
+        self._keep.prune(path.parent, newest=step, scores=self.said(self._keep.best))
         self._write_meta(seconds=self._seconds())
+        self._latest = step, path
         return path
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
-        """Step and path of the newest complete checkpoint."""
-        return checkpoint.latest_checkpoint(self.path / "checkpoints")
+        """Step and path of the newest checkpoint that is whole."""
+        return self._latest
+
+    def said(self, name: str) -> dict[int, float]:
+        """A number of metrics.jsonl, by step."""
+        return values_by_step(self.path / METRICS, name)
 
     def final(self, save: Callable[[Path], None]) -> Path:
         """Let `save` fill final/, the trained model."""
@@ -150,20 +163,15 @@ class Run:
         if meta["status"] == "done":
             return cls(path, meta, "done", clock)
         run = cls(path, meta, "interrupted", clock)
-        found = run.latest_checkpoint()
+        checkpoint.clear_partial(path)
+        found = run._latest = checkpoint.latest_checkpoint(path / "checkpoints", run.remarks.append)
         said = Said.read(found[1], found[0]) if found else Said(step=-1)
         session = {"step": max(0, said.step), "started": _moment(clock())} | provenance() | plain(about)
         run._meta.pop("reason", None)
         run._write_meta(id=said.identity or meta["id"], status="running", resumed=[*meta.get("resumed", []), session])
-        run._rewind(said)
+        run._num_lines = take_back(path / METRICS, said)
+        forget_samples(path, beyond=said.step)
         return run
-
-    def _rewind(self, said: Said) -> None:
-        """Take back what was written after a checkpoint, so that doing it again doubles nothing."""
-        self._num_lines = take_back(self.path / METRICS, said)
-        for samples in self.path.glob("samples/*_*.jsonl"):
-            if int(samples.stem.rpartition("_")[2]) > said.step:
-                samples.unlink()
 
     def _writable(self, name: str) -> Path:
         assert self._meta["status"] == "running", f"{self.path} is {self._meta['status']}: nothing more may be written to {name}"
@@ -180,15 +188,6 @@ class Run:
     def _write_meta(self, **changes: Any) -> None:
         self._meta |= changes
         write_whole(self.path / "meta.json", document(self._meta))
-
-
-def stopped(path: Path, status: Literal["failed", "interrupted"], **more: str) -> bool:
-    """Mark the run at `path` for processes that could not, or knew less; False when there is none."""
-    file = path / "meta.json"
-    meta = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if meta.get("status") in ("running", "failed"):
-        write_whole(file, document(meta | {"status": status} | more))
-    return bool(meta)
 
 
 def _moment(seconds: float) -> str:

@@ -12,7 +12,7 @@ from subprocess import Popen
 from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 
-from percasym.runs.rundir import stopped
+from percasym.runs.marks import stopped
 from percasym.sweep.outcomes import Outcome
 
 LAST_WORDS = "PERCASYM_LAST_WORDS"

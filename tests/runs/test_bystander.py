@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from percasym.runs.bystander import Bystander
-from percasym.runs.rundir import Run, stopped
+from percasym.runs.marks import stopped
+from percasym.runs.rundir import Run
 
 
 def test_a_bystander_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -33,7 +34,7 @@ def test_a_bystander_writes_where_the_first_rank_is_writing(tmp_path: Path) -> N
         second.checkpoint(3, lambda place: (place / "second").touch())
 
     path = first.checkpoint(3, both)
-    assert {file.name for file in path.iterdir()} == {"DONE", "first", "second"}
+    assert {file.name for file in path.iterdir()} == {"DONE", "SHA256SUMS", "first", "second"}
 
 
 def test_a_run_whose_processes_were_killed_is_marked_for_them(tmp_path: Path) -> None:
