@@ -17,8 +17,8 @@ from percasym.sweep.outcomes import Outcome
 
 LAST_WORDS = "PERCASYM_LAST_WORDS"
 """Environment variable: the file where a cell says in a sentence why it ends, for the study to tell."""
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-"""What a command answers: Python's code for a traceback, argparse's for a wrong command line, 128 + SIGINT."""
+FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+"""What a command answers: Python's code for a traceback, argparse's for a wrong command line, 128 + SIGINT, 128 + SIGTERM."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What stops a study, and its cell in good order."""
 
@@ -36,7 +36,7 @@ def apart(command: Sequence[str], path: Path) -> Outcome:
         except KeyboardInterrupt:
             _stop(child)
             raise
-        if code == INTERRUPTED:
+        if code in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt
         if not code:
             return Outcome(state="done")

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from percasym.config import force_options, resolve, sentence
 from percasym.runs.identity import is_done
+from percasym.runs.marks import stopped
 from percasym.runs.records import plain
 from percasym.runs.study import Planned, enter
 from percasym.schema import ConfigError
@@ -88,6 +89,8 @@ class StudySweeper(Sweeper):
             code = FAILED
             print(f"{type(self.launcher).__name__} failed: {sentence(error)}", file=sys.stderr)
         outcomes = {cell.path: outcomes.get(cell.path) or on_disk(cell.path) for cell in checked}
+        for path in (path for path, outcome in outcomes.items() if outcome.state == "interrupted"):
+            stopped(path, "interrupted")  # A launcher that ends its workers by force gave theirs no time to say so.
         _enter(checked, outcomes)
         Console(highlight=False).print(*(told(folder, outcomes) for folder in _folders(checked)))
         if code == INTERRUPTED:
