@@ -31,6 +31,7 @@ from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.torch import torch_engine
 from percasym.models.base import Batch
 from percasym.paradigm import Sft
+from percasym.runs.requests import Requests
 from percasym.settings import DeepSpeedSettings, TorchSettings
 from percasym.trainers.sft import train
 from percasym.types import UNSUPERVISED, Span
@@ -119,6 +120,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.steps: list[float] = []
+        self.requests = Requests()
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.steps.append(values["time/step_seconds"])

@@ -32,6 +32,7 @@ from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
 from percasym.runs.bystander import Bystander
+from percasym.runs.requests import Stopped, hearing
 from percasym.runs.retention import Retention
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
@@ -58,7 +59,7 @@ class Lesson(Protocol):
 def run(settings: Settings) -> None:
     """This rank's part of one run; where the run is finished already, show its table.
 
-    Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges.
+    Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges; Stopped when a signal asks.
     """
     began = time.perf_counter()
     place = world(os.environ)
@@ -79,7 +80,12 @@ def run(settings: Settings) -> None:
     for remark in directory.remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
     try:
-        work(settings, directory, engine, lesson, ranks, began)
+        with hearing(directory.requests.hear):
+            work(settings, directory, engine, lesson, ranks, began)
+    except Stopped:
+        directory.interrupted()
+        ranks.wait()  # Whoever left now would be taken for dead, and all others be ended.
+        raise
     except KeyboardInterrupt:
         directory.interrupted()
         raise
@@ -103,6 +109,8 @@ def work(settings: Settings, directory: Run | Bystander, engine: Engine, lesson:
     if found := ranks.agree(directory.latest_checkpoint):
         before = examiner.kept(0)
         engine.load(found[1])
+        if examiner.missed(found[0]):  # The run was asked to stop while it evaluated, after this very step.
+            examiner.on_the_way(found[0])
     else:
         before = examiner.in_full(0, "evaluating before")
     trained, examined = time.perf_counter(), examiner.seconds

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from percasym.engine.base import Engine
 from percasym.engine.ranks import Ranks
 from percasym.runs.bystander import Bystander
+from percasym.runs.requests import Stopped
 from percasym.runs.rundir import Run
 from percasym.settings import Settings
-from percasym.trainers.evaluate import EvalResult, evaluate
+from percasym.trainers.evaluate import METRICS, EvalResult, evaluate
 
 T = TypeVar("T")
 
@@ -22,7 +24,10 @@ TEST = "test"
 
 
 class Examiner:
-    """Evaluates one model on the test split and writes what comes out into its run."""
+    """Evaluates one model on the test split and writes what comes out into its run.
+
+    When the run is asked to stop, an evaluation ends at the next answers and leaves nothing: it is made again.
+    """
 
     def __init__(self, settings: Settings, run: Run | Bystander, engine: Engine, ranks: Ranks) -> None:
         self.seconds = 0.0
@@ -44,7 +49,13 @@ class Examiner:
 
     def on_the_way(self, step: int) -> None:
         """Evaluate the fewer samples of a curve; the bar of training stays the only one."""
-        self._examine(step, self._settings.evaluation.num_curve_samples, lambda num_rows: None)
+        with suppress(Stopped):  # The trainer hears it too, and has something to keep.
+            self._examine(step, self._settings.evaluation.num_curve_samples, lambda num_rows: None)
+
+    def missed(self, step: int) -> bool:
+        """Is an evaluation on the way due after `step` steps, and not among what the run has said?"""
+        due = self._settings.paradigm.evaluates_after(step)
+        return due and step not in (self._ranks.agree(lambda: self._run.said(f"eval/{METRICS[0]}")) or ())
 
     def kept(self, step: int) -> EvalResult:
         """An evaluation that an interrupted run left behind."""
@@ -57,23 +68,38 @@ class Examiner:
 
     def _examine(self, step: int, num_samples: int, advance: Callable[[int], None]) -> EvalResult:
         began = time.perf_counter()
-        with self._engine.whole() as model:
-            own = evaluate(
-                model=model,
-                family=self._settings.family,
-                task=self._settings.task,
-                settings=self._settings.evaluation,
-                split=TEST,
-                indices=self._own(num_samples),
-                advance=advance,
-            )
-        result = EvalResult.of(interleaved(self._ranks.gather(own.records)))
+        own = self._records(num_samples, advance)
+        shares = self._ranks.gather(self._run.requests.stop or own)  # A rank that was asked to stop may be the only one.
+        if stops := [share for share in shares if isinstance(share, int)]:
+            raise Stopped(max(stops))
+        result = EvalResult.of(interleaved([share for share in shares if not isinstance(share, int)]))
         self._run.samples(TEST, step, result.records)
         for name, estimate in result.metrics.items():
             low, high = estimate.ci95
             self._run.log(step, {f"eval/{name}": estimate.mean, f"eval/{name}/lo": low, f"eval/{name}/hi": high})
         self.seconds += time.perf_counter() - began
         return result
+
+    def _records(self, num_samples: int, advance: Callable[[int], None]) -> Sequence[dict[str, Any]]:
+        """This rank's samples, answered and graded; none once it is asked to stop."""
+
+        def advance_unless_stopped(num_rows: int) -> None:
+            if self._run.requests.stop:
+                raise Stopped(self._run.requests.stop)
+            advance(num_rows)
+
+        with suppress(Stopped), self._engine.whole() as model:
+            advance_unless_stopped(0)
+            return evaluate(
+                model=model,
+                family=self._settings.family,
+                task=self._settings.task,
+                settings=self._settings.evaluation,
+                split=TEST,
+                indices=self._own(num_samples),
+                advance=advance_unless_stopped,
+            ).records
+        return ()
 
 
 def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:

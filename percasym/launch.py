@@ -8,6 +8,7 @@ is this very command for that cell alone, in a process of its own.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from omegaconf import DictConfig
 
 from percasym import torchrun
 from percasym.config import force_options, resolve, sentence
+from percasym.runs.requests import SAVES, Interrupted
 from percasym.schema import ConfigError
 from percasym.sweep import sweeper
 from percasym.sweep.apart import FAILED, INTERRUPTED, LAST_WORDS, REFUSED, apart
@@ -36,6 +38,7 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
+    signal.signal(SAVES, signal.SIG_IGN)  # It would end whatever does not listen yet; what is started here inherits that.
     sweeper.register()
     try:
         train()
@@ -61,8 +64,8 @@ def job(cfg: DictConfig, script: Path) -> Outcome | None:
         start(settings)
     except ConfigError as error:
         _refuse(error, path)
-    except KeyboardInterrupt:
-        sys.exit(_say(f"Interrupted. The same command resumes {path}.", INTERRUPTED))
+    except KeyboardInterrupt as stop:
+        sys.exit(_say(f"Interrupted. The same command resumes {path}.", stop.code if isinstance(stop, Interrupted) else INTERRUPTED))
     except RankFailedError as error:  # Its traceback is in the run.
         sys.exit(_say(str(error), FAILED))
     except Exception as error:  # A defect: its traceback, without Hydra's frames around it.

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from percasym.runs.marks import stopped
+from percasym.runs.requests import STOPS, Interrupted, Stopped, hearing
 from percasym.runs.rundir import FAILURE
 from percasym.schema import ConfigError, dump
 from percasym.settings import Launch, Settings
-from percasym.worker import JOB
+from percasym.worker import JOB, STOPPED
 
 SECONDS_TO_STOP = 10
 """From the first failure until the other ranks are killed, where they do not go by themselves."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""What the agent catches."""
+AGENTS = (signal.SIGHUP, signal.SIGQUIT)
+"""What the agent catches: it ends the ranks at once."""
 
 
 class RankFailedError(RuntimeError):
@@ -36,7 +38,8 @@ class RankFailedError(RuntimeError):
 def run(settings: Settings) -> None:
     """Carry out a run on as many ranks as `settings.launch` says; returns when all are done.
 
-    Raises ConfigError when a rank refuses, KeyboardInterrupt when a signal stops them, RankFailedError otherwise.
+    Raises ConfigError when a rank refuses, Stopped when a signal stopped them in good order and Interrupted when at once,
+    RankFailedError otherwise.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -47,18 +50,46 @@ def run(settings: Settings) -> None:
         config = {**settings.record, "run": dump(settings.run)}
         job = {"config": config, "path": str(settings.path), "argv": sys.argv, "sys_path": sys.path}
         (place / JOB).write_text(json.dumps(job), encoding="utf-8")
+        asked = Forwarded(place, settings.launch.nproc)
         try:
-            elastic_launch(_config(settings, place), sys.executable)("-m", "percasym.worker", name)
+            with hearing(asked.hear):
+                elastic_launch(_config(settings, place), sys.executable)("-m", "percasym.worker", name)
         except SignalException as stop:
             stopped(settings.path, "interrupted")
-            raise KeyboardInterrupt from stop
+            raise Interrupted(stop.sigval) from stop
         except ChildFailedError as error:
+            if asked.stop:
+                stopped(settings.path, "interrupted")
+                raise Interrupted(asked.stop) from error
             rank, failure = error.get_first_failure()
             found = _reports(place)
             if found and found[0]["refused"]:
                 raise ConfigError(found[0]["sentence"]) from error
             what = f"Rank {found[0]['rank']} failed: {found[0]['sentence']}" if found else f"Rank {rank} was stopped: {failure.message}"
             raise RankFailedError(_told(settings.path, what.rstrip("."), found, place)) from error
+        if (place / STOPPED).exists():
+            raise Stopped(int((place / STOPPED).read_text(encoding="utf-8")))
+
+
+class Forwarded:
+    """Signals on their way to the ranks of this machine, which live in sessions of their own and hear none of a terminal."""
+
+    def __init__(self, place: Path, num_ranks: int) -> None:
+        self.stop = 0
+        """The signal that asked to stop; 0 while none did."""
+        self._place, self._num_ranks = place, num_ranks
+
+    def hear(self, signum: int, frame: object) -> None:
+        """A signal's handler. Raises SignalException, at which the agent ends all ranks, for the second one that stops."""
+        from torch.distributed.elastic.multiprocessing import SignalException
+
+        stops, pids = signum in STOPS, [int(path.read_text(encoding="utf-8")) for path in self._place.glob("rank*.pid")]
+        if stops and (self.stop or len(pids) < self._num_ranks):  # Again, or before there is anything to leave in order.
+            raise SignalException("stopped by its user", signal.Signals(signum))
+        self.stop = signum if stops else self.stop
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
 
 
 def _config(settings: Settings, place: Path) -> Any:
@@ -77,6 +108,7 @@ def _config(settings: Settings, place: Path) -> Any:
         local_addr="localhost" if alone else None,
         max_restarts=0,
         shutdown_timeout=SECONDS_TO_STOP,
+        signals_to_handle=",".join(number.name for number in AGENTS),
         logs_specs=DefaultLogsSpecs(log_dir=str(place / "logs"), redirects=dict.fromkeys(range(1, launch.nproc), Std.ALL)),
     )
 
@@ -103,7 +135,7 @@ def _told(path: Path, sentence: str, found: list[dict[str, Any]], place: Path) -
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Leave logging and signals as they were: the agent talks of its own and catches signals for good."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in AGENTS}
     logging.disable(logging.CRITICAL)
     try:
         yield

@@ -8,6 +8,7 @@ stops it, leaves there why, for the launcher to tell.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -17,15 +18,20 @@ import traceback
 from pathlib import Path
 
 from percasym.config import rebuild
+from percasym.runs.records import write_whole
+from percasym.runs.requests import Interrupted, Stopped
 from percasym.schema import ConfigError
 
-JOB = "job.json"
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # What the launcher says to the user rests on the reports, not on these.
+JOB, STOPPED = "job.json", "stopped"
+DONE, FAILED = 0, 1  # A rank that stops in good order is done, too: the launcher would end the others for anything else.
+PARENT_GONE = 1
+"""Linux's PR_SET_PDEATHSIG: which signal a process gets when the one that started it is gone."""
 
 
 def main(directory: Path) -> int:
     """Work on the job in `directory`; returns the exit code."""
-    signal.signal(signal.SIGINT, _interrupt_once)
+    die_with_the_launcher()
+    write_whole(directory / f"rank{os.environ['RANK']}.pid", str(os.getpid()))
     share_cores()
     try:
         job = json.loads((directory / JOB).read_text(encoding="utf-8"))
@@ -34,8 +40,10 @@ def main(directory: Path) -> int:
         from percasym import app
 
         app.run(settings)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except Stopped as stop:
+        (directory / STOPPED).write_text(str(stop.signum), encoding="utf-8")
+    except KeyboardInterrupt as stop:
+        return stop.code if isinstance(stop, Interrupted) else 128 + signal.SIGINT
     except Exception as error:
         report(directory, error)
         return FAILED
@@ -64,9 +72,10 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))))
 
 
-def _interrupt_once(signum: int, frame: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A second one would cut short what the first one has to leave in order.
-    raise KeyboardInterrupt
+def die_with_the_launcher() -> None:
+    """A launcher that is killed has no time to end its ranks, and those would go on writing the run beside the ranks of the next."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_GONE, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from percasym.runs.checkpoint import partial, place
 from percasym.runs.progress import Progress
+from percasym.runs.requests import Requests
 
 
 class Bystander:
@@ -22,6 +23,7 @@ class Bystander:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.remarks: Sequence[str] = ()
+        self.requests = Requests()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing."""
@@ -30,6 +32,9 @@ class Bystander:
         """Nothing."""
 
     def read_samples(self, split: str, step: int) -> None:
+        """Nothing: rank 0 reads, and tells."""
+
+    def said(self, name: str) -> None:
         """Nothing: rank 0 reads, and tells."""
 
     def latest_checkpoint(self) -> None:

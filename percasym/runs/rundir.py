@@ -27,6 +27,7 @@ from percasym.runs.identity import delete_run, held_config, is_same_run
 from percasym.runs.progress import Progress
 from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
+from percasym.runs.requests import Requests
 from percasym.runs.retention import Retention
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
 
@@ -46,6 +47,8 @@ class Run:
         self._opened, self._seconds_before = clock(), float(meta["seconds"])
         self.remarks: list[str] = []
         """What whoever resumes it should know, in sentences."""
+        self.requests = Requests()
+        """What was asked of it from outside."""
         self._keep = Retention()
         self._latest: tuple[int, Path] | None = None
         self._num_lines = 0  # Said by this run, wherever metrics.jsonl lies that holds them.

@@ -23,7 +23,7 @@ from percasym.objectives.policy import kl_k3, normalisers, surrogate
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.paradigm import Rl
 from percasym.trainers.experience import MicroBatch, Round, SpanAdvantages
-from percasym.trainers.progress import Progress, Run, saving, stop_if_diverged
+from percasym.trainers.progress import Progress, Run, settle, stop_if_diverged
 from percasym.trainers.schedule import learning_rate
 from percasym.types import UNSUPERVISED, Span
 
@@ -47,7 +47,7 @@ def train(
     `gather(step, w)` samples this rank's prompts of a step, counted from 0; `observe(done, round, advantages, w)` records a round and gives
     the numbers that rewards say about it. `reference` is the model that the KL divergence is taken to.
 
-    Raises TrainingDivergedError when the loss or its gradient is not finite.
+    Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped when that was asked from outside.
     """
     state = start or Progress(step=0, balance=balancer.start(), share=None)
     balance = state.balance
@@ -93,8 +93,7 @@ def train(
             bar.advance(done, a_p=values["reward/perception/mean"], a=values["reward/outcome/mean"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)
-            if settings.saves_after(done):
-                run.checkpoint(done, saving(engine, Progress(step=done, balance=balance, share=None)))
+            settle(run, engine, settings, Progress(step=done, balance=balance, share=None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

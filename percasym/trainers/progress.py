@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from percasym.balance.base import BalanceState
 from percasym.engine.base import Engine
+from percasym.paradigm import Training
+from percasym.runs.requests import Requests, Stopped
 from percasym.trainers.shares import Share
 
 PROGRESS = "progress.json"
@@ -27,6 +32,11 @@ class Bar(Protocol):
 
 class Run(Protocol):
     """What training needs of a run directory."""
+
+    @property
+    def requests(self) -> Requests:
+        """What was asked of this rank from outside."""
+        ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep the numbers of a step."""
@@ -73,7 +83,19 @@ def stop_if_diverged(step: int, lr: float, *, loss: float, gradient: float) -> N
             raise TrainingDivergedError(f"The {what} is {value} at step {step}. Choose a paradigm.lr below {lr}.")
 
 
-def saving(engine: Engine, progress: Progress) -> Callable[[Path], None]:
+def settle(run: Run, engine: Engine, settings: Training, progress: Progress) -> None:
+    """Between two steps: write the checkpoint that is due or was asked for from outside, and stop where that was asked.
+
+    Raises Stopped, on all ranks alike when any of them was asked.
+    """
+    interrupt, terminate, save = engine.total(torch.tensor(run.requests.take())).tolist()
+    if settings.saves_after(progress.step) or interrupt or terminate or save:
+        run.checkpoint(progress.step, _saving(engine, progress))
+    if interrupt or terminate:
+        raise Stopped(signal.SIGTERM if terminate else signal.SIGINT)
+
+
+def _saving(engine: Engine, progress: Progress) -> Callable[[Path], None]:
     """What fills a checkpoint."""
 
     def save(directory: Path) -> None:

@@ -21,7 +21,7 @@ from percasym.engine.base import Engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
 from percasym.paradigm import Sft
-from percasym.trainers.progress import Progress, Run, saving, stop_if_diverged
+from percasym.trainers.progress import Progress, Run, settle, stop_if_diverged
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.shares import Share, measurements, share_of
 from percasym.types import Span
@@ -42,7 +42,8 @@ def train(
     `batches` yields the micro-batches of this rank, one window for each step still to do. Steps are counted from 1: the numbers
     logged at n were measured before the n-th update, `evaluate(n)` and checkpoint n come after it.
 
-    Raises TrainingDivergedError when the loss or its gradient is not finite, ValueError when `batches` does not last as long as the steps.
+    Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped when that was asked from outside, ValueError when
+    `batches` does not last as long as the steps.
     """
     state = start or Progress(step=0, balance=balancer.start(), share=None)
     balance, share = state.balance, state.share
@@ -86,8 +87,7 @@ def train(
             bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)
-            if settings.saves_after(done):
-                run.checkpoint(done, saving(engine, Progress(step=done, balance=balance, share=share)))
+            settle(run, engine, settings, Progress(step=done, balance=balance, share=share))
             began = time.perf_counter()  # A step's time holds its waiting for data, not evaluations and checkpoints.
     assert share is not None, "a run of at least one step has a first step"
     return share

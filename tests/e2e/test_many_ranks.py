@@ -190,11 +190,29 @@ def test_an_interruption_reaches_all_ranks_and_the_same_command_resumes(folder: 
     while not (run / "checkpoints" / "step_000005").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
+    stop = signal.SIGINT if whom == "the terminal" else signal.SIGTERM
     if whom == "the terminal":  # Ctrl-C goes to every process of the foreground.
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, stop)
     else:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(stop)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + stop
     assert err.endswith(f"Interrupted. The same command resumes {run.name}.\n")
+    assert status(run)["status"] == "interrupted"
+    last = curve(run)[-1]["step"]
+    assert last > 5
+    assert (run / "checkpoints" / f"step_{last:06d}" / "engine_rank1.pt").exists(), "both ranks have kept the step that was not to be lost"
+
+
+@pytest.mark.slow
+def test_one_rank_that_is_told_to_stop_tells_the_others(folder: Path, start) -> None:
+    run = folder / "one-rank"
+    process = start("launch.nproc=2", "paradigm.steps=300", "paradigm.eval_every=0", "paradigm.save_every=5", f"hydra.run.dir={run.name}")
+    while not (run / "checkpoints" / "step_000005").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    ranks = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    os.kill(ranks[-1], signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
     assert status(run)["status"] == "interrupted"

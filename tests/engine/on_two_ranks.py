@@ -20,6 +20,7 @@ from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.engine.ranks import Ranks
 from percasym.paradigm import Sft
+from percasym.runs.requests import Requests
 from percasym.schema import ConfigError
 from percasym.trainers.sft import train
 from percasym.types import Span
@@ -48,6 +49,7 @@ class Record:
     """A run that keeps its numbers in a list."""
 
     def __init__(self) -> None:
+        self.requests = Requests()
         self.values: list[dict[str, float]] = []
 
     def log(self, step, values):

@@ -15,6 +15,7 @@ from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.objectives.coefficients import span_counts
 from percasym.paradigm import Sft
+from percasym.runs.requests import Requests
 from percasym.trainers.sft import backward, train
 from percasym.types import Span
 
@@ -31,6 +32,7 @@ class Record:
     """A run that keeps its numbers in a list."""
 
     def __init__(self) -> None:
+        self.requests = Requests()
         self.values: list[dict[str, float]] = []
 
     def log(self, step, values):

@@ -19,6 +19,7 @@ from percasym.balance.none import NoBalance
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.paradigm import Rl
+from percasym.runs.requests import Requests
 from percasym.trainers.experience import MicroBatch, Round
 from percasym.trainers.grpo import shortfall, train
 from percasym.trainers.progress import Progress, TrainingDivergedError
@@ -70,6 +71,7 @@ class Notes:
     """A run that keeps what it was told."""
 
     def __init__(self) -> None:
+        self.requests = Requests()
         self.lines, self.checkpoints = {}, []
 
     def log(self, step, values):

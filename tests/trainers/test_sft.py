@@ -16,6 +16,7 @@ from percasym.balance.none import NoBalance
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.paradigm import Sft
+from percasym.runs.requests import Requests
 from percasym.trainers.progress import Progress, TrainingDivergedError
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.sft import train
@@ -75,6 +76,7 @@ class Diary:
     """A run that remembers what it was told, and when."""
 
     def __init__(self, root=None) -> None:
+        self.requests = Requests()
         self.root, self.lines, self.shown, self.checkpoints, self.bar = root, {}, [], [], None
 
     def log(self, step, values):

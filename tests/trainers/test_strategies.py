@@ -15,6 +15,7 @@ import yaml
 from percasym.balance.gradnorm import GradNorm
 from percasym.balance.hidden import Hidden
 from percasym.paradigm import Sft
+from percasym.runs.requests import Requests
 from percasym.schema import build
 from percasym.trainers.sft import train
 
@@ -26,6 +27,7 @@ class Record:
     """A run that keeps its numbers in a list."""
 
     def __init__(self) -> None:
+        self.requests = Requests()
         self.values: list[dict[str, float]] = []
 
     def log(self, step, values):

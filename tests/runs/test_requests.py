@@ -1,0 +1,58 @@
+"""What signals ask of a run: heard at once, answered later, the second time at once."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from percasym.runs.requests import Interrupted, Requests, Stopped, hearing
+
+INT, TERM, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+
+
+def test_a_signal_waits_until_the_run_looks() -> None:
+    requests = Requests()
+    with hearing(requests.hear):
+        os.kill(os.getpid(), TERM)
+        assert requests.take() == (0, 1, 0)
+        assert requests.take() == (0, 1, 0), "a wish to stop is not forgotten"
+    assert requests.stop == TERM
+
+
+def test_a_wish_for_a_checkpoint_is_answered_once() -> None:
+    requests = Requests()
+    with hearing(requests.hear):
+        os.kill(os.getpid(), USR1)
+        os.kill(os.getpid(), USR1)
+    assert requests.take() == (0, 0, 1)
+    assert requests.take() == (0, 0, 0)
+    assert not requests.stop
+
+
+@pytest.mark.parametrize(("first", "second", "code"), [(INT, INT, 130), (INT, TERM, 143), (TERM, INT, 130)])
+def test_the_second_signal_that_stops_stops_at_once(first: int, second: int, code: int) -> None:
+    requests = Requests()
+    with hearing(requests.hear):
+        os.kill(os.getpid(), first)
+        with pytest.raises(Interrupted) as stop:
+            os.kill(os.getpid(), second)
+    assert stop.value.code == code
+    assert not isinstance(stop.value, Stopped), "nothing is in order"
+    assert requests.stop == first
+
+
+def test_whoever_heard_before_hears_again() -> None:
+    before = [signal.getsignal(number) for number in (INT, TERM, USR1)]
+    with pytest.raises(ZeroDivisionError), hearing(Requests().hear):
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in (INT, TERM, USR1)] == before
+
+
+def test_in_a_thread_nothing_is_heard_and_nothing_breaks() -> None:
+    def listen() -> object:
+        with hearing(Requests().hear):
+            return signal.getsignal(TERM)
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(listen).result() == signal.getsignal(TERM)
