@@ -64,6 +64,8 @@ class GraphColoring:
     """Detail of the demonstrations: perception has about 15 % of their tokens at 0 and 2.5 % at 4."""
     reflect_frac: float = 0.2
     """Share of the visits to a node that begin with a rash value, which is checked and undone."""
+    terse_frac: float = 0.0
+    """Share of the demonstrations that give results only (verbosity 0), as in data from many hands."""
     variety_frac: float = 0.0
     """Share of the set phrases of a demonstration that are said in words drawn anew (see `WORDINGS`)."""
     question: Literal["brief", "full"] = "brief"
@@ -83,7 +85,7 @@ class GraphColoring:
         one_of("task", Layout, layout=self.layout)
         if not 0 <= self.verbosity <= MAX_VERBOSITY:
             raise ValueError(f"task.verbosity must lie in 0..{MAX_VERBOSITY}, got {self.verbosity}.")
-        fraction("task", reflect_frac=self.reflect_frac, variety_frac=self.variety_frac)
+        fraction("task", reflect_frac=self.reflect_frac, variety_frac=self.variety_frac, terse_frac=self.terse_frac)
         if self.question not in QUESTIONS:
             raise ValueError(f"task.question must be one of {', '.join(QUESTIONS)}, got {self.question!r}.")
         if self.look.image_px < (least := least_image_px(self.nodes[1])):
@@ -98,7 +100,8 @@ class GraphColoring:
         percept = str(graph)
         steps = tuple(search(graph, key.rng("slips"), self.reflect_frac))
         solution = write_answer(found(steps))
-        thoughts = varied(explain(graph, steps, self.verbosity), WORDINGS, key.rng("words"), self.variety_frac)
+        verbosity = 0 if key.rng("terse").random() < self.terse_frac else self.verbosity
+        thoughts = varied(explain(graph, steps, verbosity), WORDINGS, key.rng("words"), self.variety_frac)
         return Sample(
             prompt=Prompt(key=key, image=self.draw(percept, key), question=QUESTIONS[self.question]),
             truth=percept,

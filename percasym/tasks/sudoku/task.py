@@ -38,6 +38,9 @@ class Sudoku:
     """How much a demonstration says, 0 to 4: perception is 16 % down to 2.5 % of its tokens at size 4."""
     reflect_frac: float = 0.25
     """Share of the cells where row and column alone mislead in which a digit is tried before the box is checked."""
+    terse_frac: float = 0.0
+    """Share of the demonstrations that give results only (verbosity 0, nothing restated), as in data from many hands:
+    a model trained on both kinds of chains has two ways to think, and reinforcement can choose between them."""
     restate: bool = False
     """Write the grid anew whenever a digit is set: a scratchpad for small models, at `size`^2 digits each time."""
     variety_frac: float = 0.0
@@ -59,7 +62,7 @@ class Sudoku:
             )
         if not 0 <= self.verbosity <= MAX_VERBOSITY:
             raise ValueError(f"task.verbosity must lie between 0 and {MAX_VERBOSITY}, got {self.verbosity}.")
-        fraction("task", reflect_frac=self.reflect_frac, variety_frac=self.variety_frac)
+        fraction("task", reflect_frac=self.reflect_frac, variety_frac=self.variety_frac, terse_frac=self.terse_frac)
         if self.question not in ("brief", "full"):
             raise ValueError(f"task.question must be brief or full, got {self.question!r}.")
         if self.look.image_px < MIN_CELL_PX * self.size:
@@ -79,14 +82,15 @@ class Sudoku:
         assert givens, f"{key} gave {truth!r}, which is no grid"
         full = solve(givens, self.size)
         assert full, f"{key} gave {truth!r}, which has no solution"
+        terse = key.rng("terse").random() < self.terse_frac
         thoughts = explain(
             givens,
             full,
             self.size,
             key.rng("thoughts"),
-            verbosity=self.verbosity,
+            verbosity=0 if terse else self.verbosity,
             reflect_frac=self.reflect_frac,
-            restate=self.restate,
+            restate=self.restate and not terse,
         )
         thoughts = varied(thoughts, WORDINGS, key.rng("words"), self.variety_frac)
         solution = write(full, self.size)
