@@ -331,3 +331,14 @@ def test_other_words_say_the_same() -> None:
         key = SampleKey(task="graph_coloring", split="test", seed=0, index=index)
         said, meant = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
         assert said != meant and plainly(said, WORDINGS) == meant
+
+
+def test_terse_demonstrations_are_those_that_give_results_only() -> None:
+    full, terse, mixed = (GraphColoring(verbosity=3, terse_frac=frac) for frac in (0.0, 1.0, 0.5))
+    kinds = set()
+    for index in range(12):
+        key = SampleKey(task="graph_coloring", split="train_sft", seed=0, index=index)
+        long, short, said = (task.sample(key).demonstration.reasoning for task in (full, terse, mixed))
+        assert short == GraphColoring(verbosity=0).sample(key).demonstration.reasoning
+        kinds.add({long: "full", short: "terse"}[said])
+    assert kinds == {"full", "terse"}

@@ -511,6 +511,17 @@ def test_other_words_say_the_same() -> None:
         assert said != meant and plainly(said, WORDINGS) == meant
 
 
+def test_terse_demonstrations_are_those_that_give_results_only() -> None:
+    full, terse, mixed = (Sudoku(restate=True, terse_frac=frac) for frac in (0.0, 1.0, 0.5))
+    kinds = set()
+    for key in keys(12, split="train_sft"):
+        replayed(mixed, key)
+        long, short, said = (task.sample(key).demonstration.reasoning for task in (full, terse, mixed))
+        assert short == Sudoku(verbosity=0).sample(key).demonstration.reasoning
+        kinds.add({long: "full", short: "terse"}[said])
+    assert kinds == {"full", "terse"}
+
+
 def test_demonstrations_catch_and_undo_their_own_guesses() -> None:
     task = Sudoku(reflect_frac=1.0)
     counts = sum((replayed(task, key).counts for key in keys(30)), Counter())
