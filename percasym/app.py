@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +16,9 @@ import torch
 from rich.console import Console
 
 from percasym.collected import Collected, counted
+from percasym.custody import custody, finished
 from percasym.engine.base import Engine
+from percasym.engine.checkpoint import num_bytes
 from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.device import choose_device, describe
 from percasym.engine.precision import compute_dtype
@@ -32,12 +33,9 @@ from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
 from percasym.runs.bystander import Bystander
-from percasym.runs.requests import Stopped, hearing
-from percasym.runs.retention import Retention
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
 from percasym.settings import DeepSpeedSettings, Settings, TorchSettings
-from percasym.trainers.progress import TrainingDivergedError
 from percasym.types import SampleKey
 from percasym.world import world
 
@@ -75,26 +73,11 @@ def run(settings: Settings) -> None:
     if isinstance(settings.task, Collected):
         about["data"] = settings.task.about()
         console.print(counted(about["data"]), soft_wrap=True, highlight=False, markup=False)
-    directory = Bystander(settings.path) if ranks.rank else open_run(settings, about=about)
-    console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
-    for remark in directory.remarks:
-        console.print(remark, soft_wrap=True, highlight=False, markup=False)
-    try:
-        with hearing(directory.requests.hear):
-            work(settings, directory, engine, lesson, ranks, began)
-    except Stopped:
-        directory.interrupted()
-        ranks.wait()  # Whoever left now would be taken for dead, and all others be ended.
-        raise
-    except KeyboardInterrupt:
-        directory.interrupted()
-        raise
-    except TrainingDivergedError as error:
-        directory.failed(str(error))
-        raise ConfigError(str(error)) from error
-    except BaseException as error:
-        directory.failed(f"{type(error).__name__}: {error}")
-        raise
+    with custody(settings, ranks, about=about, checkpoint_bytes=num_bytes(engine.model)) as directory:
+        console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
+        for remark in directory.remarks:
+            console.print(remark, soft_wrap=True, highlight=False, markup=False)
+        work(settings, directory, engine, lesson, ranks, began)
     ranks.leave()
     return show(settings.path, console)
 
@@ -149,28 +132,6 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
     if ranks.num_ranks > 1:
         torch.manual_seed(settings.seed * ranks.num_ranks + ranks.rank)  # Ranks see other rows, and drop other activations.
     return engine, lesson
-
-
-def finished(settings: Settings) -> bool:
-    """Whether the run directory holds this very run, done; refused when it holds another one."""
-    if settings.run.overwrite or not (settings.path / "summary.json").exists():
-        return False
-    return open_run(replace(settings, tracker=None)).status == "done"  # Only looked at: nothing is mirrored.
-
-
-def open_run(settings: Settings, about: Mapping[str, Any] | None = None) -> Run:
-    """The run directory; refused when it holds another configuration."""
-    try:
-        return Run.open(
-            settings.path,
-            settings.record,
-            settings.run.overwrite,
-            about=about,
-            tracker=settings.tracker,
-            keep=Retention(last=settings.run.keep_last, best="eval/end_to_end" if settings.run.keep_best else ""),
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def show(path: Path, console: Console) -> None:

@@ -76,7 +76,7 @@ class Engine(Protocol):
         ...
 
     def step(self, lr: float) -> StepInfo:
-        """Clip, update the parameters, and empty the open gradient."""
+        """Clip, update the parameters, and empty the open gradient; one that is not finite changes nothing and ends the training."""
         ...
 
     def save(self, directory: Path) -> None:

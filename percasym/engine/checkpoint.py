@@ -67,5 +67,16 @@ def load_state(state: dict[str, Any], updater: Updater) -> None:
         torch.cuda.set_rng_state(state["random_device"])
 
 
+def num_bytes(model: PreTrainedModel) -> int:
+    """About what `save` writes on all ranks: weights (of a model with adapters, these alone), and AdamW's two moments of those that learn.
+
+    All are float32.
+    """
+    sizes = [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in model.parameters()]  # ZeRO-3 empties its tensors.
+    learning = sum(size for size, learns in sizes if learns)
+    written = learning if getattr(model, "_hf_peft_config_loaded", False) else sum(size for size, _ in sizes)
+    return 4 * (written + 2 * learning)
+
+
 def _file(rank: int) -> str:
     return f"engine_rank{rank}.pt" if rank else "engine.pt"

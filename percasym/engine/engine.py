@@ -104,9 +104,11 @@ class SpanEngine:
         return self._ranks.total(values)
 
     def step(self, lr: float) -> StepInfo:
-        """Clip, update the parameters, and empty the open gradient."""
+        """Clip, update the parameters, and empty the open gradient; one that is not finite changes nothing."""
         parts = [part for part in self._updater.gradient() if part is not None]
         norm = math.sqrt(self._over_parts(get_total_norm(parts).double().square()))
+        if not math.isfinite(norm):
+            return StepInfo(grad_norm=norm, lr=lr)
         if norm > self._max_norm:
             for part in parts:
                 part.mul_(self._max_norm / norm)

@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-OWNED = ("config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "failure.log")
+OWNED = (
+    "config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "diverged", "failure.log",
+)  # fmt: skip
 """All that a run writes, and so all that overwriting it deletes."""
 
 KEPT_APART = ("run", "tracker", "launch.rendezvous")
@@ -70,11 +72,22 @@ def held_config(path: Path) -> dict[str, Any] | None:
         raise RunConflict(f"{path} holds {found[0]} but no run (config.yaml and meta.json). Choose another study, or clear it away.")
     try:
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeDecodeError):
         config = None
     if not isinstance(config, dict):
         raise RunConflict(f"{path / 'config.yaml'} cannot be read as a configuration. Restore it, or clear the run away.")
     return config
+
+
+def held_meta(path: Path) -> dict[str, Any]:
+    """What the run at `path` says of itself. Raises RunConflict when it cannot be read."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict) or not {"id", "status", "seconds"} <= meta.keys():
+        raise RunConflict(f"{path / 'meta.json'} cannot be read. Restore it, or clear the run away.")
+    return meta
 
 
 def is_same_run(path: Path, wanted: Mapping[str, Any]) -> bool:
@@ -92,12 +105,12 @@ def is_same_run(path: Path, wanted: Mapping[str, Any]) -> bool:
 
 def is_done(path: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether the run of the configuration `wanted` is at `path` and finished. Raises RunConflict when it is another one."""
-    return is_same_run(path, wanted) and json.loads((path / "meta.json").read_text(encoding="utf-8"))["status"] == "done"
+    return is_same_run(path, wanted) and held_meta(path)["status"] == "done"
 
 
 def delete_run(path: Path) -> None:
     """Delete what a run wrote at `path`, the sessions of its tracker included, and nothing else that lies there."""
-    identity = json.loads((path / "meta.json").read_text(encoding="utf-8"))["id"]
+    identity = held_meta(path)["id"]
     for session in path.glob(f"wandb/*run-*-{identity}"):
         shutil.rmtree(session)
     for name in OWNED:

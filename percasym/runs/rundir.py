@@ -11,7 +11,6 @@ configuration is refused.
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +22,13 @@ import yaml
 
 from percasym.runs import checkpoint
 from percasym.runs.history import Said, forget_samples, settled_bytes, take_back, values_by_step
-from percasym.runs.identity import delete_run, held_config, is_same_run
+from percasym.runs.identity import delete_run, held_config, held_meta, is_same_run
 from percasym.runs.progress import Progress
 from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
 from percasym.runs.requests import Requests
 from percasym.runs.retention import Retention
+from percasym.runs.space import require_room, size_of
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
 
 METRICS = "metrics.jsonl"
@@ -116,8 +116,10 @@ class Run:
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> Path:
         """Let `save` fill the checkpoint of `step`; a crash in between leaves no checkpoint rather than half of one.
 
-        Its DONE holds what a run that resumes here has already said.
+        Its DONE holds what a run that resumes here has already said. Raises NoRoomError before anything is written.
         """
+        if self._latest:
+            require_room(self.path, size_of(self._latest[1]), "A checkpoint")
         num_bytes = settled_bytes(self.path / METRICS)
         said = Said(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
         path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=said.note())
@@ -162,7 +164,7 @@ class Run:
 
     @classmethod
     def _reopen(cls, path: Path, about: Mapping[str, Any], clock: Callable[[], float]) -> Run:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        meta = held_meta(path)
         if meta["status"] == "done":
             return cls(path, meta, "done", clock)
         run = cls(path, meta, "interrupted", clock)

@@ -9,6 +9,7 @@ teaches reasoning and not perception:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from percasym.objectives.policy import kl_k3, normalisers, surrogate
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.paradigm import Rl
 from percasym.trainers.experience import MicroBatch, Round, SpanAdvantages
-from percasym.trainers.progress import Progress, Run, settle, stop_if_diverged
+from percasym.trainers.progress import Progress, Run, diverged, divergence, settle
 from percasym.trainers.schedule import learning_rate
 from percasym.types import UNSUPERVISED, Span
 
@@ -69,6 +70,8 @@ def train(
             for epoch in range(settings.epochs):
                 balance, stats, info, learned = learner.update(experience, balancer, balance, stats, step)
                 logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in learned.items()}
+                if not math.isfinite(info.grad_norm):  # Nothing was applied, and nothing will be.
+                    break
             weight = balance.weight
             if balancer.needs == "losses":
                 balance = balancer.step(balance, stats)
@@ -89,7 +92,9 @@ def train(
                 "time/step_seconds": time.perf_counter() - began,
             }
             run.log(done, values)
-            stop_if_diverged(done, settings.lr, loss=values["loss/policy"], gradient=info.grad_norm)
+            if diverged(values):
+                window = experience.window(family, settings, settings.rows_per_forward(engine.num_ranks), learned_from(settings, weight))
+                raise divergence(run, engine, settings, done, values, [micro.batch for micro in window])
             bar.advance(done, a_p=values["reward/perception/mean"], a=values["reward/outcome/mean"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +15,15 @@ import torch
 
 from percasym.balance.base import BalanceState
 from percasym.engine.base import Engine
+from percasym.models.base import Batch
 from percasym.paradigm import Training
 from percasym.runs.requests import Requests, Stopped
+from percasym.trainers.postmortem import PLACE, keep_batches, keep_facts
 from percasym.trainers.shares import Share
 
 PROGRESS = "progress.json"
+LOSSES = ("loss/total", "loss/policy", "grad/norm")
+"""The numbers of a step, of SFT or RL, that must be finite."""
 
 
 class Bar(Protocol):
@@ -32,6 +36,11 @@ class Bar(Protocol):
 
 class Run(Protocol):
     """What training needs of a run directory."""
+
+    @property
+    def path(self) -> Path:
+        """The directory itself."""
+        ...
 
     @property
     def requests(self) -> Requests:
@@ -76,11 +85,21 @@ class TrainingDivergedError(RuntimeError):
     """The loss, or its gradient, is no longer a number."""
 
 
-def stop_if_diverged(step: int, lr: float, *, loss: float, gradient: float) -> None:
-    """Raise TrainingDivergedError unless the loss and the gradient's norm of a step are finite."""
-    for what, value in (("loss", loss), ("gradient's norm", gradient)):
-        if not math.isfinite(value):
-            raise TrainingDivergedError(f"The {what} is {value} at step {step}. Choose a paradigm.lr below {lr}.")
+def diverged(values: Mapping[str, float]) -> bool:
+    """Is the loss, or the gradient's norm, among the numbers of a step not finite? Such a gradient was not applied."""
+    return not all(math.isfinite(values.get(name, 0.0)) for name in LOSSES)
+
+
+def divergence(
+    run: Run, engine: Engine, settings: Training, step: int, values: Mapping[str, float], window: Sequence[Batch]
+) -> TrainingDivergedError:
+    """What to raise of a step that diverged, once what this rank learned from in it is kept."""
+    keep_batches(run.path, engine.rank, window)
+    if engine.rank == 0:
+        keep_facts(run.path, step, values)
+    what, value = next((name, values[name]) for name in LOSSES if not math.isfinite(values.get(name, 0.0)))
+    kept = f"Its batches are in {run.path / PLACE}: see percasym replay {run.path}"
+    return TrainingDivergedError(f"{what} is {value} at step {step}. {kept}, or choose a paradigm.lr below {settings.lr}.")
 
 
 def settle(run: Run, engine: Engine, settings: Training, progress: Progress) -> None:

@@ -21,7 +21,7 @@ from percasym.engine.base import Engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
 from percasym.paradigm import Sft
-from percasym.trainers.progress import Progress, Run, settle, stop_if_diverged
+from percasym.trainers.progress import Progress, Run, diverged, divergence, settle
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.shares import Share, measurements, share_of
 from percasym.types import Span
@@ -58,7 +58,7 @@ def train(
             measured = balancer.needs == "gramian" or probe_due(step, settings.probe_every)
             if measured:
                 # Attention is causal: the prefix gives g_p exactly, at the cost of its own length.
-                backward(engine, [batch.until(Span.perception) for batch in window], {Span.perception: 1.0}, counts)
+                backward(engine, prefixes(window, Span.perception, settings.micro_batch_size), {Span.perception: 1.0}, counts)
                 engine.stash(Span.perception)
                 sums = backward(engine, window, {Span.reasoning: 1.0}, counts)
                 engine.stash(Span.reasoning)
@@ -83,7 +83,8 @@ def train(
             share = share or share_of(stats)
             values = measurements(stats, weight) | {"grad/norm": info.grad_norm, "lr": info.lr}
             run.log(done, values | {"time/step_seconds": seconds, "tokens_per_second": sum(counts) / seconds})
-            stop_if_diverged(done, settings.lr, loss=values["loss/total"], gradient=info.grad_norm)
+            if diverged(values):
+                raise divergence(run, engine, settings, done, values, window)
             bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)
@@ -102,6 +103,19 @@ def backward(engine: Engine, window: Sequence[Batch], weights: Mapping[Span, flo
         engine.backward((nll * coefficients(labels, weights, counts)).sum())
         sums = sums.to(nll.device) + span_sums(nll, labels)
     return sums
+
+
+def prefixes(window: Sequence[Batch], span: Span, most: int) -> list[Batch]:
+    """The same rows up to the last token of `span`, joined to forwards of at most `most` rows.
+
+    Micro-batches may be small for the sake of their lengths; what they begin with is short and of like length.
+    """
+    groups: list[list[Batch]] = []
+    for batch in window:
+        if not groups or sum(len(other.ids) for other in groups[-1]) + len(batch.ids) > most:
+            groups.append([])
+        groups[-1].append(batch)
+    return [Batch.joined(group).until(span) for group in groups]
 
 
 def means(sums: Tensor, counts: Sequence[int]) -> tuple[float, float]:

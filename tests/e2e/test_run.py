@@ -33,7 +33,7 @@ def test_a_run_leaves_everything_that_reports_are_made_of(train, tmp_path: Path)
     assert answer.code == 0, answer.err
     run = tmp_path / CELL
     found = {path.name for path in run.iterdir()}
-    assert found == {"config.yaml", "meta.json", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "curves.png"}
+    assert found == {".lock", "config.yaml", "meta.json", "metrics.jsonl", "samples", "checkpoints", "final", "summary.json", "curves.png"}
     assert [path for path in tmp_path.iterdir() if path.name != "multirun"] == [], "nothing lies scattered"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "done"

@@ -22,6 +22,7 @@ from percasym.paradigm import Rl
 from percasym.runs.requests import Requests
 from percasym.trainers.experience import MicroBatch, Round
 from percasym.trainers.grpo import shortfall, train
+from percasym.trainers.postmortem import kept_batches
 from percasym.trainers.progress import Progress, TrainingDivergedError
 from percasym.types import UNSUPERVISED, Span
 
@@ -70,8 +71,8 @@ class Tilt:
 class Notes:
     """A run that keeps what it was told."""
 
-    def __init__(self) -> None:
-        self.requests = Requests()
+    def __init__(self, path=None) -> None:
+        self.path, self.requests = path, Requests()
         self.lines, self.checkpoints = {}, []
 
     def log(self, step, values):
@@ -118,12 +119,13 @@ def lesson(
     x=0.0,
     reference=None,
     start=None,
+    path=None,
     **options,
 ):
     """Train the tilt on the same four rollouts; returns the engine and what the run heard."""
     settings = Rl(**{"steps": 1, "batch_size": 1, "group_size": 4, "micro_batch_size": 4, "lr": 1.0, "warmup_frac": 0.0, "normalize": False}
                   | options)  # fmt: skip
-    engine, diary, weights = Tilt(slopes, x), Notes(), []
+    engine, diary, weights = Tilt(slopes, x), Notes(path), []
 
     def gather(step, weight):
         weights.append(weight)
@@ -224,9 +226,11 @@ def test_a_resumed_run_goes_on_at_its_step() -> None:
     assert [*whole.diary.lines] == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_advice() -> None:
-    with pytest.raises(TrainingDivergedError, match=r"Choose a paradigm\.lr below 1\.0"):
-        lesson(slopes=(math.nan, 1.0, 1.0, 1.0))
+def test_a_loss_that_is_no_number_stops_the_run_with_advice(tmp_path) -> None:
+    with pytest.raises(TrainingDivergedError, match=r"choose a paradigm\.lr below 1\.0"):
+        lesson(slopes=(math.nan, 1.0, 1.0, 1.0), path=tmp_path)
+    (kept,) = kept_batches(tmp_path)
+    assert kept.ids[:, 0].tolist() == [0, 1, 2, 3], "the rollouts that it learned from"
 
 
 def test_what_is_left_to_earn_is_the_loss_that_strategies_read() -> None:

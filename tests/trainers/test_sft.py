@@ -17,6 +17,7 @@ from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
+from percasym.trainers.postmortem import kept_batches, kept_facts
 from percasym.trainers.progress import Progress, TrainingDivergedError
 from percasym.trainers.schedule import learning_rate
 from percasym.trainers.sft import train
@@ -203,12 +204,20 @@ def test_a_finished_training_resumes_to_its_share(tmp_path):
     assert diary.lines == {}
 
 
-def test_a_loss_that_is_not_a_number_stops_the_training():
+def test_a_loss_that_is_not_a_number_stops_the_training_and_leaves_what_it_learned_from(tmp_path):
     engine = Scale()
     engine.x = torch.tensor(math.nan, requires_grad=True)
     diary = Diary()
-    with pytest.raises(TrainingDivergedError, match=r"^The loss is nan at step 1\. Choose a paradigm\.lr below 0\.1\.$"):
+    diary.path = tmp_path
+    with pytest.raises(TrainingDivergedError) as error:
         fit(NoBalance(), engine=engine, diary=diary)
+    place = tmp_path / "diverged"
+    kept = f"Its batches are in {place}: see percasym replay {tmp_path}"
+    assert str(error.value) == f"loss/total is nan at step 1. {kept}, or choose a paradigm.lr below 0.1."
+    (again,) = kept_batches(tmp_path)
+    assert torch.equal(again.labels, batch().labels)
+    assert torch.equal(again.ids, batch().ids)
+    assert (kept_facts(tmp_path)["step"], kept_facts(tmp_path)["loss/total"]) == (1, "nan")
     assert list(diary.lines) == [1]
     assert diary.checkpoints == []
 

@@ -1,0 +1,136 @@
+"""What stops before it does harm: a gradient that is no number, a second writer, a disk without room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from percasym.runs import space
+from percasym.runs.identity import RunConflict
+from percasym.runs.lock import LOCK, sole_writer
+from percasym.runs.rundir import Run
+from percasym.runs.space import NoRoomError, refusal
+
+Usage = namedtuple("Usage", "total used free")
+HOLD = """
+import sys, time
+from pathlib import Path
+from percasym.runs.lock import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+"""Hold the lock of a run until killed."""
+
+
+@pytest.mark.parametrize("engine", ["torch", "deepspeed0", "deepspeed2", "deepspeed3"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_gradient_that_is_no_number_is_not_applied(tiny_qwen, tiny_batch, make_engine, engine: str, value: str) -> None:
+    import torch
+
+    made = make_engine(engine, tiny_qwen())
+    with made.whole() as model:
+        before = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    made.backward(made.nll(tiny_batch()).sum() * float(value))
+    info = made.step(1e-3)
+    assert not torch.isfinite(torch.tensor(info.grad_norm))
+    with made.whole() as model:
+        assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.fixture
+def holder(tmp_path: Path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_writer_is_refused_with_the_first_ones_number(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(RunConflict) as conflict, sole_writer(tmp_path, patience_seconds=0.1):
+        pass
+    assert str(conflict.value) == (
+        f"{tmp_path} is being written by process {holder.pid} on {os.uname().nodename}. Wait for it, stop it, or choose another study."
+    )
+
+
+def test_a_writer_that_was_killed_holds_nothing(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    with sole_writer(tmp_path):
+        assert time.monotonic() - began < 5
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="has no locks"), sole_writer(tmp_path):
+        pass
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"), sole_writer(tmp_path / "run"):
+        pass
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
+def save(directory: Path) -> None:
+    (directory / "weights").write_bytes(bytes(10_000))
+
+
+def test_low_disk_is_foreseen_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(tmp_path, {})
+    run.checkpoint(1, save)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(20_000, 11_000, 9_000))
+    with pytest.raises(NoRoomError) as refused:
+        run.checkpoint(2, lambda directory: pytest.fail("nothing is begun"))
+    sentence = refusal(tmp_path, refused.value)
+    assert sentence is not None
+    assert sentence.startswith(f"A checkpoint takes 1e-05 GB, and the disk of {tmp_path} has 9e-06 GB left. Make room")
+    assert run.latest_checkpoint() == (1, tmp_path / "checkpoints" / "step_000001")
+
+
+def test_the_size_of_the_first_checkpoint_is_known_before_it_is_written(tiny_qwen, make_engine, tmp_path: Path) -> None:
+    from percasym.engine.checkpoint import num_bytes
+
+    engine = make_engine("torch", tiny_qwen())
+    loss = sum((parameter.float() ** 2).sum() for parameter in engine.model.parameters())
+    engine.backward(loss)
+    engine.step(1e-3)
+    engine.save(tmp_path)
+    assert space.size_of(tmp_path) == pytest.approx(num_bytes(engine.model), rel=0.25), "a tiny model has much configuration"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "r/x"), "r/x cannot be written (No space left on device)."),
+        (OSError(errno.EROFS, "Read-only file system"), "run cannot be written (Read-only file system)."),
+        (
+            RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "run cannot be written (the disk is full).",
+        ),
+        (RuntimeError("size mismatch"), None),
+        (OSError(errno.ECONNREFUSED, "Connection refused"), None),
+        (ValueError("wrong"), None),
+    ],
+)
+def test_what_a_disk_refuses_is_told_from_defects(error: Exception, said: str | None) -> None:
+    sentence = refusal(Path("run"), error)
+    assert sentence is None if said is None else sentence is not None and sentence.startswith(said)
