@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from percasym.data.buckets import buckets
 from percasym.models.base import Batch, Family, Row
 from percasym.paradigm import rows_per_forward
 from percasym.tasks.base import Task
@@ -48,13 +49,14 @@ class Generated:
         """This rank's micro-batches of a step, rows of like length together.
 
         Sorting cuts padding and moves samples only within the step, whose gradient does not depend on their order;
-        dealing the sorted rows out in turn gives all ranks like work.
+        dealing the sorted rows out in turn gives all ranks like work. All cut where the longest rows dealt at each turn
+        say, so every rank makes as many forwards: ZeRO waits for it.
         """
         first = step * self.batch_size
         rows = sorted((self.row(index) for index in range(first, first + self.batch_size)), key=lambda row: len(row.ids))
-        own = rows[self.rank :: self.num_ranks]
-        size = rows_per_forward(self.batch_size, self.micro_batch_size, self.num_ranks)
-        return [self.family.collate(own[at : at + size]) for at in range(0, len(own), size)]
+        own, longest = rows[self.rank :: self.num_ranks], rows[self.num_ranks - 1 :: self.num_ranks]
+        most = rows_per_forward(self.batch_size, self.micro_batch_size, self.num_ranks)
+        return [self.family.collate(own[cut]) for cut in buckets([len(row.ids) for row in longest], most)]
 
     def windows(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """The windows of steps `start` to `stop` - 1, `steps_ahead` of them made in a background thread."""

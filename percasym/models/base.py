@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from percasym.models.adapt import Names
 from percasym.models.anatomy.base import Anatomy
 from percasym.spans.codec import Codec
-from percasym.types import Prompt, Sample, Span
+from percasym.types import UNSUPERVISED, Prompt, Sample, Span
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,26 @@ class Batch:
             mask=self.mask[:, :stop],
             labels=self.labels[:, :stop],
             aligned={name: value[..., :stop] for name, value in self.aligned.items()},
+        )
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """The rows of several batches as one."""
+        from torch import cat
+        from torch.nn.functional import pad
+
+        longest = max(batch.ids.shape[1] for batch in batches)
+
+        def together(tensors: Sequence[Tensor], filler: int) -> Tensor:
+            return cat([pad(tensor, (0, longest - tensor.shape[-1]), value=filler) for tensor in tensors], dim=-2)
+
+        first, seen = batches[0], [batch.inputs for batch in batches if batch.inputs]
+        return cls(
+            ids=together([batch.ids for batch in batches], filler=int(first.ids[0, 0])),  # A text token: no picture starts a chat.
+            mask=together([batch.mask for batch in batches], filler=0),
+            labels=together([batch.labels for batch in batches], filler=UNSUPERVISED),
+            inputs={name: cat([inputs[name] for inputs in seen]) for name in seen[0]} if seen else {},
+            aligned={name: together([batch.aligned[name] for batch in batches], filler=0) for name in first.aligned},
         )
 
 

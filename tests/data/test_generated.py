@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, combinations, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from percasym.data.buckets import buckets
 from percasym.data.generated import Generated
 from percasym.models.base import Row
 from percasym.paradigm import rows_per_forward
@@ -148,3 +151,47 @@ def test_an_error_in_the_background_reaches_the_training():
 
     with pytest.raises(ValueError, match="sample 0 is broken"):
         list(stream(family=Broken()).windows(0, 3))
+
+
+def test_rows_are_cut_where_that_saves_more_padding_than_a_forward_costs():
+    # Sorted 100, 110, 120, 400: one forward pads to 4 * 400 = 1600; cut before the last, 3 * 120 + 400 = 760 and a forward more.
+    lengths = [100, 110, 120, 400]
+    assert buckets(lengths, most=4, overhead=839) == [slice(0, 3), slice(3, 4)]
+    assert buckets(lengths, most=4, overhead=841) == [slice(0, 4)]
+    assert buckets(lengths, most=2, overhead=0) == [slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 4)]
+
+
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=8).map(sorted), most=st.integers(1, 8), overhead=st.integers(0, 300))
+def test_no_other_cuts_cost_less(lengths, most, overhead):
+    def cost(cuts):
+        return sum(overhead + (cut.stop - cut.start) * lengths[cut.stop - 1] for cut in cuts)
+
+    inner = range(1, len(lengths))
+    every = (bounds for k in range(len(lengths)) for bounds in combinations(inner, k))
+    ways = ([slice(a, b) for a, b in pairwise((0, *bounds, len(lengths)))] for bounds in every)
+    allowed = [cuts for cuts in ways if max(cut.stop - cut.start for cut in cuts) <= most]
+    found = buckets(lengths, most, overhead)
+    assert found in allowed
+    assert cost(found) == min(map(cost, allowed))
+
+
+def test_a_window_of_unlike_lengths_is_cut_further_than_it_must_be():
+    class Unlike(Lengths):
+        def row(self, sample: SampleKey) -> Row:
+            return Row(ids=[sample.index] * (1000 if sample.index % 3 == 0 else 10), labels=[])
+
+    assert [[len(row.ids) for row in part] for part in stream(family=Unlike(), micro_batch_size=6).window(0)] == [[10] * 4, [1000] * 2]
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_all_ranks_make_as_many_forwards_of_as_many_rows(num_ranks):
+    class Wild(Lengths):
+        def row(self, sample: SampleKey) -> Row:
+            return Row(ids=[sample.index] * 4 ** sample.rng().randint(1, 6), labels=[])
+
+    shares = [
+        stream(family=Wild(), batch_size=24, micro_batch_size=4, rank=rank, num_ranks=num_ranks).window(0) for rank in range(num_ranks)
+    ]
+    shapes = [[len(part) for part in share] for share in shares]
+    assert shapes == shapes[:1] * num_ranks
+    assert len(shapes[0]) > 1

@@ -16,7 +16,7 @@ from percasym.balance.none import NoBalance
 from percasym.objectives.coefficients import span_counts
 from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
-from percasym.trainers.sft import backward, train
+from percasym.trainers.sft import backward, prefixes, train
 from percasym.types import Span
 
 P, R = Span.perception, Span.reasoning
@@ -148,6 +148,18 @@ def test_the_prefix_gives_the_whole_gradient_of_perception(make_engine, tiny_mod
     for engine, part in ((short, prefix), (long, batch)):
         backward(engine, [part], {P: 1.0}, counts_of([batch]))
     assert relative(gradients(short.model), gradients(long.model)) < 1e-5
+
+
+@pytest.mark.parametrize("most", [8, 5])
+def test_joined_prefixes_give_the_gradient_of_separate_ones(most, make_engine, tiny_model, tiny_batch):
+    window = [tiny_batch(rows=rows, seed=rows) for rows in (3, 1, 4)]
+    joined, apart = make_engine("torch", tiny_model()), make_engine("torch", tiny_model())
+    together = prefixes(window, P, most)
+    assert [len(batch.ids) for batch in together] == ([8] if most == 8 else [4, 4])
+    for engine, parts in ((joined, together), (apart, window)):
+        sums = backward(engine, parts, {P: 1.0}, counts_of(window))
+        assert sums[P] > 0
+    assert relative(gradients(joined.model), gradients(apart.model)) < 1e-5
 
 
 @pytest.mark.parametrize("span", list(Span), ids=str)
