@@ -7,6 +7,8 @@ Where all ranks hold the same optimizer state, rank 0 writes it alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,9 @@ def save_weights(directory: Path, model: PreTrainedModel) -> None:
 
 
 def load_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Copy the weights of `model/`, or its adapters, into a model of the same shapes."""
-    restore(model, directory / WEIGHTS)
+    """Copy the weights of `model/`, or its adapters, into a model of the same shapes. Raises ConfigError when they cannot be read."""
+    with _readable(directory / WEIGHTS):
+        restore(model, directory / WEIGHTS)
 
 
 def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:
@@ -46,16 +49,17 @@ def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:
 def read_state(directory: Path, ranks: Ranks, updater: Updater) -> dict[str, Any]:
     """What `save_state` wrote for this rank.
 
-    Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it is one of another number of ranks.
+    Only tensors and plain values are read: a pickle of anything else is refused, and nothing in it is called.
+    Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it is one of another number of ranks, or cannot be read.
     """
     if not (directory / _file(0)).is_file():
         raise FileNotFoundError(f"{directory} holds no {_file(0)}, so it is not a checkpoint of a run.")
-    first = torch.load(directory / _file(0), map_location="cpu", weights_only=True, mmap=True)
+    first = _read(directory / _file(0))
     wrote = first.get("num_ranks", 1)
     if wrote != ranks.num_ranks:
         found = f"{directory} was written by {wrote} processes, and this run has {ranks.num_ranks}"
         raise ConfigError(f"{found}. Resume with {wrote} (launch.nproc times launch.nnodes), or begin again with run.overwrite=true.")
-    own = first if ranks.rank == 0 else torch.load(directory / _file(ranks.rank), map_location="cpu", weights_only=True, mmap=True)
+    own = first if ranks.rank == 0 else _read(directory / _file(ranks.rank))
     return own if updater.split else {**own, "optimizer": first["optimizer"]}
 
 
@@ -65,6 +69,20 @@ def load_state(state: dict[str, Any], updater: Updater) -> None:
     torch.set_rng_state(state["random"])
     if "random_device" in state:
         torch.cuda.set_rng_state(state["random_device"])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with _readable(file):
+        return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch, safetensors and transformers raise many types for one cause: what lies there is not what we wrote.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise ConfigError(f"{path} cannot be read ({reason}). Without {path.parent}, the run goes on from before it.") from error
 
 
 def num_bytes(model: PreTrainedModel) -> int:

@@ -99,7 +99,8 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")
     if is_adapter(path):
-        return merged(model(_base(path), attention), path)
+        base = model(_base(path), attention)
+        return _loaded(lambda where: merged(base, where), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
     return _loaded(AutoModelForImageTextToText.from_pretrained, path, config=config(path), **options)
 
@@ -114,7 +115,10 @@ def save(trained: PreTrainedModel, source: str, directory: Path) -> None:
 
 def _base(path: str) -> str:
     """What the adapters in a directory were trained on."""
-    base = json.loads((Path(path).expanduser() / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        base = json.loads((Path(path).expanduser() / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{Path(path) / ADAPTER} does not say which model its adapters were trained on ({error!r}).") from error
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise CheckpointError(f"The adapters in {path} were trained on {base}, which is not there. Bring it back, or correct {ADAPTER}.")
     return str(base)

@@ -188,7 +188,7 @@ class Run:
         self._mirror.finish(summary, failed=failed)
 
     def _seconds(self) -> float:
-        return round(self._seconds_before + self._clock() - self._opened, 3)
+        return round(self._seconds_before + max(0.0, self._clock() - self._opened), 3)  # A clock may be set back.
 
     def _write_meta(self, **changes: Any) -> None:
         self._meta |= changes

@@ -199,6 +199,18 @@ def test_a_failure_is_kept_with_its_reason_until_the_run_resumes(tmp_path: Path)
     assert "reason" not in meta
 
 
+def test_a_clock_that_is_set_back_takes_no_time_away(tmp_path: Path) -> None:
+    clock = Clock()
+    run = Run.open(tmp_path, CONFIG, clock=clock)
+    clock.now += 10
+    run.interrupted()
+    run = Run.open(tmp_path, CONFIG, clock=clock)
+    clock.now -= 7200
+    run.checkpoint(1, save_weights)
+    run.finish({})
+    assert json.loads((tmp_path / "meta.json").read_text())["seconds"] == 10
+
+
 def test_numbers_that_are_not_finite_stay_strict_json_and_are_named(tmp_path: Path) -> None:
     run = Run.open(tmp_path, CONFIG)
     run.log(1, {"grad/cosine": float("nan"), "loss/total": float("inf"), "lr": 1e-3})
