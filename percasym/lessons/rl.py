@@ -94,14 +94,17 @@ class RlLesson:
         """Record a round where one is due; what rewards say about it, over all ranks."""
         seen, thought = advantages[Span.perception], advantages[Span.reasoning]
         pushed = seen + thought if self._paradigm.route else thought  # Where rewards are routed, the sum of both spans'.
-        groups = interleaved(self._ranks.gather(recorded(experience, self._rewards, pushed)))
         if self._paradigm.record_every and (done == 1 or done % self._paradigm.record_every == 0):
+            groups = interleaved(
+                self._ranks.gather(recorded(experience, self._rewards, pushed))
+            )  # With pictures: only where they are kept.
             run.samples(ROLLOUTS, done, [record_group(group) for group in groups])
+        verdicts = interleaved(self._ranks.gather(experience.verdicts()))
         return reward_statistics(
-            [group.grades for group in groups],
-            {name: [group.rewards[name] for group in groups] for name in groups[0].rewards},
+            [grades for grades, _, _ in verdicts],
+            {name: [scores[name] for _, scores, _ in verdicts] for name in experience.scores},
             total=(weight * experience.perception + (1 - weight) * experience.outcome).tolist(),
-            reasoning=[group.reasoning for group in groups],
+            reasoning=[reasoning for _, _, reasoning in verdicts],
         ) | {"rollouts/resampled": self._ranks.total(torch.tensor(float(experience.resampled))).item()}
 
     def _reference(self) -> TokenNll:

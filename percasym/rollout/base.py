@@ -26,12 +26,14 @@ class RolloutEngine(Protocol):
         *,
         group_size: int,
         seed: int,
+        asked: Sequence[Row] | None = None,
         stated: Sequence[str] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
         """`group_size` rollouts of each prompt, with the log-probability of each token; `advance` hears of finished rows.
 
         A rollout is a function of the weights, its prompt, `seed` and its place in the group, whatever else is in the batch.
+        `asked` are the prompts as tokens, where the caller has them already.
         With `stated`, this percept of each prompt is forced as the perception of its rollouts, which then have no log-probabilities.
         """
         ...

@@ -1,29 +1,33 @@
 """A key-value cache that neither copies nor pads as it grows.
 
 The stock dynamic cache concatenates the whole history at every token; the stock static one attends to
-its full length. This one writes into a buffer and hands out a view of what is filled; it can drop rows and repeat them.
+its full length. This one writes into a buffer and hands out a view of what is filled; rows that leave cost a copy of those
+that move into their places, and no more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class RoomyLayer(CacheLayerMixin):
-    """Keys and values of one layer in a buffer of `capacity` tokens, [B, H, capacity, D]."""
+    """Keys and values of one layer in a buffer of `capacity` tokens, [B, H, capacity, D], of which the first `rows` are in use."""
 
     is_sliding = False
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
-        self.capacity, self.length = capacity, 0
+        self.capacity, self.length, self.rows = capacity, 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate for the batch, heads and type of the first states."""
-        rows, heads, _, width = key_states.shape
-        self.keys = key_states.new_empty(rows, heads, self.capacity, width)
-        self.values = value_states.new_empty(rows, heads, self.capacity, value_states.shape[-1])
+        self.rows, heads, _, width = key_states.shape
+        self.keys = key_states.new_empty(self.rows, heads, self.capacity, width)
+        self.values = value_states.new_empty(self.rows, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
@@ -32,19 +36,23 @@ class RoomyLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         start, self.length = self.length, self.length + key_states.shape[2]
-        self.keys[:, :, start : self.length] = key_states
-        self.values[:, :, start : self.length] = value_states
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        keys, values = self.keys[: self.rows, :, : self.length], self.values[: self.rows, :, : self.length]
+        keys[:, :, start:] = key_states
+        values[:, :, start:] = value_states
+        return keys, values
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+    def keep(self, sources: Tensor, targets: Tensor, rows: int) -> None:
+        """Go on with `rows` rows, after those at `sources` have moved to `targets`."""
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        for states in (self.keys[:, :, : self.length], self.values[:, :, : self.length]):
+            states[targets] = states[sources]
+        self.rows = rows
 
     def expand(self, times: int) -> None:
         """Every row `times` times, its copies side by side."""
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
         self.keys, self.values = self._repeated(self.keys, times), self._repeated(self.values, times)
+        self.rows *= times
 
     def _repeated(self, states: Tensor, times: int) -> Tensor:
         rows, *rest = states.shape
@@ -73,10 +81,12 @@ class RoomyCache(Cache):
         self.roomy = [RoomyLayer(capacity) for _ in range(num_layers)]
         super().__init__(layers=[*self.roomy])
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+    def keep(self, order: Sequence[int]) -> None:
+        """Go on with the rows in `order`, which moves few: most are where they were."""
+        moved = [(source, target) for target, source in enumerate(order) if source != target]
+        sources, targets = torch.tensor(moved, dtype=torch.long).view(-1, 2).T  # Empty when only the last ones leave.
         for layer in self.roomy:
-            layer.keep(rows)
+            layer.keep(sources, targets, len(order))
 
     def expand(self, times: int) -> None:
         """Every row `times` times, its copies side by side."""

@@ -39,7 +39,7 @@ class Greedy:
         """Next tokens and their log-probabilities."""
         logits[:, self.banned] = -torch.inf
         chosen = logits.argmax(-1)
-        return chosen, logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
+        return chosen, logits.gather(1, chosen[:, None]).squeeze(1) - logits.logsumexp(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

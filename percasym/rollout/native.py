@@ -36,15 +36,35 @@ def decode(
 
     With `stop`, a row ends at the token that completes this text, too; such a completion is not `finished`.
     """
+    limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    return [alone for (alone,) in branched(model, family, rows, [[()]] * len(rows), **limits, stop=stop, advance=advance)]
+
+
+def branched(
+    model: PreTrainedModel,
+    family: Family,
+    rows: Sequence[Row],
+    branches: Sequence[Sequence[Sequence[int]]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    stop: str | None = None,
+    advance: Callable[[int], None] = lambda num_rows: None,
+) -> list[list[Completion]]:
+    """As `decode`, once after each of the `branches` of a row: tokens that it is made to go on with, not repeated in the completion.
+
+    The branches of a row, equally many for all rows, share its prefill.
+    """
     codec, device = family.codec(), next(model.parameters()).device
     greedy, closed = Greedy(banned=torch.tensor(codec.banned, device=device)), ends_with(codec, stop) if stop else None
-    completions: dict[int, Completion] = {}
-    for chosen, _ in batches(rows, 1, batch_size):
-        asked = [rows[i] for i in chosen]
-        done = continued(model, family, asked, greedy, siblings=1, max_new_tokens=max_new_tokens, stop=closed)
-        completions |= zip(chosen, done, strict=True)
-        advance(len(chosen))
-    return [completions[i] for i in range(len(rows))]
+    completions: list[list[Completion]] = [[] for _ in rows]
+    for chosen, some in batches(rows, len(branches[0]) if rows else 1, batch_size):
+        asked, beginnings = [rows[i] for i in chosen], [branches[i][branch] for i in chosen for branch in some]
+        done = iter(continued(model, family, asked, greedy, beginnings=beginnings, max_new_tokens=max_new_tokens, stop=closed))
+        for i in chosen:
+            completions[i] += [next(done) for _ in some]
+        advance(len(beginnings))
+    return completions
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +89,7 @@ class NativeRollouts:
         *,
         group_size: int,
         seed: int,
+        asked: Sequence[Row] | None = None,
         stated: Sequence[str] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
@@ -76,7 +97,8 @@ class NativeRollouts:
         model, codec = self._model, self.family.codec()
         assert model is not None, "refresh comes before generate"
         openings = Opening.all(codec, prompts, stated)
-        rows = [opening.row(self.family.prompt(opening.prompt)) for opening in openings]
+        known = [self.family.prompt(prompt) for prompt in prompts] if asked is None else asked
+        rows = [opening.row(row) for opening, row in zip(openings, known, strict=True)]
         banned = torch.tensor(codec.banned, device=next(model.parameters()).device)
         groups: list[list[Rollout]] = [[] for _ in prompts]
         was_training = model.training
@@ -84,8 +106,8 @@ class NativeRollouts:
         for chosen, siblings in batches(rows, group_size, self.sampling.batch_size):
             draws = [prompts[i].key.rng("rollout", seed, sibling) for i in chosen for sibling in siblings]
             sampler = Sampler(sampling=self.sampling, banned=banned, draws=draws)
-            budget, asked = self.sampling.max_new_tokens, [rows[i] for i in chosen]
-            done = iter(continued(model, self.family, asked, sampler, siblings=len(siblings), max_new_tokens=budget, stop=None))
+            some, budget, free = [rows[i] for i in chosen], self.sampling.max_new_tokens, [()] * len(draws)
+            done = iter(continued(model, self.family, some, sampler, beginnings=free, max_new_tokens=budget, stop=None))
             for i in chosen:
                 groups[i] += [openings[i].rollout(codec, next(done)) for _ in siblings]
             advance(len(draws))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from percasym.models.base import Family
+from percasym.models.base import Family, Row
 from percasym.rollout.agreement import disagreement
 from percasym.rollout.base import Opening
 from percasym.rollout.weights import merged_weights
@@ -85,6 +85,7 @@ class VllmRollouts:
         *,
         group_size: int,
         seed: int,
+        asked: Sequence[Row] | None = None,
         stated: Sequence[str] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
@@ -99,8 +100,8 @@ class VllmRollouts:
         parameters = [self._parameters(prompt.key.entropy("rollout", seed, i) % SEEDS) for prompt in prompts for i in range(group_size)]
         answers = iter(llm.generate(requests, parameters, use_tqdm=False))
         groups: list[list[Rollout]] = []
-        for opening in openings:
-            expected = opening.row(self.family.prompt(opening.prompt)).ids
+        for opening, row in zip(openings, asked or [self.family.prompt(prompt) for prompt in prompts], strict=True):
+            expected = opening.row(row).ids
             groups.append([opening.rollout(codec, _completion(next(answers), expected, codec.end)) for _ in range(group_size)])
             advance(group_size)
         if self._due and stated is None:

@@ -15,12 +15,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from percasym import metrics
-from percasym.models.base import Family, Row
+from percasym.models.base import Family
 from percasym.rollout.base import Opening
-from percasym.rollout.native import decode
+from percasym.rollout.native import branched
 from percasym.settings import Evaluation
 from percasym.tasks.base import Task, prompt_as_text
-from percasym.types import Completion, Estimate, Rollout, Sample, SampleKey
+from percasym.types import Completion, Estimate, Prompt, Rollout, Sample, SampleKey
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
 """Keys of every table and summary, in the order in which they are shown."""
@@ -73,15 +73,14 @@ def evaluate(
     was_training = model.training
     model.eval()
 
-    def answers(rows: Sequence[Row]) -> list[Completion]:
-        limit, together = settings.max_new_tokens, settings.batch_size
-        return decode(model, family, rows, max_new_tokens=limit, batch_size=together, advance=advance)
+    def answers(prompts: Sequence[Prompt], beginnings: Sequence[Sequence[Sequence[int]]]) -> list[list[Completion]]:
+        limit, together, rows = settings.max_new_tokens, settings.batch_size, [family.prompt(prompt) for prompt in prompts]
+        return branched(model, family, rows, beginnings, max_new_tokens=limit, batch_size=together, advance=advance)
 
-    codec = family.codec()
-    openings = Opening.all(codec, [sample.prompt for sample in samples], stated=[sample.truth for sample in samples])
-    seen = answers([family.prompt(sample.prompt) for sample in samples])
-    given = answers([opening.row(family.prompt(opening.prompt)) for opening in openings])
-    told = answers([family.prompt(prompt_as_text(sample)) for sample in samples])
+    codec, prompts = family.codec(), [sample.prompt for sample in samples]
+    openings = Opening.all(codec, prompts, stated=[sample.truth for sample in samples])
+    pictured = answers(prompts, [[(), opening.forced] for opening in openings])  # Both read the picture once.
+    told = answers([prompt_as_text(sample) for sample in samples], [[()] for _ in samples])
     model.train(was_training)
 
     records = [
@@ -92,7 +91,7 @@ def evaluate(
             given=opening.rollout(codec, reasoned),
             told=codec.rollout(prompt_as_text(sample), textual),
         )
-        for sample, opening, free, reasoned, textual in zip(samples, openings, seen, given, told, strict=True)
+        for sample, opening, (free, reasoned), (textual,) in zip(samples, openings, pictured, told, strict=True)
     ]
     return EvalResult.of(records)
 

@@ -70,6 +70,11 @@ class Round:
     reward_seconds: float = 0.0
     """How long rewards and diagnoses took, of all that it took to make this round."""
 
+    def verdicts(self) -> list[tuple[Sequence[Grade], Mapping[str, Sequence[float | None]], float | None]]:
+        """Of each group of this rank, without its rollouts: grades, the scores of each reward, a_r."""
+        scores = [{name: rows[i] for name, rows in self.scores.items()} for i in range(len(self.groups))]
+        return [(group.grades, named, reasoning) for group, named, reasoning in zip(self.groups, scores, self.reasoning, strict=True)]
+
     def counts(self, settings: Rl) -> Tensor:
         """[2] int64: perception and reasoning tokens of this rank's rollouts, those that teach nothing included."""
         return span_counts(torch.tensor([rollout.labels]) for rollout in self._rollouts if _learned(rollout, settings))

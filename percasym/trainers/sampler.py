@@ -111,15 +111,16 @@ class Sampler:
         """Rollouts of the prompts with these indices, graded."""
         samples = [self.task.sample(SampleKey(task=self.task.name, split=self.split, seed=self.seed, index=index)) for index in indices]
         prompts, num_siblings = [sample.prompt for sample in samples], self.settings.group_size
-        siblings = self.rollouts.generate(prompts, group_size=num_siblings, seed=self.seed, advance=self.advance)
+        asked = [self.family.prompt(prompt) for prompt in prompts]
+        siblings = self.rollouts.generate(prompts, group_size=num_siblings, seed=self.seed, asked=asked, advance=self.advance)
         return [
             Group(
                 sample=sample,
-                asked=self.family.prompt(sample.prompt),
+                asked=row,
                 rollouts=rollouts,
                 grades=[metrics.grade(self.task, sample.truth, rollout) for rollout in rollouts],
             )
-            for sample, rollouts in zip(samples, siblings, strict=True)
+            for sample, row, rollouts in zip(samples, asked, siblings, strict=True)
         ]
 
     def _reasoning(self, groups: Sequence[Group]) -> list[float | None]:
@@ -128,6 +129,7 @@ class Sampler:
             [group.sample.prompt for group in groups],
             group_size=self.settings.group_size,
             seed=self.seed,
+            asked=[group.asked for group in groups],
             stated=[group.sample.truth for group in groups],
             advance=self.advance,
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from percasym.models.base import Family, Row
+from percasym.models.qwen3 import Qwen3Step
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.rollout.native import NativeRollouts, decode, ends_with
+from percasym.rollout.native import NativeRollouts, branched, decode, ends_with
 from percasym.sampling import Native
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.graph_coloring.task import GraphColoring
@@ -50,6 +52,28 @@ def rows(family: Family) -> Sequence[Row]:
 def test_tokens_equal_those_of_generate(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
     ours = decode(model, family, rows, max_new_tokens=60, batch_size=4)
     assert [completion.ids for completion in ours] == [generated(model, family, row, 60) for row in rows]
+
+
+def test_a_decoder_without_a_quick_step_says_the_same(
+    model: torch.nn.Module, family: Family, rows: Sequence[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = decode(model, family, rows, max_new_tokens=8, batch_size=4)
+    monkeypatch.setattr(Qwen3Step, "of", lambda model, num_positions: None)
+    assert [one.ids for one in decode(model, family, rows, max_new_tokens=8, batch_size=4)] == [one.ids for one in quick]
+
+
+def test_a_branch_says_what_its_beginning_makes_it_say(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
+    beginnings = [[(), tuple(range(20, 20 + i))] for i in range(1, 5)]  # Any text tokens, of four lengths.
+    told = [
+        replace(row, ids=(*row.ids, *begun), labels=(-1,) * (len(row.ids) + len(begun)))
+        for row, (_, begun) in zip(rows, beginnings, strict=True)
+    ]
+    heard: list[int] = []
+    pairs = branched(model, family, rows, beginnings, max_new_tokens=12, batch_size=6, advance=heard.append)
+    assert [free.ids for free, _ in pairs] == [one.ids for one in decode(model, family, rows, max_new_tokens=12, batch_size=4)]
+    assert [begun.ids for _, begun in pairs] == [one.ids for one in decode(model, family, told, max_new_tokens=12, batch_size=4)]
+    assert all(len(completion.ids) == len(completion.logprobs or ()) <= 12 for pair in pairs for completion in pair)
+    assert heard == [6, 2]
 
 
 def test_a_narrow_group_says_what_generate_says(model: torch.nn.Module, family: Family) -> None:

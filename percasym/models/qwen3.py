@@ -1,0 +1,102 @@
+"""One more token for each row through a Qwen3 decoder: the language model of both families.
+
+Unlike the library's forward it makes the rotary tables once, norms and turns queries and keys together, lets the heads that share a key
+attend together, and builds no mask. Projections are called as modules, so adapters count.
+Shapes: B rows, H key-value heads, G query heads of each, D width of a head, T cached tokens, N positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
+
+LAYERS = (Qwen3DecoderLayer, Qwen3VLTextDecoderLayer)
+"""Layers of one arithmetic; those of a mixture of experts are of another class."""
+
+Norm = Callable[[Tensor], Tensor]
+Layer = tuple[Any, Any, Norm, Norm, Norm]
+"""Attention and feed-forward network; the norms before attention, of queries and keys together, and before the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qwen3Step:
+    """A decoder ready for tokens that come one at a time, as long as its weights stay as they are."""
+
+    embed: nn.Module
+    layers: Sequence[Layer]
+    norm: Norm
+    cos: Tensor
+    """[N, D] of each position."""
+    sin: Tensor
+    """[N, D], the first half negated: half a turn of the states then takes the place of `rotate_half`."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, num_positions: int) -> Qwen3Step | None:
+        """For positions below `num_positions`; None where the decoder or its attention is of another kind."""
+        decoder: Any = getattr(model.get_submodule("model"), "language_model", None)
+        layers = list(getattr(decoder, "layers", ()))
+        alike = [type(layer) in LAYERS and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers]
+        if not layers or not all(alike):
+            return None
+        rotary, embed = decoder.rotary_emb, decoder.embed_tokens
+        if rotary.rope_type != "default" or decoder.config._attn_implementation != "sdpa":
+            return None
+        positions = torch.arange(num_positions, device=embed.weight.device)[None, None]  # One axis: text stands alike on all.
+        cos, sin = (table.reshape(num_positions, -1) for table in rotary(embed.weight, positions))
+        sin[:, : sin.shape[1] // 2].neg_()
+        return cls(embed=embed, layers=[prepared(layer) for layer in layers], norm=rms_norm(decoder.norm), cos=cos, sin=sin)
+
+    def __call__(self, tokens: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
+        """Last hidden states [B, hidden] of `tokens` [B] at `positions` [B]; `mask` [B, T] is False where the cache holds padding."""
+        cos, sin = self.cos[positions][:, None, None], self.sin[positions][:, None, None]  # [B, 1, 1, D]
+        mask = None if mask is None else mask[:, None, None]
+        hidden = self.embed(tokens)  # [B, hidden]
+        for index, (attention, mlp, before_attention, of_heads, before_mlp) in enumerate(self.layers):
+            num_queries, width, states = attention.num_key_value_groups, attention.head_dim, before_attention(hidden)
+            queries = attention.q_proj(states).view(len(tokens), -1, num_queries, width)
+            heads = of_heads(torch.cat([queries, attention.k_proj(states).view(len(tokens), -1, 1, width)], dim=2))  # [B, H, G + 1, D]
+            heads = torch.addcmul(heads * cos, heads.roll(width // 2, -1), sin)
+            values = attention.v_proj(states).view(len(tokens), -1, 1, width)
+            keys, values = cache.update(heads[:, :, num_queries:], values, index)  # [B, H, T, D]
+            mixed = functional.scaled_dot_product_attention(
+                heads[:, :, :num_queries], keys, values, attn_mask=mask, scale=attention.scaling
+            )
+            hidden = hidden + attention.o_proj(mixed.reshape(len(tokens), -1))
+            states = before_mlp(hidden)
+            hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(states)) * mlp.up_proj(states))
+        return self.norm(hidden)
+
+
+def prepared(layer: Any) -> Layer:
+    """The parts of a layer; one norm has G rows of the queries' weight and one of the keys'."""
+    attention = layer.self_attn
+    weights = [*[attention.q_norm.weight] * attention.num_key_value_groups, attention.k_norm.weight]
+    of_heads = normed_by(torch.stack(weights), attention.q_norm.variance_epsilon)
+    return attention, layer.mlp, rms_norm(layer.input_layernorm), of_heads, rms_norm(layer.post_attention_layernorm)
+
+
+def rms_norm(norm: Any) -> Norm:
+    """What a norm computes."""
+    return normed_by(norm.weight, norm.variance_epsilon)
+
+
+def normed_by(weight: Tensor, eps: float) -> Norm:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis: one kernel on a GPU; on a CPU, where it would be eight, four."""
+    width = weight.shape[-1]
+    scaled, floor = weight * width**0.5, torch.tensor((width * eps) ** 0.5)
+
+    def normed(states: Tensor) -> Tensor:
+        if states.device.type == "cpu" and states.dtype == torch.float32:  # sqrt(mean(x^2) + eps) sqrt(width) = hypot(|x|, floor)
+            return states / torch.hypot(torch.linalg.vector_norm(states, dim=-1, keepdim=True), floor) * scaled
+        return functional.rms_norm(states.float(), (width,), None, eps).to(states.dtype) * weight
+
+    return normed
