@@ -17,7 +17,7 @@ LIGHT = (
     "models", "data", "plan", "rewards", "paradigm", "sampling", "dashboard",
 )  # fmt: skip
 """What a laptop, `--help` and a regrading need; their modules load no deep-learning library unless asked to work."""
-WORKERS = ("percasym.models.architecture",)
+WORKERS = ("percasym.models.architecture", "percasym.models.qwen3")
 """Modules inside light rooms that are the work itself."""
 
 
