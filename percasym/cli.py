@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from percasym import bring
+from percasym import bring, replay
 from percasym.dashboard import command as dashboard
 from percasym.schema import ConfigError
 
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     rewards.set_defaults(work=_diagnose_rewards)
     bring.register(commands, _conf)
     dashboard.register(commands)
+    replay.register(commands)
     show = commands.add_parser("show", help="one sample as coloured tokens: perception blue, reasoning green")
     show.add_argument("task", choices=("sudoku", "graph_coloring"))
     show.add_argument("--split", default="train_sft", choices=("base", "train_sft", "train_rl", "test"))

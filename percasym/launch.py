@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from percasym import torchrun
 from percasym.config import force_options, resolve, sentence
 from percasym.runs.requests import SAVES, Interrupted
+from percasym.runs.space import refusal
 from percasym.schema import ConfigError
 from percasym.sweep import sweeper
 from percasym.sweep.apart import FAILED, INTERRUPTED, LAST_WORDS, REFUSED, apart
@@ -66,12 +67,14 @@ def job(cfg: DictConfig, script: Path) -> Outcome | None:
         _refuse(error, path)
     except KeyboardInterrupt as stop:
         sys.exit(_say(f"Interrupted. The same command resumes {path}.", stop.code if isinstance(stop, Interrupted) else INTERRUPTED))
+    except OSError as error:
+        if reason := refusal(path, error):  # Of a cache, say; what concerns the run itself has been said above.
+            _refuse(ConfigError(reason), path)
+        _defect(error)
     except RankFailedError as error:  # Its traceback is in the run.
         sys.exit(_say(str(error), FAILED))
-    except Exception as error:  # A defect: its traceback, without Hydra's frames around it.
-        traceback.print_exc()
-        _last_words(f"{type(error).__name__}: {error}")
-        sys.exit(FAILED)
+    except Exception as error:
+        _defect(error)
     return None
 
 
@@ -107,6 +110,13 @@ def _refuse(error: ConfigError, path: Path) -> NoReturn:
                 break
             directory.rmdir()
     sys.exit(_say(str(error), REFUSED))
+
+
+def _defect(error: Exception) -> NoReturn:
+    """Show the traceback, without Hydra's frames around it."""
+    traceback.print_exception(error)
+    _last_words(f"{type(error).__name__}: {error}")
+    sys.exit(FAILED)
 
 
 def _say(text: str, code: int) -> int:

@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from random import Random
 
 import numpy as np
@@ -52,6 +53,8 @@ class Look:
             raise ValueError(f"look.image_px must be at least 16, got {self.image_px}.")
         if unknown := [name for name in self.fonts if name not in FONTS]:
             raise ValueError(f"look.fonts has no font {unknown[0]!r}; the fonts are {', '.join(FONTS)}.")
+        if missing := [name for name in self.fonts if not _file(name).is_file()]:
+            raise ValueError(f"The font file {FONTS[missing[0]]} that travels with percasym is not there. Install percasym again.")
         if not self.fonts:
             raise ValueError(f"look.fonts must name at least one of {', '.join(FONTS)}.")
         for name in ("glyph", "contrast"):
@@ -67,8 +70,12 @@ class Look:
 @lru_cache(maxsize=1024)
 def font(name: str, height: int) -> ImageFont.FreeTypeFont:
     """A vendored font at a size in (oversampled) pixels."""
-    with (files("percasym") / "assets" / "fonts" / FONTS[name]).open("rb") as file:
+    with _file(name).open("rb") as file:
         return ImageFont.truetype(io.BytesIO(file.read()), height, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _file(name: str) -> Traversable:
+    return files("percasym") / "assets" / "fonts" / FONTS[name]
 
 
 class Canvas:
