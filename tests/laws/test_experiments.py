@@ -49,7 +49,7 @@ def head(name: str) -> dict[str, str]:
 
 
 def names(found: list[Checked]) -> list[str]:
-    return [cell.name.removeprefix("sudoku-qwen3vl-") for cell in found]
+    return [re.sub(r"^(sudoku|graph_coloring)-qwen3vl-", "", cell.name) for cell in found]
 
 
 def test_the_studies_of_the_paper_are_there() -> None:
