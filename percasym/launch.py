@@ -7,6 +7,7 @@ is this very command for that cell alone, in a process of its own.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -90,8 +91,10 @@ def start(settings: Settings) -> None:
     """Work in this process, alone or as the rank that an outer launcher made it; or start the ranks that `launch.*` asks for."""
     asked, outer = settings.launch.num_ranks, os.environ.get("WORLD_SIZE", "1")
     if asked == 1:
+        gc.disable()  # Imports make a million objects and no garbage: looking for some would take a tenth of their time.
         from percasym import app  # Imports torch: only once the configuration is known to be good.
 
+        gc.enable()
         return app.run(settings)
     if outer != "1":
         raise ConfigError(f"launch asks for {asked} processes, and this is one of {outer} that torchrun started. Leave launch.* out.")
