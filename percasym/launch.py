@@ -91,9 +91,10 @@ def start(settings: Settings) -> None:
     """Work in this process, alone or as the rank that an outer launcher made it; or start the ranks that `launch.*` asks for."""
     asked, outer = settings.launch.num_ranks, os.environ.get("WORLD_SIZE", "1")
     if asked == 1:
-        gc.disable()  # Imports make a million objects and no garbage: looking for some would take a tenth of their time.
+        gc.disable()  # Imports make a million objects that stay: to look for garbage among them takes a tenth of their time.
         from percasym import app  # Imports torch: only once the configuration is known to be good.
 
+        gc.freeze()  # Nor is it looked for among them later.
         gc.enable()
         return app.run(settings)
     if outer != "1":

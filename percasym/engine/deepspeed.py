@@ -82,12 +82,13 @@ def _start(device: torch.device) -> ModuleType:
         os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed chooses its device at import.
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
-    from deepspeed.ops import __compatible_ops__
+    from deepspeed import ops
     from deepspeed.runtime.zero import stage3  # noqa: F401, home of the gathering below
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # Old names, in DeepSpeed 0.19.
-    __compatible_ops__["deepspeed_shm_comm"] = False  # An all-reduce over shared memory: compiling it takes 26 s, gloo does without.
+    # An all-reduce over shared memory: compiling it takes 26 s, gloo does without. To ask for the table of all ops would try a compiler.
+    vars(ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
     if not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
