@@ -33,7 +33,7 @@ from percasym.tasks.sudoku.task import Sudoku
 from percasym.trainers import evaluate as evaluation
 from percasym.types import Completion
 
-RESULTS = Path(__file__).parent / "results" / "evaluation.json"
+RESULTS = Path(__file__).parent / "results"
 TASK = Sudoku(size=4, givens=(8, 10), verbosity=2, restate=True)
 
 
@@ -105,8 +105,8 @@ def main() -> None:
     print(f"ours {found['seconds']['ours']:.1f} s, generate {found['seconds']['generate']:.1f} s (processor)")
     print(f"ratio {found['ratio']:.2f} ({found['lowest']:.2f} to {found['highest']:.2f}; of the clock {found['ratio_of_clock']:.2f})")
     print(f"{100 * equal:.1f} % of the answers are equal token for token")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"asked": vars(asked)} | found, indent=1) + "\n", encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"evaluation_{asked.samples}.json").write_text(json.dumps({"asked": vars(asked)} | found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
