@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
+    if strange := [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]:
+        shown = strange[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return _say(f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1.", REFUSED)
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
     signal.signal(SAVES, signal.SIG_IGN)  # It would end whatever does not listen yet; what is started here inherits that.

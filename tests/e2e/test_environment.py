@@ -132,13 +132,21 @@ def test_a_cache_that_a_library_insists_on_is_named(command, words, monkeypatch:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_word_that_the_locale_cannot_read_is_refused(command, tmp_path: Path) -> None:
+    refused = command("hydra.run.dir=\udcc3\udca9t\udcc3\udca9")  # What Python makes of "été" in an ASCII locale.
+    assert refused.code == 2
+    assert refused.err.startswith(r"'hydra.run.dir=\xe9t\xe9' has letters that this locale (")
+    assert refused.err.endswith("Set PYTHONUTF8=1.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_cache_no_locale_no_thread_count_and_a_path_with_spaces(words, tmp_path: Path) -> None:
     place = tmp_path / "où est le résultat 数独"
     place.mkdir()
     nowhere = "/dev/null/cache"  # Not even root can write there.
     caches = ("HOME", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR", "WANDB_DIR")
     kept = {name: os.environ[name] for name in ("PATH", "VIRTUAL_ENV") if name in os.environ}
-    outside = kept | dict.fromkeys(caches, nowhere) | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    outside = kept | dict.fromkeys(caches, nowhere) | {"LC_ALL": "C"}
     command = [sys.executable, str(ROOT / "train.py"), *words, "hydra.run.dir='été à 4 h'"]
     done = subprocess.run(command, cwd=place, env=outside, capture_output=True, check=False)
     err = done.stderr.decode("utf-8", "replace")

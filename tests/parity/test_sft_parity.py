@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from percasym.balance.base import BalanceState, SpanStats
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
 from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
@@ -160,6 +162,17 @@ def test_joined_prefixes_give_the_gradient_of_separate_ones(most, make_engine, t
         sums = backward(engine, parts, {P: 1.0}, counts_of(window))
         assert sums[P] > 0
     assert relative(gradients(joined.model), gradients(apart.model)) < 1e-5
+
+
+def test_joined_batches_keep_the_pictures_of_those_that_have_some(tiny_batch):
+    seen = tiny_batch(rows=2)
+    blind = replace(tiny_batch(rows=1, seed=9), inputs={})
+    for batches in ([blind, seen], [seen, blind]):
+        together = Batch.joined(batches)
+        assert together.inputs.keys() == seen.inputs.keys()
+        assert all(torch.equal(together.inputs[name], value) for name, value in seen.inputs.items())
+        assert counts_of([together]) == counts_of(batches)
+        assert int(together.mask.sum()) == sum(int(batch.mask.sum()) for batch in batches)
 
 
 @pytest.mark.parametrize("span", list(Span), ids=str)

@@ -42,13 +42,11 @@ def work(settings: Settings) -> None:
     run.finish({})
 
 
-launch.start = work
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def train(cfg: DictConfig) -> object:
     return launch.job(cfg, SCRIPT)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # Not where pytest merely imports this file, in search of doctests.
+    launch.start = work
     sys.exit(launch.main(train, CONF, sys.argv[1:]))
