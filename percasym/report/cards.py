@@ -1,6 +1,7 @@
 """The gallery of a study: samples as a model answered them, sorted by what went wrong, seeing or thinking.
 
-A response saw well when its percept is p*, and reasoned well when its answer is right for the percept that it stated (faithful).
+A response saw well when its percept is p*, and reasoned well when its answer is right for the percept that it stated (faithful). Where
+nobody can tell what follows from a wrong percept, as in collected data, the answer that the same model gave to p* says how it reasons.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from percasym.report.marks import GraphMarks, GridMarks, marks
-from percasym.report.pictures import graph, picture, shelf
+from percasym.report.marks import GraphMarks, GridMarks, astray, marks
+from percasym.report.pictures import Kept, graph, kept, picture, shelf
 from percasym.report.study import Cell, Group, seed_of
 from percasym.report.verdicts import last_evaluation, records
 
@@ -21,7 +22,7 @@ KINDS: Mapping[str, str] = {
     "both": "Saw wrongly, reasoned wrongly",
     "unjudged": "Saw wrongly, reasoning cannot be judged",
 }
-"""What went wrong, and its name; the last is for percepts that could not be read, so that nothing follows from them."""
+"""What went wrong, and its name; the last is for wrong percepts of which nothing is known to follow, where a_r was not measured."""
 MAX_CARDS = 384
 """In one page, shared evenly by its cells: about 2 MB of text."""
 CARDS_OF_A_CELL = (4, 64)
@@ -31,14 +32,15 @@ CARDS_OF_A_CELL = (4, 64)
 def kind(grades: Mapping[str, bool | float | None]) -> str:
     """Which of `KINDS` a response is.
 
-    >>> kind({"perception": False, "faithful": True}), kind({"perception": False, "faithful": None})
-    ('seeing', 'unjudged')
+    >>> kind({"perception": False, "faithful": True}), kind({"perception": False, "faithful": None, "reasoning": False})
+    ('seeing', 'both')
     """
     if grades["perception"]:
         return "neither" if grades["faithful"] else "thinking"
-    if grades["faithful"] is None:
+    reasoned = grades.get("reasoning") if grades["faithful"] is None else grades["faithful"]
+    if reasoned is None:
         return "unjudged"
-    return "seeing" if grades["faithful"] else "both"
+    return "seeing" if reasoned else "both"
 
 
 def gallery(groups: Sequence[Group]) -> str:
@@ -49,9 +51,11 @@ def gallery(groups: Sequence[Group]) -> str:
     least, most = CARDS_OF_A_CELL
     num_cards = max(least, min(most, MAX_CARDS // len(cells)))
     shown = {cell.name: records(file, num_cards) for cell in cells if (file := _file(cell)) is not None}
-    kept = {_id(record): record["image"] for of_cell in shown.values() for record in of_cell if record.get("image")}
-    cards = "\n".join(_card(record, f"c{place}", _id(record) in kept) for place, of_cell in enumerate(shown.values()) for record in of_cell)
-    return f'{_form(cells)}\n<p id="shown" role="status"></p>\n{shelf(kept.items())}\n<div id="cards">\n{cards}\n</div>'
+    images = {_id(record): record["image"] for of_cell in shown.values() for record in of_cell if record.get("image")}
+    pictures = {name: kept(name, data) for name, data in images.items()}
+    cards = [_card(record, f"c{place}", pictures.get(_id(record))) for place, of_cell in enumerate(shown.values()) for record in of_cell]
+    listed = "\n".join(cards)
+    return f'{_form(cells)}\n<p id="shown" role="status"></p>\n{shelf(pictures.values())}\n<div id="cards">\n{listed}\n</div>'
 
 
 def _file(cell: Cell) -> Any:
@@ -79,17 +83,18 @@ def _id(record: Mapping[str, Any]) -> str:
     return "-".join(str(key[part]) for part in ("task", "split", "seed", "index"))
 
 
-def _card(record: Mapping[str, Any], cell: str, has_picture: bool) -> str:
+def _card(record: Mapping[str, Any], cell: str, image: Kept | None) -> str:
     key, said, what = record["key"], record["responses"]["image"], kind(record["grades"])
     found = marks(key["task"], record["truth"], said["percept"])
     name = escape(f"{key['task']} {key['split']} {key['index']}")
-    shown = picture(_id(record), f"picture of sample {key['index']}", found) if has_picture else "<p>This run kept no picture.</p>"
+    shown = picture(image, f"picture of sample {key['index']}", found) if image else "<p>This run kept no picture.</p>"
     drawn = _edges(found) if isinstance(found, GraphMarks) and (found.missing or found.invented) else ""
     faults = ", ".join(record["faults"]["image"])
     answer = "right" if record["grades"]["end_to_end"] else "wrong"
     facts = (
+        ("question", escape(record["question"])),
         ("p*", escape(record["truth"])),
-        ("stated", "none" if said["percept"] is None else _stated(said["percept"], found)),
+        ("stated", "none" if said["percept"] is None else _stated(said["percept"], record["truth"], found)),
         (f"answer ({answer})", escape(said["answer"] or "none")),
         *((("faults", escape(faults.replace("_", " "))),) if faults else ()),
     )
@@ -101,7 +106,7 @@ def _card(record: Mapping[str, Any], cell: str, has_picture: bool) -> str:
     )
 
 
-def _stated(text: str, found: GridMarks | GraphMarks | None) -> str:
+def _stated(text: str, truth: str, found: GridMarks | GraphMarks | None) -> str:
     """The stated percept with what is wrong in it marked."""
     if isinstance(found, GridMarks):
         wrong = {(cell.row, cell.column) for cell in found.wrong}
@@ -109,7 +114,7 @@ def _stated(text: str, found: GridMarks | GraphMarks | None) -> str:
         return "\n".join("".join(_mark(sign, (i, j) in wrong) for j, sign in enumerate(line)) for i, line in enumerate(lines))
     if isinstance(found, GraphMarks):
         return " ".join(_mark(word, "".join(sorted(word)) in found.invented) for word in text.split())
-    return escape(text)
+    return "".join(_mark(piece, wrong) for piece, wrong in astray(truth, text))
 
 
 def _mark(text: str, wrong: bool) -> str:

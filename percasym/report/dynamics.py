@@ -1,4 +1,4 @@
-"""What happened inside: the weight of perception, its share of the loss, and the norms of both gradients over training."""
+"""What happened inside: weight, share of the loss and gradient norms over training; in RL what the rollouts were paid, too."""
 
 from __future__ import annotations
 
@@ -19,22 +19,29 @@ NUMBERS: Mapping[str, str] = {
     "grad/perception": "gradient norm of perception",
     "grad/reasoning": "gradient norm of reasoning",
 }
-SHARES = ("balance/weight", "share/loss")
+PAYMENT: Mapping[str, str] = {
+    "reward/perception/mean": "rollouts that state p*",
+    "reward/outcome/mean": "rollouts with a right answer",
+    "reward/total/zero_variance": "prompts that teach nothing",
+}
+"""The same for reinforcement learning; the last is the share of prompts whose rollouts all earn the same."""
+SHARES = ("balance/weight", "share/loss", *PAYMENT)
 MAX_POINTS = 100
 """Of one line: steps are averaged in blocks, which a panel of this width could not show apart."""
 LINES = ("-", "--", "-.", ":")
 
 
-def dynamics(groups: Sequence[Group]) -> Figure | None:
-    """A figure's rows are groups, its columns the numbers that some cell logged; nothing where none did."""
-    keys = [key for key in NUMBERS if any(_line(cell, key)[0] for group in groups for cell in group.cells)]
+def dynamics(groups: Sequence[Group], numbers: Mapping[str, str] = NUMBERS) -> Figure | None:
+    """A figure's rows are groups, its columns those of `numbers` that some cell logged; nothing where none did."""
+    shown = [group for group in groups if any(_line(cell, key)[0] for cell in group.cells for key in numbers)]
+    keys = [key for key in numbers if any(_line(cell, key)[0] for group in shown for cell in group.cells)]
     if not keys:
         return None
-    with canvas(len(keys) * len(groups), panel=(3.3, 2.9), columns=len(keys)) as (figure, panels):
-        for row, group in enumerate(groups):
+    with canvas(len(keys) * len(shown), panel=(3.3, 2.9), columns=len(keys)) as (figure, panels):
+        for row, group in enumerate(shown):
             for axes, key in zip(panels[row * len(keys) : (row + 1) * len(keys)], keys, strict=True):
                 for place, cell in enumerate(group.cells):
-                    colour = _colour(place, len(group.cells))
+                    colour = shade(place, len(group.cells))
                     line = _line(cell, key)
                     marker = "o" if len(line[0]) < 3 else ""  # One measurement is no line.
                     style = LINES[place % len(LINES)]
@@ -43,7 +50,7 @@ def dynamics(groups: Sequence[Group]) -> Figure | None:
                     axes.set_ylim(-0.02, 1.02)
                 else:
                     axes.set_ylim(bottom=0)
-                dress(axes, f"{group.title}\n{NUMBERS[key]}" if len(groups) > 1 else NUMBERS[key])
+                dress(axes, f"{group.title}\n{numbers[key]}" if len(shown) > 1 else numbers[key])
             last = panels[(row + 1) * len(keys) - 1]
             last.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, ncols=1 + (len(group.cells) - 1) // 12)
         figure.supxlabel("optimizer steps", fontsize=11)
@@ -64,8 +71,8 @@ def _line(cell: Cell, key: str) -> tuple[list[float], list[float]]:
     return [fmean(step for step, _ in block) for block in blocks], [fmean(value for _, value in block) for block in blocks]
 
 
-def _colour(place: int, count: int) -> tuple[float, float, float, float]:
-    """Along viridis, without its ends: one is lost on dark paper, the other on white."""
+def shade(place: int, count: int) -> tuple[float, float, float, float]:
+    """The colour of the cell at `place` among `count`: along viridis, without its ends: one is lost on dark paper, the other on white."""
     from matplotlib import colormaps
 
     red, green, blue, alpha = colormaps["viridis"](0.3 + 0.5 * place / max(1, count - 1))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from percasym.report.asymmetry import MAX_BARS, MAX_PANELS, gap_bars, learning_curves
-from percasym.report.dynamics import dynamics
+from percasym.report.credit import credit
+from percasym.report.dynamics import PAYMENT, dynamics
 from percasym.report.frontier import against_weight, frontier
 from percasym.report.rewards import reward_scatter
 from percasym.report.study import Group
@@ -66,6 +68,21 @@ DRAWINGS = (
         caption="Means over seeds. Gradient norms are those of the two unweighted losses (in RL: of the two rewards).",
         missing="it needs training steps that logged balance/weight, share/loss or grad/*",
         draw=dynamics,
+    ),
+    Drawing(
+        name="payment",
+        title="What the rollouts were paid for",
+        caption="Means over seeds, of the rollouts of each step. A prompt whose rollouts all earn the same has no advantage in it.",
+        missing="it needs a run of paradigm=rl",
+        draw=partial(dynamics, numbers=PAYMENT),
+    ),
+    Drawing(
+        name="credit",
+        title="Praise and blame",
+        caption="Mean advantage of a rollout, by what it saw and answered, over all recorded rollouts with an advantage (the bar says how "
+        "many). The weight of perception decides whether seeing well is praised where the answer is wrong.",
+        missing="it needs a run of paradigm=rl with recorded rollouts (paradigm.record_every above 0)",
+        draw=credit,
     ),
     Drawing(
         name="rewards",

@@ -65,8 +65,9 @@ def against_weight(groups: Sequence[Group]) -> Figure | None:
             still.sort(key=lambda point: point[0])
             x, ends = [weight for weight, _, _ in still], [one for _, one, _ in still]
             axes.errorbar(x, [one.mean for one in ends], yerr=reach(ends), color=INK, marker="o", markersize=6, linewidth=1.6, zorder=3)
-            for weight, one, label in still:
-                _write(axes, label, weight, one.mean)
+            for weight, one, label in still:  # Above the interval: beside the point is the next one.
+                end = (weight, one.ci95[1])
+                axes.annotate(label, end, xytext=(0, 3), textcoords="offset points", fontsize=10, color=INK, ha="center", zorder=5)
             top = max(still, key=lambda point: point[1].mean)
             axes.plot(top[0], top[1].mean, marker="*", markersize=19, color=REASONING, markeredgecolor="white", zorder=4)
             axes.annotate(f"peak {top[1].mean:.0%} at w = {top[0]:.2g}", (0.02, 0.98), xycoords="axes fraction", color=REASONING, va="top")
@@ -77,7 +78,7 @@ def against_weight(groups: Sequence[Group]) -> Figure | None:
                     axes.errorbar([mean], [one.mean], yerr=reach([one]), xerr=moved, color=WEIGHT, marker="D", markersize=6, alpha=0.9)
                     _write(axes, cell.label, mean, one.mean, colour=WEIGHT)
             percent_axis(axes, "y")
-            axes.set_xlim(-0.02, 1.02)
+            axes.set_xlim(-0.06, 1.02)  # Room for the name of w = 0.
             axes.set_xlabel("weight of perception w")
             axes.set_ylabel("end to end a")
             dress(axes, group.title)

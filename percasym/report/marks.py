@@ -1,15 +1,18 @@
-"""Where a stated percept departs from p*, as far as the two texts tell: cells of a grid, edges of a graph.
+"""Where a stated percept departs from p*, as far as the two texts tell: cells of a grid, edges of a graph, words of anything else.
 
 A report imports no task, so only what the text forms themselves fix is used: rows of digits lie on a square picture cell by cell
-(a Sudoku fills its picture); an edge list names its nodes, but not where they stand.
+(a Sudoku fills its picture); an edge list names its nodes, but not where they stand; of someone's own percept only words are known.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from string import ascii_uppercase
 
+MAX_WORDS = 1000
+"""Of a text whose words are compared: the comparison takes the square of it, and nobody reads marks in more."""
 _ROW = re.compile(r"[0-9]+")
 _GRAPH = re.compile(r"([0-9]{1,2}):((?: [A-Z][A-Z])*)")
 
@@ -57,6 +60,21 @@ def marks(task: str, truth: str, stated: str | None) -> GridMarks | GraphMarks |
     if task == "sudoku":
         return _grid(truth.strip().split("\n"), stated.strip().split("\n"))
     return _graph(truth, stated) if task == "graph_coloring" else None
+
+
+def astray(truth: str, stated: str) -> list[tuple[str, bool]]:
+    """The words of `stated` and the white space between them, and whether each is none of those that both texts share, in order.
+
+    >>> astray("2 red, 1 blue", "2 red, 3 blue")
+    [('2', False), (' ', False), ('red,', False), (' ', False), ('3', True), (' ', False), ('blue', False)]
+    """
+    pieces = re.split(r"(\s+)", stated)  # Words at even places.
+    words, wanted = pieces[::2], truth.split()
+    if max(len(words), len(wanted)) > MAX_WORDS:
+        return [(stated, False)]
+    blocks = SequenceMatcher(a=wanted, b=words, autojunk=False).get_matching_blocks()
+    shared = {block.b + i for block in blocks for i in range(block.size)}
+    return [(piece, place % 2 == 0 and piece != "" and place // 2 not in shared) for place, piece in enumerate(pieces)]
 
 
 def _grid(truth: list[str], stated: list[str]) -> GridMarks | None:

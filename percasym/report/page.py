@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from percasym.report import study_table
+from percasym.report import reward_table, study_table
 from percasym.report.cards import gallery
 from percasym.report.curves import FAINT, INK, PERCEPTION, REASONING, WEIGHT
 from percasym.report.figures import Drawing, Figured
 from percasym.report.page_look import SCRIPT, STYLE
+from percasym.report.rewards import rewarded
 from percasym.report.study import Study
 from percasym.report.style import SOFT
 
@@ -37,11 +38,13 @@ PAGE = """<!doctype html>
 """
 
 GALLERY = (
-    "The first test samples, as the first seed of a cell answered them after training. An orange frame is a cell that was read as "
-    "something else; its corner says as what (a dot: as empty)."
+    "The first test samples, as the first seed of a cell answered them after training. What departs from p* is marked in the stated "
+    "percept, and on the picture where that is a grid: an orange frame is a cell that was read as something else, its corner says as what "
+    "(a dot: as empty). Reasoning is judged by the percept that was stated; in collected data, where nobody knows what follows from a "
+    "wrong one, by the answer to p*."
 )
-LEGIBLE = 0.8
-"""Least pixels for a point of a figure: its 11-point letters are then 9 pixels high; a narrower page scrolls the figure."""
+LEGIBLE, LARGEST = 0.8, 1.5
+"""Least and most pixels for a point of a figure: its 11-point letters are 9 to 16 pixels high; a narrower page scrolls the figure."""
 PAPER: Mapping[str, str] = {
     "#000000": "currentColor",
     INK: "currentColor",
@@ -63,6 +66,9 @@ def page(study: Study, drawn: Sequence[Figured], left_out: Sequence[Drawing]) ->
         *((one.drawing.name, one.drawing.title, _plot(one)) for one in drawn),
         *((f"table-{i}", f"Numbers: {group.title}", _table(study, i)) for i, group in enumerate(study.groups)),
     ]
+    if (rewards := rewarded(study.groups)) is not None:
+        note = f"<p>{escape(rewards.source)}: {escape(reward_table.title(rewards.found))}.</p>"
+        sections.append(("reward-table", "Numbers: rewards", f"{note}\n{reward_table.html(rewards.found)}"))
     if cards := gallery(study.groups):
         sections.append(("gallery", "Seeing errors and thinking errors", f"<p>{GALLERY}</p>\n{cards}"))
     if left_out:
@@ -70,7 +76,7 @@ def page(study: Study, drawn: Sequence[Figured], left_out: Sequence[Drawing]) ->
         sections.append(("absent", "Left out", f"<ul>{items}</ul>"))
     return PAGE.format(
         title=escape(study.name),
-        summary=escape(summary(study)),
+        summary=re.sub("`(.+?)`", r"<code>\1</code>", escape(summary(study))),
         style=STYLE,
         script=SCRIPT,
         links=" ".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in sections),
@@ -80,10 +86,9 @@ def page(study: Study, drawn: Sequence[Figured], left_out: Sequence[Drawing]) ->
 
 def summary(study: Study) -> str:
     """What the report rests on, in a sentence or two."""
-    cells = sum(len(group.cells) for group in study.groups)
-    left = study.num_unfinished
-    rest = f" {left} runs are not finished and not shown (`percasym status` says why)." if left else ""
-    return f"{len(study.runs) - left} finished runs in {cells} cells.{rest}"
+    cells, left = sum(len(group.cells) for group in study.groups), study.num_unfinished
+    rest = f" Not finished, and not shown: {left} (`percasym status` says why)." if left else ""
+    return f"Runs finished: {len(study.runs) - left}, in cells: {cells}.{rest}"
 
 
 def absent(drawing: Drawing) -> str:
@@ -108,8 +113,8 @@ def _table(study: Study, place: int) -> str:
 def inlined(svg: str, name: str, title: str) -> str:
     """An SVG file of matplotlib's as a part of the page: ids of its own, the page's colours, the page's width.
 
-    >>> inlined('<?xml?><svg width="9pt" viewBox="0 0 9 9" xmlns="http://w3"><g id="a" style="fill: #222222"/></svg>', "x", "t")
-    '<svg viewBox="0 0 9 9" style="min-width: 7px" role="img" aria-label="t"><g id="x-a" style="fill: currentColor"/></svg>'
+    >>> inlined('<?xml?><svg width="9pt" viewBox="0 0 9 9" xmlns="http://w3"><g id="a" fill="#222222"/></svg>', "x", "t")
+    '<svg viewBox="0 0 9 9" style="min-width: 7px; max-width: 14px" role="img" aria-label="t"><g id="x-a" fill="currentColor"/></svg>'
     """
     found = re.search(r"<svg.*</svg>", svg, flags=re.DOTALL)
     assert found, f"{name} is no SVG: {svg[:80]!r}"
@@ -120,5 +125,5 @@ def inlined(svg: str, name: str, title: str) -> str:
     own = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", rest.replace("xlink:href", "href"))
     for colour, variable in PAPER.items():
         own = own.replace(colour.lower(), variable)
-    width = LEGIBLE * float(box[1])
-    return f'<svg {box[0]} style="min-width: {width:.0f}px" role="img" aria-label="{title}">{own}'
+    least, most = (pixels * float(box[1]) for pixels in (LEGIBLE, LARGEST))
+    return f'<svg {box[0]} style="min-width: {least:.0f}px; max-width: {most:.0f}px" role="img" aria-label="{title}">{own}'

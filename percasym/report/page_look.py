@@ -30,7 +30,7 @@ article { display: grid; grid-template-columns: 17rem minmax(0, 1fr); gap: .75re
 article h3 { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: .25rem .75rem; align-items: baseline; }
 .kind { padding: 0 .5rem; border-radius: .4rem; font-size: .85rem; background: var(--bad); color: var(--badink); }
 .kind.neither { background: var(--good); color: var(--goodink); }
-pre { margin: 0; font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre, code { margin: 0; font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre.reasoning { max-height: 26rem; overflow: auto; padding: .6rem;
   border: 1px solid var(--line); border-radius: .3rem; background: var(--paper); }
 mark { background: var(--bad); color: var(--badink); font-weight: 700; text-decoration: underline; }
@@ -38,7 +38,7 @@ dl { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; margin: .75rem 0 0; }
 dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; }
 svg.shelf { position: absolute; }
 svg.picture, svg.graph { display: block; width: 100%; max-width: 16rem; }
-svg.picture { border: 1px solid var(--line); image-rendering: pixelated; }
+svg.picture { border: 1px solid var(--line); } svg.pixels { image-rendering: pixelated; }
 .frame { fill: none; stroke: #d55e00; stroke-width: 1.6; } .plate { fill: #d55e00; }
 .said, .graph text { text-anchor: middle; dominant-baseline: central; font-family: ui-monospace, Menlo, Consolas, monospace; }
 .said { fill: #ffffff; font-weight: 700; } .edges figcaption { margin: 0; font-size: .85rem; }

@@ -5,30 +5,59 @@ A picture stands in the page once, however many cells of a study answered it; ca
 
 from __future__ import annotations
 
+import io
 import math
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 
 from percasym.report.marks import GraphMarks, GridMarks
 
 SIDE = 100
-"""Of every picture, in the units of its SVG."""
+"""Longer side of every picture, in the units of its SVG."""
+MAX_PIXELS_A_SIDE = 512
+"""Of a picture in a page: twice what a card shows; a photograph of 12 megapixels would weigh as much as all else."""
+QUALITY = 85
+"""Of the JPEG that a larger picture becomes."""
 
 
-def shelf(pictures: Iterable[tuple[str, str]]) -> str:
-    """The pictures (id, base64 of a PNG) that `picture` refers to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A picture of the gallery."""
+
+    name: str
+    uri: str
+    width: float
+    height: float
+    """In units of the SVG; the longer one is `SIDE`."""
+    is_small: bool
+    """Whether it is shown enlarged, so that its pixels stay pixels."""
+
+
+def kept(name: str, data: str) -> Kept:
+    """The picture of a record (`data` is base64 of a PNG) in its own proportions; a large one becomes a JPEG of a page's size."""
+    width, height = (int.from_bytes(b64decode(data[:32])[at : at + 4], "big") for at in (16, 20))  # The first chunk of a PNG says so.
+    longer = max(width, height)
+    small = longer <= MAX_PIXELS_A_SIDE
+    uri = f"data:image/png;base64,{data}" if small else _shrunk(data)
+    return Kept(name=name, uri=uri, width=SIDE * width / longer, height=SIDE * height / longer, is_small=small)
+
+
+def shelf(pictures: Iterable[Kept]) -> str:
+    """The pictures that `picture` refers to."""
     images = "".join(
-        f'<image id="{escape(name)}" href="data:image/png;base64,{escape(data)}" width="{SIDE}" height="{SIDE}"/>'
-        for name, data in pictures
+        f'<image id="{escape(one.name)}" href="{escape(one.uri)}" width="{one.width:.6g}" height="{one.height:.6g}"/>' for one in pictures
     )
     return f'<svg width="0" height="0" aria-hidden="true" class="shelf"><defs>{images}</defs></svg>'
 
 
-def picture(name: str, label: str, found: GridMarks | GraphMarks | None) -> str:
-    """The picture called `name`; each wrong cell has a frame and, in a corner, what was stated in its place."""
+def picture(one: Kept, label: str, found: GridMarks | GraphMarks | None) -> str:
+    """The picture; each wrong cell has a frame and, in a corner, what was stated in its place."""
     marked = "".join(_cell(found, *place) for place in _places(found)) if isinstance(found, GridMarks) else ""
-    head = f'<svg class="picture" viewBox="0 0 {SIDE} {SIDE}" role="img" aria-label="{escape(label)}">'
-    return f'{head}<use href="#{escape(name)}"/>{marked}</svg>'
+    look = "picture pixels" if one.is_small else "picture"
+    head = f'<svg class="{look}" viewBox="0 0 {one.width:.6g} {one.height:.6g}" role="img" aria-label="{escape(label)}">'
+    return f'{head}<use href="#{escape(one.name)}"/>{marked}</svg>'
 
 
 def graph(found: GraphMarks) -> str:
@@ -44,6 +73,17 @@ def graph(found: GraphMarks) -> str:
     nodes = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7"/><text x="{x:.1f}" y="{y:.1f}">{node}</text>' for node, (x, y) in at.items())
     said = f"{len(found.missing)} edges missing, {len(found.invented)} invented"
     return f'<svg class="graph" viewBox="0 0 {SIDE} {SIDE}" role="img" aria-label="{said}">{lines}{nodes}</svg>'
+
+
+def _shrunk(data: str) -> str:
+    from PIL import Image  # Only where somebody's pictures are large.
+
+    with Image.open(io.BytesIO(b64decode(data)), formats=("PNG",)) as image:
+        small = image.convert("RGB")
+    small.thumbnail((MAX_PIXELS_A_SIDE, MAX_PIXELS_A_SIDE))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode('ascii')}"
 
 
 def _line(kind: str, start: tuple[float, float], end: tuple[float, float]) -> str:

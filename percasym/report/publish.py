@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from percasym.report import study_table
+from percasym.report import reward_table, study_table
 from percasym.report.figures import Drawing, Figured, figures
 from percasym.report.load import RunRecord
 from percasym.report.page import absent, page, summary
+from percasym.report.rewards import rewarded
 from percasym.report.study import Study, study_name, study_of
 from percasym.runs.records import write_whole
 
@@ -41,6 +42,8 @@ def _markdown(study: Study, drawn: Sequence[Figured], left_out: Sequence[Drawing
         parts += [f"## {one.drawing.title}", f"![{one.drawing.title}]({one.png.name})", one.drawing.caption]
     for group in study.groups:
         parts += [f"## Numbers: {group.title}", study_table.note(group), study_table.markdown(group).rstrip()]
+    if (rewards := rewarded(study.groups)) is not None:
+        parts += ["## Numbers: rewards", f"{rewards.source}:", reward_table.markdown(rewards.found).rstrip()]
     if left_out:
         parts += ["## Left out", "\n".join(f"- {sentence}" for sentence in map(absent, left_out))]
     return "\n\n".join(parts) + "\n"

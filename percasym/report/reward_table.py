@@ -1,10 +1,11 @@
-"""The correlation table of rewards: for the terminal, for a README, and as CSV with every number."""
+"""The correlation table of rewards: for the terminal, for a README, for a page, and as CSV with every number."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from html import escape
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -43,6 +44,19 @@ def markdown(found: Diagnosis) -> str:
     return "\n".join(
         [f"{title(found)}.", "", *lines, "", LEGEND.replace("*", r"\*"), "", advice(found), "", coupling_of_outcome(found), ""]
     )
+
+
+def html(found: Diagnosis) -> str:
+    """What each reward pays and its r with exact a_p, then the advice; it scrolls by itself where the page is narrow."""
+    header = [*PAID, *(f"r(a_p) {view}" for view in COUPLED)]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    rows = [[*_paid(reward), *_coupled(reward.perception)] for reward in found.rewards]
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row)}</tr>' for name, *row in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    said = "".join(f"<p>{escape(text)}</p>" for text in (LEGEND, advice(found), coupling_of_outcome(found)))
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="table of rewards">{table}</div>\n{said}'
 
 
 def comma_separated(found: Diagnosis) -> str:

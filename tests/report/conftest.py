@@ -81,6 +81,7 @@ def record(index: int, verdict: Verdict, stated: str | None = None, reasoning: s
     grades = {name: bool(faithful) and seen for name in METRICS} | {"perception": seen, "perception_graded": 0.5, "faithful": faithful}
     return {
         "key": {"task": "sudoku", "split": "test", "seed": 0, "index": index},
+        "question": "Solve the puzzle.",
         "truth": TRUTH,
         "image": png(),
         "responses": dict.fromkeys(("image", "prefix", "text"), said),

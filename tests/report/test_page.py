@@ -64,8 +64,8 @@ def test_a_study_with_nothing_finished_still_has_a_page(tmp_path: Path, make_run
     make_run("s/cell/seed0", finished=False)
     assert main(["report", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert said.count("Left out: ") == 6
-    assert "1 runs are not finished" in (tmp_path / "out" / "report.html").read_text()
+    assert said.count("Left out: ") == 8
+    assert "Not finished, and not shown: 1 (<code>percasym status</code> says why)." in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_status_is_a_grid_of_cells_and_seeds(cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

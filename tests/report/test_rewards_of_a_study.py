@@ -1,0 +1,87 @@
+"""What a report says of reinforcement learning: who was praised, what the rollouts were paid, which reward goes with perception."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from percasym.diagnosis.rollout_file import RolloutGroup, record_group
+from percasym.report.credit import advantages, credit
+from percasym.report.load import load_runs
+from percasym.report.publish import publish
+from percasym.report.study import study_of
+from percasym.runs.rundir import Run
+from percasym.spans.grammar import Grammar
+from percasym.types import Completion, Estimate, Grade, Prompt, Rollout, SampleKey, Span
+
+Sibling = tuple[bool, bool, float]
+"""Did it see, was it right, and its advantage."""
+
+
+def group(index: int, siblings: Sequence[Sibling]) -> RolloutGroup:
+    """The rollouts of one prompt; `consensus` is paid to whoever saw."""
+    prompt = Prompt(key=SampleKey(task="sudoku", split="train_rl", seed=0, index=index), image=None, question='"grades": {}')
+    response = Grammar().read(b'<perception>12</perception> "advantage": 9 <answer>7</answer>')
+    completion = Completion(ids=(1, 2), logprobs=None, finished=True)
+    rollout = Rollout(prompt=prompt, completion=completion, response=response, labels=(Span.perception, Span.reasoning))
+    return RolloutGroup(
+        truth="12",
+        rollouts=(rollout,) * len(siblings),
+        grades=tuple(
+            Grade(perception=seen, perception_graded=float(seen), outcome=right, faithful=None, faults=()) for seen, right, _ in siblings
+        ),
+        rewards={"consensus": tuple(float(seen) for seen, _, _ in siblings)},
+        labelled=frozenset(),
+        advantages=tuple(advantage for _, _, advantage in siblings),
+        reasoning=None,
+    )
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """The outcome alone, and perception at w = .5: two steps of recorded rollouts each."""
+    for name, blame in (("none", -1.0), ("fixed0.5", 0.25)):
+        run = Run.open(
+            tmp_path / "s" / f"sudoku-qwen3vl-rl-{name}" / "seed0",
+            {"seed": 0, "study": "s", "balance": {"_target_": f"percasym.balance.{name[:5]}.X"}},
+        )
+        one = Estimate(mean=0.5, ci95=(0.4, 0.6), n=4)
+        for step in (1, 2):
+            run.log(step, {"balance/weight": 0.5, "reward/outcome/mean": 0.25 * step, "reward/total/zero_variance": 0.5})
+            told = [(True, True, 1.0), (True, False, blame * step), (False, True, 0.5), (False, False, 0.0)]
+            run.samples("rollouts", step, [record_group(group(index, told)) for index in range(2)])
+        run.finish({part: {"end_to_end": one, "perception": one, "reasoning": one} for part in ("before", "after", "gain")})
+    return tmp_path / "s"
+
+
+def test_praise_and_blame_are_told_apart_by_what_was_seen_and_answered(study: Path) -> None:
+    (both,) = study_of(load_runs(study), "s").groups
+    found = {cell.label: advantages(cell) for cell in both.cells}
+    # Two steps of two prompts each; the blame of w = .5 is 0.25 at step 1 and 0.5 at step 2. The last kind has advantages of 0 only.
+    assert found["0.5"] == {(True, True): [1.0] * 4, (True, False): [0.25, 0.25, 0.5, 0.5], (False, True): [0.5] * 4}
+    assert found["none"][True, False] == [-1.0, -1.0, -2.0, -2.0]
+    figure = credit([both])
+    assert figure is not None
+    (axes,) = figure.axes
+    heights = [bar.get_height() for bar in axes.containers[0]]
+    assert heights == [1.0, -1.5, 0.5], "bars are means of the first cell: those of the outcome alone"
+
+
+def test_a_report_of_reinforcement_learning_has_its_figures_and_its_table(study: Path, tmp_path: Path) -> None:
+    published = publish(load_runs(study), tmp_path / "out")
+    drawn = {path.stem for path in (tmp_path / "out").glob("*.svg")}
+    assert {"payment", "credit", "rewards"} <= drawn
+    page, text = published.page.read_text(), (tmp_path / "out" / "report.md").read_text()
+    assert "Numbers: rewards" in page and '<th scope="row">consensus</th>' in page
+    assert "| consensus | 8 | 0% |" in text
+    assert "sudoku-qwen3vl-rl-none/seed0/rollouts_000002.jsonl" in text
+    assert "2 prompts say too little to recommend a reward" in text
+
+
+def test_runs_without_rollouts_have_no_figure_of_them(cell_run, tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5)
+    groups = study_of(load_runs(tmp_path), "s").groups
+    assert credit(groups) is None
+    assert "Praise and blame: it needs a run of paradigm=rl" in " ".join(publish(load_runs(tmp_path), tmp_path / "out").left_out)
