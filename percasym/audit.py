@@ -7,6 +7,7 @@ One pass over some samples, with the trainer's own forward, backward and bookkee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ class Audit:
     """Tokens, losses and gradients of the whole model."""
     groups: Mapping[Part, Gramian]
     """The gradients of each part that is trained; they add up to that of the whole."""
+    chance: float
+    """Nats of a token for whoever guesses blindly: ln of the vocabulary's size."""
     data: str | None
     """What was read, where samples were collected."""
 
@@ -59,6 +62,18 @@ class Audit:
         """Perception's part of a gradient under the token average."""
         (seen, thought), (seen_norm, thought_norm) = self.stats.counts, gramian.norms
         return part(seen * seen_norm, thought * thought_norm)
+
+    def caution(self) -> str | None:
+        """Where the model does worse than a blind guess: that it has never met such texts, so that its first gradients are of no use."""
+        assert self.stats.losses is not None
+        known = [(count, loss) for count, loss in zip(self.stats.counts, self.stats.losses, strict=True) if count]
+        nats = sum(count * loss for count, loss in known) / max(1, sum(count for count, _ in known))
+        if nats <= self.chance:
+            return None
+        return (
+            f"A token costs {nats:.1f} nats here, and a blind guess {self.chance:.1f}: this model has never met such texts, and its first "
+            "steps will learn the words. Train briefly and audit that checkpoint, too (model.path=RUN/final)."
+        )
 
     def advice(self) -> str:
         """Is perception starved, and which balance to try?"""
@@ -107,7 +122,9 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
     try:
         window = data.window(0)
         precision = TorchSettings(precision=settings.engine.precision)  # Any engine has the same gradient; this one needs no set-up.
-        engine = torch_engine(settings.family.load(), settings=precision, paradigm=paradigm, device=device)
+        model = settings.family.load()
+        chance = math.log(model.config.get_text_config().vocab_size)
+        engine = torch_engine(model, settings=precision, paradigm=paradigm, device=device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     seen, thought = (int(count) for count in span_counts(batch.labels for batch in window))
@@ -126,6 +143,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
     return Audit(
         stats=SpanStats(step=0, num_steps=1, counts=counts, losses=means(sums, counts), gramian=engine.gramian()),
         groups={group: products(*of(group)) for group in PARTS if group in owners.values()},
+        chance=chance,
         data=counted(settings.task.about()) if isinstance(settings.task, Collected) else None,
     )
 

@@ -49,6 +49,8 @@ def _audit(given: argparse.Namespace, conf: Path) -> None:
     if found.data:
         console.print(found.data, soft_wrap=True)
     console.print(table(found, given.samples))
+    if (caution := found.caution()) is not None:
+        console.print(caution, soft_wrap=True)
     console.print(found.advice(), soft_wrap=True)
 
 

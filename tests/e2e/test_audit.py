@@ -6,6 +6,7 @@ import json
 import math
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,16 @@ def made_up(language: tuple[float, float], **others: tuple[float, float]) -> Aud
     groups = {name: Gramian(perception=p * p, reasoning=r * r, cross=0.0) for name, (p, r) in norms.items()}
     total = Gramian(perception=sum(g.perception for g in groups.values()), reasoning=sum(g.reasoning for g in groups.values()), cross=0.0)
     stats = SpanStats(step=0, num_steps=1, counts=(10, 90), losses=(1.0, 1.0), gramian=total)
-    return Audit(stats=stats, groups=groups, data=None)  # type: ignore[arg-type]
+    return Audit(stats=stats, groups=groups, chance=math.log(10), data=None)  # type: ignore[arg-type]
+
+
+def test_a_model_that_does_worse_than_a_blind_guess_is_said_to() -> None:
+    # 10 and 90 tokens; ln 10 = 2.3. With losses of 3 and 2 the mean is 2.1, and with 3 and 2.6 it is 2.64.
+    found = made_up((1.0, 1.0))
+    assert found.caution() is None
+    assert replace(found, stats=replace(found.stats, losses=(3.0, 2.0))).caution() is None
+    caution = replace(found, stats=replace(found.stats, losses=(3.0, 2.6))).caution() or ""
+    assert caution.startswith("A token costs 2.6 nats here, and a blind guess 2.3: this model has never met such texts")
 
 
 def test_advice_follows_the_language_model() -> None:
