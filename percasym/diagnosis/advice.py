@@ -7,6 +7,8 @@ from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis
 
 IDLE = 0.5
 """Share of groups without any advantage, above which most prompts of a step are wasted."""
+WEAK = 0.2
+"""r below which a reward accounts for less than 4 % of what siblings differ in (r squared)."""
 PAPER = "arXiv:2605.29496"
 
 
@@ -28,6 +30,7 @@ def advice(found: Diagnosis) -> str:
         best = max(useful, key=lambda reward: reward.paid.within.ci95[0])
         sentences.append(f"Train on reward={best.name}: within prompts its r with {judged} is {best.paid.within},")
         sentences.append("the highest lower bound of the rewards that need no percept labels.")
+        sentences += _weakness(best, free)
         sentences += [*_warnings(best, best.perception if found.exact else best.perception_graded), *_only_across(free)]
     else:
         sentences.append(f"None of the rewards that need no percept labels is worth training on: within prompts, no r with {judged}")
@@ -49,6 +52,18 @@ def coupling_of_outcome(found: Diagnosis) -> str:
     return f"The outcome reward: {reasoning} (paper: .65 to 1.00); {perception} (paper: .34 to .43). Paper: {PAPER}."
 
 
+def _weakness(best: RewardDiagnosis, free: list[RewardDiagnosis]) -> list[str]:
+    """That little is certain, or certain to be little."""
+    r, sentences = best.paid.within.r, []
+    if r < WEAK:
+        sentences.append(f"That is little: it accounts for {r * r:.1%} of what siblings differ in.")
+    rivals = [reward for reward in free if reward.paid.within.r > max(r, WEAK) and reward is not best]
+    if rivals:
+        named = ", ".join(f"{reward.name} {reward.paid.within}" for reward in rivals)
+        sentences.append(f"Perhaps better, but too uncertain on {rivals[0].paid.across.n} prompts: {named}. More prompts would tell.")
+    return sentences
+
+
 def _warnings(best: RewardDiagnosis, where_scored: Coupling) -> list[str]:
     sentences, scores, across = [], best.scores, best.paid.across
     if scores.not_measurable > 0:
@@ -65,7 +80,11 @@ def _warnings(best: RewardDiagnosis, where_scored: Coupling) -> list[str]:
 
 
 def _only_across(rewards: list[RewardDiagnosis]) -> list[str]:
-    names = [reward.name for reward in rewards if reward.paid.across.ci95[0] > 0 and not reward.paid.within.ci95[0] > 0]
+    names = [
+        reward.name
+        for reward in rewards
+        if reward.paid.across.ci95[0] > 0 and not reward.paid.within.ci95[0] > 0 and not reward.paid.within.r >= WEAK
+    ]
     if not names:
         return []
     verb = "tells" if len(names) == 1 else "tell"

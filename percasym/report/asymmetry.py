@@ -60,7 +60,7 @@ def gap_bars(groups: Sequence[Group]) -> Figure | None:
                 axes.errorbar(places, [one.mean for one in shown], yerr=reach(shown), linestyle="", color="#888888", linewidth=1.2)
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_xticks(range(len(known)), [group.cells[i].label for i in known], rotation=35 if len(known) > 4 else 0)
-            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}" if abs(value) > 1e-9 else "0")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
             axes.set_ylabel("gain in points")
             dress(axes, group.title)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)

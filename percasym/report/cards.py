@@ -96,6 +96,7 @@ def _card(record: Mapping[str, Any], cell: str, image: Kept | None) -> str:
         ("p*", escape(record["truth"])),
         ("stated", "none" if said["percept"] is None else _stated(said["percept"], record["truth"], found)),
         (f"answer ({answer})", escape(said["answer"] or "none")),
+        *((("a right answer", escape(record["solution"])),) if answer == "wrong" and "solution" in record else ()),
         *((("faults", escape(faults.replace("_", " "))),) if faults else ()),
     )
     listed = "".join(f"<div><dt>{term}</dt><dd><pre>{text}</pre></dd></div>" for term, text in facts)

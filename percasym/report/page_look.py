@@ -16,7 +16,7 @@ figure { margin: 0; } .scroll { overflow-x: auto; }
 figure.plot svg { display: block; width: 100%; height: auto; fill: currentColor; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; position: sticky; left: 0; min-width: 9rem; background: var(--paper); white-space: normal;
+th:first-child { text-align: left; position: sticky; left: 0; min-width: 9.5rem; background: var(--paper); white-space: normal;
   overflow-wrap: anywhere; }
 thead th { color: var(--soft); font-weight: 600; }
 form { display: grid; grid-template-columns: minmax(0, 1fr); gap: .75rem; margin: 1rem 0; }
@@ -31,7 +31,7 @@ article h3 { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: .25rem .7
 .kind { padding: 0 .5rem; border-radius: .4rem; font-size: .85rem; background: var(--bad); color: var(--badink); }
 .kind.neither { background: var(--good); color: var(--goodink); }
 pre, code { margin: 0; font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-pre.reasoning { max-height: 26rem; overflow: auto; padding: .6rem;
+pre.reasoning { align-self: start; max-height: 26rem; overflow: auto; padding: .6rem;
   border: 1px solid var(--line); border-radius: .3rem; background: var(--paper); }
 mark { background: var(--bad); color: var(--badink); font-weight: 700; text-decoration: underline; }
 dl { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; margin: .75rem 0 0; }

@@ -38,11 +38,7 @@ def reward_scatter(groups: Sequence[Group]) -> Figure | None:
     from percasym.report.scatter import scatter_of
 
     one = rewarded(groups)
-    if one is None:
-        return None
-    figure = scatter_of(one.rollouts, one.found)
-    figure.suptitle(one.source, x=0.01, ha="left", fontsize=11)
-    return figure
+    return None if one is None else scatter_of(one.rollouts, one.found, one.source)
 
 
 @lru_cache(maxsize=1)  # The figure and the table ask in turn.

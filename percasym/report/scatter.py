@@ -35,8 +35,8 @@ def scatter(groups: Sequence[RolloutGroup], found: Diagnosis, path: Path) -> Pat
     return path
 
 
-def scatter_of(groups: Sequence[RolloutGroup], found: Diagnosis) -> Figure:
-    """The rewards of `found` in its order, a panel each; the target of `found` stands upright.
+def scatter_of(groups: Sequence[RolloutGroup], found: Diagnosis, source: str | None = None) -> Figure:
+    """The rewards of `found` in its order, a panel each; the target of `found` stands upright, and `source` over all.
 
     Points are jittered for the eye only; means, line and r are of the scores themselves.
     """
@@ -65,7 +65,7 @@ def scatter_of(groups: Sequence[RolloutGroup], found: Diagnosis) -> Figure:
             axes.remove()
         figure.supylabel("exact perception a_p" if found.exact else "graded perception", fontsize=11)
         figure.supxlabel("score of the reward (* reads the percept label)", fontsize=11)
-        figure.legend(handles=_legend(), loc="outside upper left", ncols=3, frameon=False)
+        figure.legend(handles=_legend(), loc="outside upper left", ncols=3, frameon=False, title=source, alignment="left")
         figure.draw_without_rendering()  # Ticks take the style when they are first drawn.
     return figure
 

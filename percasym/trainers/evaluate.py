@@ -104,6 +104,7 @@ def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: 
         "key": asdict(sample.prompt.key),
         "question": sample.prompt.question,
         "truth": sample.truth,
+        "solution": sample.solution,
         "image": None if picture is None else b64encode(picture).decode("ascii"),
         "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},
         "faults": {

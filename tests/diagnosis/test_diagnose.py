@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from percasym.diagnosis.advice import advice, coupling_of_outcome
-from percasym.diagnosis.diagnose import Diagnosis, diagnose
+from percasym.diagnosis.correlations import Correlation, Coupling
+from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis, diagnose
 from percasym.diagnosis.rollout_file import RolloutGroup
 
 Groups = list[RolloutGroup]
@@ -85,6 +86,20 @@ def test_a_reward_that_mostly_pays_siblings_alike_is_warned_of(groups: Groups) -
     rare = paying(groups, lambda group, i: float(group.grades[i].perception) if group.rollouts[0].prompt.key.index % 3 == 0 else 0.0)
     assert "of the prompts all siblings earn the same of it" in advice(diagnose(rare))
     assert "earn the same of it" not in advice(diagnose(paying(groups, lambda group, i: float(group.grades[i].perception))))
+
+
+def test_a_sure_but_weak_reward_is_said_to_be_weak_and_a_strong_but_unsure_one_is_named(found: Diagnosis) -> None:
+    def of(name: str, r: float, low: float) -> RewardDiagnosis:
+        said = Correlation(r=r, ci95=(low, 0.9), n=48)
+        model = next(reward for reward in found.rewards if reward.name == "consensus")
+        return replace(model, name=name, paid=Coupling(pooled=said, within=said, across=said, num_left_out=0))
+
+    said = advice(replace(found, rewards=(of("sure", 0.1, 0.05), of("strong", 0.4, -0.01))))
+    assert said.startswith("Train on reward=sure")
+    assert "That is little: it accounts for 1.0% of what siblings differ in." in said
+    assert "Perhaps better, but too uncertain on 48 prompts: strong .40 [-.01, .90]. More prompts would tell." in said
+    assert "hard ones only" not in said, "what is uncertain is not ruled out"
+    assert "Perhaps better" not in advice(replace(found, rewards=(of("sure", 0.5, 0.3), of("strong", 0.4, -0.01))))
 
 
 def test_a_sign_that_turns_across_prompts_is_warned_of(groups: Groups) -> None:
