@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from percasym import bring, replay
+from percasym import bring, judge, replay
+from percasym.arguments import Arguments
 from percasym.dashboard import command as dashboard
 from percasym.schema import ConfigError
 
@@ -23,22 +24,31 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code: 2, with one sentence on stderr, for what the user got wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["gallery"]:  # Has options of its own.
-        from percasym import gallery
-
-        return gallery.main(words[1:])
-    given = _parser().parse_args(words)
-    work: Callable[[argparse.Namespace], None] = given.work
     try:
+        if words[:1] == ["gallery"]:  # Has options of its own.
+            from percasym import gallery
+
+            return gallery.main(words[1:])
+        given = _parser().parse_args(words)
+        work: Callable[[argparse.Namespace], None] = given.work
         work(given)
-    except (ConfigError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
+    except (ConfigError, OSError) as error:
+        if (reason := _reason(error)) is None:
+            raise
+        print(" ".join(reason.split()), file=sys.stderr)
         return 2
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="percasym", description="Look at runs and tasks; train.py trains.")
+def _reason(error: Exception) -> str | None:
+    """What the user got wrong; None where it is a defect."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}). Name another place."
+    return str(error) if isinstance(error, ConfigError | FileNotFoundError) else None
+
+
+def _parser() -> Arguments:
+    parser = Arguments(prog="percasym", description="Look at runs and tasks; train.py trains.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("gallery", help="draw a page of samples for each task")
     plan = commands.add_parser("plan", help="what a configuration will cost: parameters, memory of each GPU, work of a step")
@@ -53,21 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="where a study stands: done, running with the time left, failed with its reason")
     status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
     status.set_defaults(work=_status)
-    rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
-    rollouts.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final")
-    rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="prompts of the RL split (default: 64)")
-    rollouts.add_argument(
-        "--out", type=Path, default=Path("rollouts.jsonl"), metavar="FILE", help="file to write (default: rollouts.jsonl)"
-    )
-    rollouts.set_defaults(work=_rollouts)
-    rewards = commands.add_parser("diagnose-rewards", help="which reward goes together with perception, from recorded rollouts")
-    rewards.add_argument(
-        "paths", nargs="+", type=Path, metavar="RUN_OR_ROLLOUTS", help="run directories (their last rollouts) or rollout files"
-    )
-    rewards.add_argument("--out", type=Path, metavar="DIR", help="folder of the figure and the tables (default: beside the rollouts)")
-    rewards.set_defaults(work=_diagnose_rewards)
     bring.register(commands, _conf)
     dashboard.register(commands)
+    judge.register(commands, _conf)
     replay.register(commands)
     show = commands.add_parser("show", help="one sample as coloured tokens: perception blue, reasoning green")
     show.add_argument("task", choices=("sudoku", "graph_coloring"))
@@ -89,17 +87,6 @@ def _plan(given: argparse.Namespace) -> None:
 
     settings = composed(given.words, _conf())
     Console(highlight=False).print(table(plan(settings, gpu_gb=given.gpu_gb)), soft_wrap=True)
-
-
-def _rollouts(given: argparse.Namespace) -> None:
-    from percasym.config import composed
-
-    settings = composed(["paradigm=rl", *given.words], _conf())
-    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
-    from percasym.freeze import freeze
-
-    num_rollouts = freeze(settings, num_prompts=given.prompts, device=choose_device(), out=given.out)
-    print(f"{num_rollouts} rollouts in {given.out}: percasym diagnose-rewards {given.out}")
 
 
 def _conf() -> Path:
@@ -148,49 +135,17 @@ def _status(given: argparse.Namespace) -> None:
         Console(highlight=False).print(status(runs, planned, time.time()))
 
 
-def _diagnose_rewards(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from percasym.diagnosis.advice import advice, coupling_of_outcome
-    from percasym.diagnosis.diagnose import diagnose
-    from percasym.diagnosis.rollout_file import latest_rollouts
-    from percasym.diagnosis.rollout_reader import read_rollouts
-    from percasym.report.reward_table import comma_separated, markdown, tables
-    from percasym.report.scatter import scatter
-    from percasym.runs.records import write_whole
-
-    files = [latest_rollouts(path) for path in given.paths]
-    places = [(given.out or file.parent) / f"{file.stem}_rewards" for file in files]
-    if len(set(places)) < len(places):
-        raise ConfigError(
-            f"--out={given.out} would hold one diagnosis only, for some of these files have the same name. Diagnose them one by one."
-        )
-    console = Console(highlight=False, markup=False)
-    for file, place in zip(files, places, strict=True):
-        try:
-            groups = read_rollouts(file)
-            found = diagnose(groups)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place.with_suffix(".md"), markdown(found))
-        write_whole(place.with_suffix(".csv"), comma_separated(found))
-        picture = scatter(groups, found, place.with_suffix(".png"))
-        console.print(f"{file}:", soft_wrap=True)
-        for part in (*tables(found), advice(found), "", coupling_of_outcome(found), ""):
-            console.print(part)
-        console.print(f"Figure: {picture}; tables: {place.name}.md and {place.name}.csv beside it.", soft_wrap=True)
-
-
 def _show(given: argparse.Namespace) -> None:
     from percasym.models import chat, checkpoint
     from percasym.tasks.graph_coloring.task import GraphColoring
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey, Span
 
+    if min(given.seed, given.index) < 0:
+        raise ConfigError(f"--seed and --index must be at least 0, got {min(given.seed, given.index)}.")
     try:
         task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
-        codec = chat.codec(given.model or checkpoint.packaged("qwen3vl"))
+        codec = chat.codec(checkpoint.chosen("qwen3vl", "tiny", given.model))
         sample = task.sample(SampleKey(task=task.name, split=given.split, seed=given.seed, index=given.index))
     except ValueError as error:
         raise ConfigError(str(error)) from error

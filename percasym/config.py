@@ -27,14 +27,14 @@ from percasym.settings import Evaluation, Launch, RunOptions, Settings
 GROUPS: dict[str, tuple[str, ...]] = {
     "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical"),
     "model": ("codec", "load", "prompt", "row", "collate"),
-    "paradigm": (),
+    "paradigm": ("rows_per_forward",),
     "balance": ("start", "step"),
-    "engine": (),
-    "tracker": (),
+    "engine": ("precision",),
+    "tracker": ("start",),
     "reward": ("score|of",),
     "rollout": (),
 }
-"""The plug-in groups, and the methods that a plug-in of each must have (its protocol's; of `a|b`, one)."""
+"""The plug-in groups, and what a plug-in of each must have (its protocol's; of `a|b`, one)."""
 OF_RL = ("reward", "rollout")
 """The groups that paradigm=rl chooses from, and no other."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
@@ -84,8 +84,8 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
             raise ConfigError(no_such("", str(key), known, owner="a run"))
     values = {key: read(tree.get(key), hint, key) for key, hint in VALUES.items()}
     folder(values["study"])
-    if values["seed"] < 0:
-        raise ConfigError(f"seed must be at least 0, got {values['seed']}.")
+    if not 0 <= values["seed"] < 2**63:  # What torch takes.
+        raise ConfigError(f"seed must be at least 0 and below 2 ** 63, got {values['seed']}.")
     trusted = ("percasym", *values["plugins"])
     plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
     samples = isinstance(plugins["paradigm"], Rl)
@@ -128,6 +128,10 @@ def sentence(error: Exception) -> str:
         first = error.msg.splitlines()[0]  # The rest repeats the key and names OmegaConf's own types.
         _, ours, said = first.partition("ConfigError raised while resolving interpolation: ")
         return said if ours else f"{error.full_key}: {first}."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}). Name another place."
+    if isinstance(error, UnicodeDecodeError):
+        return f"A file of the configuration is not text ({error})."
     return " ".join(str(error).replace("++", "").split())
 
 
@@ -176,7 +180,7 @@ def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[st
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise ConfigError(f"{group}._target_={target} is no dataclass, so it cannot serve as {group}.")
     if missing := [method for method in GROUPS[group] if not any(hasattr(cls, name) for name in method.split("|"))]:
-        raise ConfigError(f"{group}._target_={target} has no {missing[0]}(), so it cannot serve as {group}.")
+        raise ConfigError(f"{group}._target_={target} has no {missing[0]}, so it cannot serve as {group}.")
     return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
 
 

@@ -68,6 +68,7 @@ def freeze(settings: Settings, *, num_prompts: int, device: torch.device, out: P
         rollouts = rollout_engine(settings, settings.rollout)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    out.parent.mkdir(parents=True, exist_ok=True)  # Where that is not possible, nothing is sampled.
     num_rollouts = num_prompts * paradigm.group_size
     with Progress(2 * num_rollouts, "sampling", 0) as bar:  # From the picture, then with p* given.
         done = 0
@@ -92,6 +93,5 @@ def freeze(settings: Settings, *, num_prompts: int, device: torch.device, out: P
             advance=advance,
         )
         experience = sampler.gather(0, 0.0)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_rollouts(out, recorded(experience, rewards))
     return num_rollouts

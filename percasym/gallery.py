@@ -7,12 +7,12 @@ Here tasks and reports meet; the page itself knows no task.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from percasym.arguments import Arguments
 from percasym.report.gallery import Section, gallery
 from percasym.tasks.base import SPLITS, Task
 from percasym.tasks.canvas import FONTS, Look
@@ -45,8 +45,8 @@ SETTINGS: dict[str, tuple[tuple[str, Task], ...]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write one HTML file for each task and print its path; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="percasym gallery", description="Draw a page of samples for each task.")
+    """Write one HTML file for each task and print its path; returns the exit code. Raises ConfigError for words that it does not know."""
+    parser = Arguments(prog="percasym gallery", description="Draw a page of samples for each task.")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{' or '.join(SETTINGS)}; without one, all")
     parser.add_argument("--samples", type=int, default=3, help="samples of each difficulty (default 3)")
     parser.add_argument("--split", default="train_sft", choices=SPLITS, help="split to draw from (default train_sft)")
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no task named {unknown[0]!r}; the tasks are {', '.join(SETTINGS)}")
     if given.samples < 1:
         parser.error(f"--samples must be at least 1, got {given.samples}")
+    if given.seed < 0:
+        parser.error(f"--seed must be at least 0, got {given.seed}")
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.tasks or SETTINGS:
         path, title = given.out / f"{name}.html", name.replace("_", " ").capitalize()

@@ -13,10 +13,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -41,6 +43,8 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     if strange := [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]:
         shown = strange[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return _say(f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1.", REFUSED)
+    if wrong := refused_flags(argv):
+        return _say(f"{wrong}. `python train.py --hydra-help` says which flags there are.", REFUSED)
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
     signal.signal(SAVES, signal.SIG_IGN)  # It would end whatever does not listen yet; what is started here inherits that.
@@ -56,6 +60,17 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     return 0
 
 
+def refused_flags(argv: Sequence[str]) -> str | None:
+    """What is wrong with the flags among these words, as Hydra says it below its usage; None where nothing is."""
+    said = StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            get_args_parser().parse_args(list(argv))
+    except SystemExit as done:
+        return said.getvalue().rpartition("error: ")[2].strip() if done.code else None
+    return None
+
+
 def job(cfg: DictConfig, script: Path) -> Outcome | None:
     """One run of a composed configuration; raises SystemExit unless it ends well. One cell of a sweep: what became of it."""
     composed = HydraConfig.get()
@@ -65,6 +80,8 @@ def job(cfg: DictConfig, script: Path) -> Outcome | None:
     if composed.mode == RunMode.MULTIRUN:
         return apart(alone(composed, script, path), path)
     try:
+        if not str(composed.run.dir).strip():  # Hydra takes it for the folder where the command is given.
+            raise ConfigError("hydra.run.dir is empty. Name a folder, or leave it out.")
         settings = resolve(cfg, choices=composed.runtime.choices, path=path)
         start(settings)
     except ConfigError as error:

@@ -64,6 +64,8 @@ class Training:
         at_least("paradigm", 0, eval_every=self.eval_every, save_every=self.save_every)
         at_least("paradigm", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
         fraction("paradigm", warmup_frac=self.warmup_frac, final_lr_frac=self.final_lr_frac)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"paradigm.betas must lie in [0, 1), got {list(self.betas)}.")
         if not self.lr > 0:
             raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
 

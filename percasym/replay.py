@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from percasym.config import rebuild
 from percasym.runs.identity import held_config
 from percasym.schema import ConfigError
 
 
-def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def register(commands: Any) -> None:
     """Add the subcommand."""
     replay = commands.add_parser("replay", help="the batches of a step that diverged, before the last checkpoint again")
     replay.add_argument("run", type=Path, metavar="RUN", help="run directory")

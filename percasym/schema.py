@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 T = TypeVar("T")
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
+MOST = 10**9
+"""Of steps, samples, tokens, bytes (our choice): beyond it, a run ends by memory or never, hours after a slip of the keyboard."""
 SCALARS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
@@ -71,7 +73,7 @@ def read(value: object, hint: Any, where: str) -> Any:
         elif get_origin(choice) is Literal:
             if any(value == allowed and type(value) is type(allowed) for allowed in get_args(choice)):
                 return value
-        elif choice is float and isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+        elif choice is float and isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
             return float(value)
         elif type(value) is choice and choice in SCALARS and choice is not float:  # `type`, not isinstance: a bool is no int.
             return value
@@ -140,11 +142,20 @@ def _names(hint: Any) -> list[str]:
     return [name for choice in _choices(hint) if get_origin(choice) is Literal for name in get_args(choice) if isinstance(name, str)]
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # A whole number beyond all floats.
+        return False
+
+
 def at_least(owner: str, low: float, **values: float) -> None:
-    """Refuse options of the group `owner` that lie below `low`."""
+    """Refuse options of the group `owner` that lie below `low`, and those that nothing could ever hold or count."""
     for name, value in values.items():
         if not value >= low:
             raise ValueError(f"{owner}.{name} must be at least {low}, got {value}.")
+        if value > MOST:
+            raise ValueError(f"{owner}.{name} must be at most {MOST}, got {value}.")
 
 
 def fraction(owner: str, **values: float) -> None:

@@ -6,6 +6,7 @@ types, its checks the only values. Plug-ins (tasks, strategies, families) bring 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class Launch:
 
     def __post_init__(self) -> None:
         at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
-        if self.nnodes > 1 and not self.rendezvous:
+        if self.nnodes > 1 and not re.fullmatch(r".+:\d{1,5}", self.rendezvous or ""):
             raise ValueError(f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT, one of the machines and a free port of it.")
 
     @property

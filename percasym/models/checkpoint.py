@@ -42,8 +42,10 @@ def packaged(family: str) -> str:
 def chosen(family: str, size: str, path: str | None) -> str:
     """Directory or hub id: `path` where it is given, else the packaged tiny checkpoint or a released size.
 
-    Raises CheckpointError when the packaged one has not been made.
+    Raises CheckpointError when the packaged one has not been made, or `path` is no name.
     """
+    if path is not None and not path.strip():  # A shell variable that is not set.
+        raise CheckpointError("model.path is empty. Give it a Hugging Face directory or a hub id, or leave it out.")
     if path or size != "tiny":
         return path or released(family, size).hub
     if not (OURS / family / "config.json").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -90,8 +91,8 @@ def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
     Raises ConfigError when the family or the task cannot say what is needed.
     """
     family = settings.family
-    if not gpu_gb > 0:
-        raise ConfigError(f"--gpu-gb must be above 0, got {gpu_gb:g}.")
+    if not 0 < gpu_gb < math.inf:
+        raise ConfigError(f"--gpu-gb must be a number above 0, got {gpu_gb:g}.")
     if not isinstance(family, Adaptation) or not hasattr(family, "anatomy"):
         raise ConfigError(f"{type(family).__name__} has no anatomy(), so its parameters cannot be counted. Write that method first.")
     try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from percasym.runs.records import plain, read_lines
+from percasym.schema import ConfigError
 from percasym.types import Estimate
+
+T = TypeVar("T")
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's safe loader where PyYAML has it: five times as fast, which two hundred runs feel."""
@@ -79,7 +82,7 @@ class RunRecord:
 def load_run(path: Path) -> RunRecord:
     """Read one run directory.
 
-    Raises FileNotFoundError when `path` is not one.
+    Raises FileNotFoundError when `path` is not one, ConfigError when a file of it cannot be read.
     """
     for name in ("config.yaml", "meta.json"):
         if not (path / name).is_file():
@@ -87,10 +90,10 @@ def load_run(path: Path) -> RunRecord:
     metrics, summary = path / "metrics.jsonl", path / "summary.json"
     return RunRecord(
         path=path.absolute(),
-        config=yaml.load((path / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER),
-        meta=json.loads((path / "meta.json").read_text(encoding="utf-8")),
-        metrics=by_step(read_lines(metrics)) if metrics.exists() else {},
-        summary=read_summary(json.loads(summary.read_text(encoding="utf-8"))) if summary.exists() else None,
+        config=_part(path / "config.yaml", lambda file: dict(yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER))),
+        meta=_part(path / "meta.json", _meta),
+        metrics=_part(metrics, lambda file: by_step(read_lines(file))) if metrics.exists() else {},
+        summary=_part(summary, lambda file: read_summary(json.loads(file.read_text(encoding="utf-8")))) if summary.exists() else None,
     )
 
 
@@ -136,6 +139,20 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
         share=numbers("share"),
         seconds=numbers("seconds"),
     )
+
+
+def _part(file: Path, read: Callable[[Path], T]) -> T:
+    """What `read` makes of a file of a run. Raises ConfigError when that is not as a run writes it, whatever else it may be."""
+    try:
+        return read(file)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{file} is not as a run writes it ({reason}). Restore it, or clear the run away.") from error
+
+
+def _meta(file: Path) -> dict[str, Any]:
+    meta = dict(json.loads(file.read_text(encoding="utf-8")))
+    return meta | {"status": str(meta["status"]), "seconds": float(meta["seconds"])}
 
 
 def _estimate(raw: Mapping[str, Any]) -> Estimate:

@@ -55,11 +55,15 @@ def document(value: object) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Write `text` beside `path`, then rename it into place."""
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:  # A directory in its place, say, or a full disk.
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def write_lines(path: Path, values: Iterable[object]) -> None:
@@ -72,14 +76,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     Raises ValueError, with the line's number, when any other line is not JSON.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text ({error}).") from None
     whole = lines[:-1]  # What follows the last line end is either nothing or half a record.
     records = []
     for number, text in enumerate(whole, start=1):
         try:
             records.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"Line {number} of {path} is not JSON ({error.msg}): {text[:80]!r}.") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Line {number} of {path} is not JSON ({getattr(error, 'msg', error)}): {text[:80]!r}.") from None
     return records
 
 

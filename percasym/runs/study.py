@@ -6,11 +6,12 @@ multirun/<study>/study.json
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from percasym.runs.records import document, write_whole
+from percasym.schema import ConfigError, read
 
 STUDY = "study.json"
 
@@ -21,17 +22,23 @@ class Planned:
 
     name: str
     """Its directory below that of the study."""
-    words: Sequence[str]
+    words: tuple[str, ...]
     """What the command line says of it."""
     reason: str | None = None
     """Why the last attempt failed; None where it did not, or has not been made."""
 
 
 def read_study(folder: Path) -> tuple[Planned, ...]:
-    """The cells of the study in `folder`, in the order of their first mention; none where no sweep has begun there."""
+    """The cells of the study in `folder`, in the order of their first mention; none where no sweep has begun there.
+
+    Raises ConfigError when they cannot be read.
+    """
     file = folder / STUDY
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"] if file.exists() else {}
-    return tuple(Planned(name=name, **about) for name, about in cells.items())
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"] if file.exists() else {}
+        return tuple(read({"name": name, **about}, Planned, "cells") for name, about in cells.items())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{file} is not as a sweep writes it ({error}). Delete it: the next sweep writes it anew.") from error
 
 
 def enter(folder: Path, cells: Iterable[Planned]) -> None:

@@ -27,7 +27,7 @@ from percasym.runs.marks import stopped
 from percasym.runs.records import plain
 from percasym.runs.study import Planned, enter
 from percasym.schema import ConfigError
-from percasym.sweep.apart import FAILED, INTERRUPTED, stoppable
+from percasym.sweep.apart import FAILED, INTERRUPTED, end_in_order, stoppable
 from percasym.sweep.cells import expanded
 from percasym.sweep.outcomes import Outcome, on_disk, told
 
@@ -80,7 +80,7 @@ class StudySweeper(Sweeper):
         outcomes = {cell.path: Outcome(state="skipped") for cell in checked if cell.done}
         code = 0
         try:
-            with stoppable():
+            with stoppable(first=lambda: end_in_order(cell.path for cell in waiting)):
                 returns = self.launcher.launch([list(cell.words) for cell in waiting], initial_job_idx=0) if waiting else []
             outcomes |= {cell.path: _outcome(job) for cell, job in zip(waiting, returns, strict=True)}
         except KeyboardInterrupt:
@@ -140,7 +140,7 @@ def _enter(cells: Sequence[Checked], outcomes: Mapping[Path, Outcome]) -> None:
     """Write down what the studies of these cells consist of, and which of the cells failed."""
     reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.state == "failed"}
     for folder in _folders(cells):
-        enter(folder, [Planned(name=c.name, words=c.words, reason=reasons.get(c.path)) for c in cells if c.folder == folder])
+        enter(folder, [Planned(name=c.name, words=tuple(c.words), reason=reasons.get(c.path)) for c in cells if c.folder == folder])
 
 
 def _folders(cells: Sequence[Checked]) -> list[Path]:

@@ -25,6 +25,7 @@ FONTS = {
     "italic": "DejaVuSerif-BoldItalic.ttf",
 }
 OVERSAMPLING = 4  # Drawn this many times larger: enough for smooth 1-pixel strokes at 64 pixels.
+MAX_PX = 4096  # Of a side (our choice): drawn oversampled, a picture of this size takes a GB already.
 
 Point = tuple[float, float]
 
@@ -49,8 +50,8 @@ class Look:
     """How far a mark may be moved, as a fraction of its place."""
 
     def __post_init__(self) -> None:
-        if self.image_px < 16:
-            raise ValueError(f"look.image_px must be at least 16, got {self.image_px}.")
+        if not 16 <= self.image_px <= MAX_PX:
+            raise ValueError(f"look.image_px must lie between 16 and {MAX_PX}, got {self.image_px}.")
         if unknown := [name for name in self.fonts if name not in FONTS]:
             raise ValueError(f"look.fonts has no font {unknown[0]!r}; the fonts are {', '.join(FONTS)}.")
         if missing := [name for name in self.fonts if not _file(name).is_file()]:

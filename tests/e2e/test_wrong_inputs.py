@@ -42,7 +42,7 @@ WRONG = {
     "machines that do not meet": (["launch.nnodes=2"], "launch.nnodes=2 needs launch.rendezvous=HOST:PORT, one of the machines and "),
     "no such ZeRO stage": (["engine.zero_stage=4"], "engine.zero_stage must be 0, 1, 2 or 3, got 4."),
     "offload without ZeRO": (["engine.offload=true"], "engine.offload=true needs engine.zero_stage of 1, 2 or 3: "),
-    "negative seed": (["seed=-1"], "seed must be at least 0, got -1."),
+    "negative seed": (["seed=-1"], "seed must be at least 0 and below 2 ** 63, got -1."),
     "study outside multirun": (["study=../mine"], "study must be a name of letters, digits, '_', '-' and '.', got '../mine'."),
     "unknown precision": (["engine.precision=fp16"], "engine.precision must be auto, float32 or bfloat16, got 'fp16'."),
     "adapter of rank zero": (["model.lora.rank=0"], "model.lora.rank must be at least 1, got 0."),
