@@ -34,6 +34,24 @@ def sole_writer(path: Path, patience_seconds: float = PATIENCE_SECONDS) -> Itera
         os.close(descriptor)
 
 
+def writer(path: Path) -> int | None:
+    """The process of this machine that writes the run at `path`; None where none does, or one of another machine."""
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, _, host = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip().removeprefix("process ").partition(" on ")
+        return int(process) if process.isdigit() and host == socket.gethostname() else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _take(descriptor: int, path: Path, until: float) -> None:
     while True:
         try:

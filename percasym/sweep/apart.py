@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import Popen
 from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 
+from percasym.runs.lock import writer
 from percasym.runs.marks import stopped
 from percasym.sweep.outcomes import Outcome
 
@@ -64,22 +66,38 @@ def _stop(child: Popen[bytes]) -> None:
         child.wait()
 
 
+def end_in_order(paths: Iterable[Path]) -> None:
+    """Interrupt the runs of this machine that are at work in `paths`, and wait until they have left their directories in order.
+
+    A launcher that holds its workers as processes of its own (joblib) kills them at once when it is interrupted, and their cells with them.
+    """
+    working = {path: pid for path in paths if (pid := writer(path)) is not None}
+    for pid in working.values():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+    while any(writer(path) == pid for path, pid in working.items()):
+        time.sleep(0.1)
+
+
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Make a KeyboardInterrupt of whatever stops this process, so that no cell outlives it.
+def stoppable(first: Callable[[], object] | None = None) -> Iterator[None]:
+    """Make a KeyboardInterrupt of whatever stops this process, so that no cell outlives it; a second one does not wait for `first`.
 
     What nohup made it ignore stays ignored; SIGINT does not, for a cell would inherit that and never be stopped.
     """
     heard = [number for number in STOPS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     if current_thread() is not main_thread():  # Python takes signals there only.
         heard = []
-    before = {number: signal.signal(number, _interrupt) for number in heard}
+    due = [first] if first else []
+
+    def interrupt(signum: int, frame: object) -> None:
+        if due:
+            due.pop()()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt

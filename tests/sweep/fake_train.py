@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from percasym import launch
+from percasym.runs.lock import sole_writer
 from percasym.runs.rundir import Run
 from percasym.schema import ConfigError
 from percasym.settings import Settings
@@ -24,7 +25,11 @@ def work(settings: Settings) -> None:
     weight = getattr(settings.balance, "weight", None)
     if weight == 0.2:
         sys.exit(3)
-    run = Run.open(settings.path, settings.record, settings.run.overwrite)
+    with sole_writer(settings.path):
+        at_work(Run.open(settings.path, settings.record, settings.run.overwrite), settings, weight)
+
+
+def at_work(run: Run, settings: Settings, weight: float | None) -> None:
     with Path("begun.txt").open("a") as file:
         file.write(f"{settings.path.parent.name} {settings.seed} {os.getpid()} {'torch' in sys.modules}\n")
     if weight == 0.3:
@@ -37,7 +42,9 @@ def work(settings: Settings) -> None:
         while weight == 0.7 and not Path("go_on").exists():
             time.sleep(0.02)
     except KeyboardInterrupt:
+        time.sleep(0.5)  # A step that is finished first.
         run.interrupted()
+        Path("ended_in_order.txt").touch()
         raise
     run.finish({})
 
