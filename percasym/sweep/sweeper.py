@@ -105,6 +105,8 @@ class StudySweeper(Sweeper):
 
         Raises ConfigError where one cannot run, or two would be in each other's way.
         """
+        if isinstance(self.cells, str) or not isinstance(self.cells, Sequence) or not all(isinstance(line, str) for line in self.cells):
+            raise ConfigError(f"hydra.sweeper.cells must be a list of lines, each words of a command line, got {self.cells}.")
         sources = self.config.hydra.runtime.config_sources
         conf = Path(next(source.path for source in sources if source.provider == "main"))
         parser = OverridesParser.create(self.context.config_loader)
