@@ -58,7 +58,7 @@ def _parser() -> Arguments:
     report = commands.add_parser("report", help="a study as a page, figures and tables")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
-    report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all runs)")
+    report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all RUNs)")
     report.set_defaults(work=_report)
     status = commands.add_parser("status", help="where a study stands: done, running with the time left, failed with its reason")
     status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
@@ -112,7 +112,7 @@ def _report(given: argparse.Namespace) -> None:
         if run.summary is not None:
             console.print(table(run.summary))
     try:
-        published = publish(runs, given.out or Path(os.path.commonpath([run.path for run in runs])) / "report")
+        published = publish(runs, given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report")
     except (OSError, ValueError) as error:
         raise ConfigError(f"The report could not be written: {error}") from error
     for sentence in published.left_out:

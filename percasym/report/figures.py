@@ -81,7 +81,7 @@ DRAWINGS = (
         title="Praise and blame",
         caption="Mean advantage of a rollout, by what it saw and answered, over all recorded rollouts with an advantage (the bar says how "
         "many). The weight of perception decides whether seeing well is praised where the answer is wrong.",
-        missing="it needs a run of paradigm=rl with recorded rollouts (paradigm.record_every above 0)",
+        missing="it needs a run of paradigm=rl whose recorded rollouts (paradigm.record_every above 0) differ in what they earn",
         draw=credit,
     ),
     Drawing(

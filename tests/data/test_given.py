@@ -166,6 +166,11 @@ def test_a_missing_column_is_named(row: Callable, write: Callable) -> None:
         assert Given(path=write([columns])).table
 
 
+def test_a_boundary_that_has_nothing_to_cut_is_not_passed_over(row: Callable, write: Callable) -> None:
+    with pytest.raises(ValueError, match=r"line 1: it has no response that task.boundary could cut; its columns are image, query, perc"):
+        assert Given(path=write([row(1)]), boundary="Reasoning:").table
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(row: Callable, write: Callable, tmp_path: Path) -> None:
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")

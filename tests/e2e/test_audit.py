@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import runpy
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from percasym.config import composed
 from percasym.trainers.shares import Share
 
 CELL = Path("multirun/main/sudoku-qwen3vl-sft-ngdiff-smoke/seed0")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -98,26 +95,6 @@ def test_a_wrong_input_is_one_sentence(what: str, capsys: pytest.CaptureFixture)
     shown = capsys.readouterr()
     assert shown.err.startswith(begins), shown.err
     assert shown.err.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_someone_elses_data_goes_from_audit_through_training_to_a_report(
-    command, blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["someone_elses_data.py", str(tmp_path / "theirs")])
-    runpy.run_path(str(ROOT / "tests" / "data" / "someone_elses_data.py"), run_name="__main__")
-    data = ["task=jsonl", f"task.path={tmp_path / 'theirs' / 'discs.jsonl'}", "scale=smoke", f"model.path={blank}"]
-    assert cli.main(["audit", *data, "--samples", "8"]) == 0
-    shown = capsys.readouterr().out
-    assert "0 skipped" not in shown and "train_sft" in shown
-    assert "weight of NGDiff" in shown and "starved" in shown
-    answer = command(*data, "balance=ngdiff", "evaluation.max_new_tokens=4")
-    assert answer.code == 0, answer.err
-    run = tmp_path / "multirun/main/jsonl-qwen3vl-sft-ngdiff-smoke/seed0"
-    about = json.loads((run / "meta.json").read_text())["data"]
-    assert sum(about["rows"].values()) == 200
-    assert cli.main(["report", str(run)]) == 0
-    assert "end to end" in capsys.readouterr().out
 
 
 def test_a_reward_that_must_draw_is_refused_before_training(command, blank: Path, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def from_columns(record: Record, folder: Path, boundary: re.Pattern[str] | None)
     Raises ValueError, which says what is wrong with the row.
     """
     if "response" not in record:
+        if boundary:
+            raise ValueError(f"it has no response that task.boundary could cut; its columns are {', '.join(record)}.")
         return _item(record, folder, _text(record, "perception"), _text(record, "reasoning"), _text(record, "answer"))
     answer = _text(record, "answer") if "answer" in record else None
     return _item(record, folder, *in_spans(_text(record, "response"), boundary, answer))
@@ -63,7 +65,7 @@ def from_hub(record: Record, folder: Path, boundary: re.Pattern[str] | None, gro
     Raises ValueError, which says what is wrong with the row.
     """
     percept, answer = _truth(record.get("ground_truth"), ground_truth)
-    response = record.get("response") or ""
+    response = "" if record.get("response") is None else _text(record, "response")
     if response.strip():
         return _item(record, folder, *in_spans(response, boundary, answer))
     if percept is None:

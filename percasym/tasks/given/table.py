@@ -40,7 +40,7 @@ class Table:
         if key.split == "test" and lap:
             raise ValueError(
                 f"{self.source} has {len(items)} test rows, and sample {key.index + 1} of them was asked for. "
-                f"Set evaluation.num_samples and evaluation.num_curve_samples to at most {len(items)}."
+                f"Set evaluation.num_samples and evaluation.num_curve_samples (of an export: --num) to at most {len(items)}."
             )
         first = SampleKey(task=key.task, split=key.split, seed=key.seed, index=lap)
         return items[_order(first, len(items))[place]]
