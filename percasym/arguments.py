@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NoReturn
 
 from percasym.schema import ConfigError
@@ -14,3 +16,15 @@ class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse, in argparse's words and with what to do."""
         raise ConfigError(f"{self.prog}: {message}. `{self.prog} --help` says what it takes.")
+
+
+def gathered(words: Sequence[str]) -> list[str]:
+    """The words of a command with every KEY=VALUE right behind its name, for argparse takes them from one place only.
+
+    One that follows an option is left where it is: it may be the option's value.
+
+    >>> gathered(["audit", "task=jsonl", "--samples", "8", "seed=1"])
+    ['audit', 'task=jsonl', 'seed=1', '--samples', '8']
+    """
+    free = [0, *(i for i, (a, b) in enumerate(pairwise(words), 1) if "=" in b and not a.startswith("-") and not b.startswith("-"))]
+    return [*(words[i] for i in free if words), *(word for i, word in enumerate(words) if i not in free)]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from percasym import bring, judge, replay
-from percasym.arguments import Arguments
+from percasym.arguments import Arguments, gathered
 from percasym.dashboard import command as dashboard
 from percasym.schema import ConfigError
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from percasym import gallery
 
             return gallery.main(words[1:])
-        given = _parser().parse_args(words)
+        given = _parser().parse_args(gathered(words))
         work: Callable[[argparse.Namespace], None] = given.work
         work(given)
     except (ConfigError, OSError) as error:
