@@ -92,7 +92,7 @@ def _card(record: Mapping[str, Any], cell: str, image: Kept | None) -> str:
     faults = ", ".join(record["faults"]["image"])
     answer = "right" if record["grades"]["end_to_end"] else "wrong"
     facts = (
-        ("question", escape(record["question"])),
+        *((("question", escape(record["question"])),) if "question" in record else ()),  # Records of percasym 0.1 have none.
         ("p*", escape(record["truth"])),
         ("stated", "none" if said["percept"] is None else _stated(said["percept"], record["truth"], found)),
         (f"answer ({answer})", escape(said["answer"] or "none")),

@@ -30,6 +30,8 @@ VERDICTS: Mapping[Verdict, str] = {
 }
 MAX_CELLS = 8
 """With bars in one panel."""
+MAX_LEVEL = 3
+"""Cells whose bars are wide enough for a number that lies flat."""
 GRADES, ADVANTAGE = '"grades": ', '"advantage": '
 _DECODER = json.JSONDecoder()
 
@@ -53,8 +55,9 @@ def credit(groups: Sequence[Group]) -> Figure | None:
                 for x, (_, values) in zip(left, kinds, strict=True):
                     mean = fmean(values)
                     below = mean < 0
+                    turn = 90 if len(cells) > MAX_LEVEL else 0
                     axes.annotate(f"{len(values):,}", (x, mean), xytext=(0, -3 if below else 3), textcoords="offset points", fontsize=8,
-                                  ha="center", va="top" if below else "bottom")  # fmt: skip
+                                  ha="center", va="top" if below else "bottom", rotation=turn)  # fmt: skip
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_xticks(range(len(VERDICTS)), list(VERDICTS.values()))
             axes.margins(y=0.12)

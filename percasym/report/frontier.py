@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 A, A_P, A_R = "end_to_end", "perception", "reasoning"
 MIN_LENGTH = 0.3
 """Of an axis of the frontier: closer up, noise would look like a finding."""
+RIM = 0.02
+"""Of an axis beyond 0 and 100 %, so that points there are whole."""
+CORNERS = ((7, 6, "left"), (-7, 6, "right"), (7, -14, "left"), (-7, -14, "right"))
+"""Where a name stands beside its point, in turn: cells of like result lie on each other."""
 WHISKER: Any = {"linestyle": "", "color": "#888888", "linewidth": 1.2, "zorder": 2}
 
 
@@ -38,8 +42,8 @@ def frontier(groups: Sequence[Group]) -> Figure | None:
             shade = axes.scatter(
                 x, y, c=[one.mean for one in right], cmap="viridis", vmin=0, vmax=most, s=90, edgecolors="white", linewidths=1, zorder=3
             )
-            for (cell, _), *place in zip(points, x, y, strict=True):
-                _write(axes, cell.label, *place)
+            for i, (cell, _) in enumerate(points):
+                _write(axes, cell.label, x[i], y[i], corner=i)
             _frame(axes, seen, thought)
             axes.set_xlabel("perception a_p")
             axes.set_ylabel("reasoning a_r")
@@ -92,12 +96,12 @@ def _points(group: Group, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...
 
 
 def _frame(axes: Axes, seen: Sequence[Estimate], thought: Sequence[Estimate]) -> None:
-    """Limits of equal length on both axes, so that a point gained in seeing is as long as one in thinking."""
+    """Limits of equal length on both axes, so that a point gained in seeing is as long as one in thinking; none beyond 0 and 100 %."""
     ends = [[end for one in side for end in (*one.ci95, one.mean)] for side in (seen, thought)]
-    length = max(MIN_LENGTH, *(1.16 * (max(values) - min(values)) for values in ends))
+    length = min(1 + 2 * RIM, max(MIN_LENGTH, *(1.16 * (max(values) - min(values)) for values in ends)))
     for which, values in zip("xy", ends, strict=True):
-        middle = (min(values) + max(values)) / 2
-        getattr(axes, f"set_{which}lim")(middle - length / 2, middle + length / 2)
+        low = min(max((min(values) + max(values) - length) / 2, -RIM), 1 + RIM - length)
+        getattr(axes, f"set_{which}lim")(low, low + length)
         getattr(axes, f"{which}axis").set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
@@ -105,5 +109,6 @@ def _is_constant(cell: Cell) -> bool:
     return not cell.moves and math.isfinite(cell.weights[0])
 
 
-def _write(axes: Axes, label: str, x: float, y: float, colour: str = INK) -> None:
-    axes.annotate(label, (x, y), xytext=(7, 6), textcoords="offset points", fontsize=10, color=colour, zorder=5)
+def _write(axes: Axes, label: str, x: float, y: float, colour: str = INK, corner: int = 0) -> None:
+    right, up, side = CORNERS[corner % len(CORNERS)]
+    axes.annotate(label, (x, y), xytext=(right, up), textcoords="offset points", fontsize=10, color=colour, ha=side, zorder=5)

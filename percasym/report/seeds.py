@@ -7,7 +7,7 @@ to be about as restless in one cell as in another: that is the assumption of a o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from percasym.metrics import Z95
@@ -20,19 +20,23 @@ STUDENT_95 = (
 """Two-sided 95 % quantiles of Student's t for 1, 2, 3 ... 30 degrees of freedom (any table of it)."""
 
 
+MIN_FREEDOM = 2
+"""Fewest degrees of freedom with an interval over seeds: with one it would be three times as long (t = 12.7 instead of 4.3)."""
+
+
 def over_seeds(cells: Sequence[Sequence[float]]) -> list[Estimate] | None:
-    """Mean of each cell with its 95 % interval, from one value a seed; None where no cell has two, so that nothing tells the spread.
+    """Mean of each cell with its 95 % interval, from one value a seed; None below `MIN_FREEDOM`, where next to nothing tells the spread.
 
     With s^2 the variance within cells, pooled over all of them (d = values - cells degrees of freedom), the interval of a cell
     with n seeds is mean +- t_d s / sqrt(n). It speaks of other seeds on the same test samples.
     Source: one-way analysis of variance (Fisher 1925, "Statistical Methods for Research Workers").
 
-    >>> [(one.mean, [round(end, 3) for end in one.ci95]) for one in over_seeds([[0.25, 0.75], [0.5]])]
-    [(0.5, [-2.676, 3.676]), (0.5, [-3.992, 4.992])]
+    >>> [(one.mean, [round(end, 3) for end in one.ci95]) for one in over_seeds([[0.25, 0.5, 0.75], [0.5]])]
+    [(0.5, [-0.121, 1.121]), (0.5, [-0.576, 1.576])]
     """
     means = [fmean(values) if values else math.nan for values in cells]
-    freedom = sum(len(values) - 1 for values in cells if values)
-    if not freedom:
+    freedom = freedom_of(len(values) for values in cells)
+    if freedom < MIN_FREEDOM:
         return None
     squares = sum((value - mean) ** 2 for values, mean in zip(cells, means, strict=True) for value in values)
     spread = student(freedom) * math.sqrt(squares / freedom)
@@ -40,6 +44,15 @@ def over_seeds(cells: Sequence[Sequence[float]]) -> list[Estimate] | None:
     return [
         Estimate(mean=mean, ci95=(mean - far, mean + far), n=len(values)) for values, mean, far in zip(cells, means, reach, strict=True)
     ]
+
+
+def freedom_of(num_seeds: Iterable[int]) -> int:
+    """Degrees of freedom of cells with so many seeds each.
+
+    >>> freedom_of([3, 1, 0])
+    2
+    """
+    return sum(number - 1 for number in num_seeds if number)
 
 
 def student(freedom: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 from percasym.metrics import gain
 from percasym.report.load import RunRecord, Summary
-from percasym.report.seeds import over_seeds
+from percasym.report.seeds import MIN_FREEDOM, freedom_of, over_seeds
 from percasym.report.verdicts import SampleName, grades, last_evaluation
 from percasym.types import Estimate
 
@@ -66,8 +66,8 @@ class Group:
 
     @property
     def has_spread(self) -> bool:
-        """Whether some cell has two seeds, so that intervals are over seeds; otherwise they are over test samples."""
-        return any(len(cell.runs) > 1 for cell in self.cells)
+        """Whether enough cells have two seeds, so that intervals are over seeds; otherwise they are over test samples."""
+        return freedom_of(len(cell.runs) for cell in self.cells) >= MIN_FREEDOM
 
     def estimates(self, metric: str, part: str = "after") -> list[Estimate]:
         """Mean over the seeds of each cell with its 95 % interval; nan where a cell did not measure it.

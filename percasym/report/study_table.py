@@ -43,7 +43,7 @@ def note(group: Group) -> str:
     over = (
         "over seeds (Student's t, spread pooled over the cells)"
         if group.has_spread
-        else "over test samples, for no cell has two finished seeds"
+        else "over test samples, for too few cells have two finished seeds"
     )
     baseline = group.baseline
     against = (

@@ -33,6 +33,7 @@ def test_the_spread_of_two_cells_is_pooled() -> None:
     assert first.ci95 == pytest.approx((0.5 - 0.6804, 0.5 + 0.6804), abs=1e-4)
     assert second.ci95 == pytest.approx(first.ci95)
     assert over_seeds([[0.4], [0.6]]) is None, "one seed a cell says nothing about seeds"
+    assert over_seeds([[0.4, 0.6], [0.6]]) is None, "and two seeds of one cell next to nothing"
 
 
 def test_cells_are_the_baseline_the_weights_in_order_and_then_what_moves(cell_run: Callable[..., Path], tmp_path: Path) -> None:
