@@ -90,13 +90,13 @@ def _card(record: Mapping[str, Any], cell: str, image: Kept | None) -> str:
     shown = picture(image, f"picture of sample {key['index']}", found) if image else "<p>This run kept no picture.</p>"
     drawn = _edges(found) if isinstance(found, GraphMarks) and (found.missing or found.invented) else ""
     faults = ", ".join(record["faults"]["image"])
-    answer = "right" if record["grades"]["end_to_end"] else "wrong"
+    answer = "right" if record["grades"]["end_to_end"] else "not counted" if faults else "wrong"
     facts = (
         *((("question", escape(record["question"])),) if "question" in record else ()),  # Records of percasym 0.1 have none.
         ("p*", escape(record["truth"])),
         ("stated", "none" if said["percept"] is None else _stated(said["percept"], record["truth"], found)),
         (f"answer ({answer})", escape(said["answer"] or "none")),
-        *((("a right answer", escape(record["solution"])),) if answer == "wrong" and "solution" in record else ()),
+        *((("a right answer", escape(record["solution"])),) if answer != "right" and "solution" in record else ()),
         *((("faults", escape(faults.replace("_", " "))),) if faults else ()),
     )
     listed = "".join(f"<div><dt>{term}</dt><dd><pre>{text}</pre></dd></div>" for term, text in facts)

@@ -42,9 +42,11 @@ def frontier(groups: Sequence[Group]) -> Figure | None:
             shade = axes.scatter(
                 x, y, c=[one.mean for one in right], cmap="viridis", vmin=0, vmax=most, s=90, edgecolors="white", linewidths=1, zorder=3
             )
-            for i, (cell, _) in enumerate(points):
-                _write(axes, cell.label, x[i], y[i], corner=i)
             _frame(axes, seen, thought)
+            least, most_x = axes.get_xlim()
+            for i, (cell, _) in enumerate(points):
+                at_edge = x[i] < least + (most_x - least) / 6  # There a name on the left would lie on the axis.
+                _write(axes, cell.label, x[i], y[i], corner=2 * i if at_edge else i)
             axes.set_xlabel("perception a_p")
             axes.set_ylabel("reasoning a_r")
             dress(axes, group.title, both=True)
