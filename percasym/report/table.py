@@ -31,7 +31,7 @@ def table(summary: Mapping[str, Any] | Summary) -> Table:
         shown.add_column(column, justify="right", no_wrap=True)
     for key, name in METRICS.items():
         before, after, gain = (part.get(key) for part in (known.before, known.after, known.gain))
-        if (latest := after or before) is not None and latest.n:  # Collected data has no faithfulness beyond a wrong percept.
+        if (latest := after or before) is not None:
             gained = Text(percent(gain, signed=True), style=_verdict(gain))
             shown.add_row(name, percent(before), percent(after), gained, str(latest.n))
     return shown
