@@ -60,7 +60,7 @@ def credit(groups: Sequence[Group]) -> Figure | None:
                                   ha="center", va="top" if below else "bottom", rotation=turn)  # fmt: skip
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_xticks(range(len(VERDICTS)), list(VERDICTS.values()))
-            axes.margins(y=0.12)
+            axes.margins(y=0.2)  # Room for the numbers.
             axes.yaxis.set_major_formatter("{x:+.2f}")  # Of one width: the layout is made before the ticks are chosen.
             axes.set_ylabel("mean advantage")
             axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
