@@ -54,12 +54,12 @@ def read_state(directory: Path, ranks: Ranks, updater: Updater) -> dict[str, Any
     """
     if not (directory / _file(0)).is_file():
         raise FileNotFoundError(f"{directory} holds no {_file(0)}, so it is not a checkpoint of a run.")
-    first = _read(directory / _file(0))
+    first = _read(directory / _file(0), "optimizer")
     wrote = first.get("num_ranks", 1)
     if wrote != ranks.num_ranks:
         found = f"{directory} was written by {wrote} processes, and this run has {ranks.num_ranks}"
         raise ConfigError(f"{found}. Resume with {wrote} (launch.nproc times launch.nnodes), or begin again with run.overwrite=true.")
-    own = first if ranks.rank == 0 else _read(directory / _file(ranks.rank))
+    own = first if ranks.rank == 0 else _read(directory / _file(ranks.rank), *["optimizer"] * updater.split)
     return own if updater.split else {**own, "optimizer": first["optimizer"]}
 
 
@@ -71,9 +71,12 @@ def load_state(state: dict[str, Any], updater: Updater) -> None:
         torch.cuda.set_rng_state(state["random_device"])
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, *keys: str) -> dict[str, Any]:
     with _readable(file):
-        return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+        state = dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+        if missing := {"random", *keys} - state.keys():
+            raise ValueError(f"it lacks {min(missing)}")
+        return state
 
 
 @contextmanager

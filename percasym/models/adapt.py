@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -133,6 +133,7 @@ def merged(base: PreTrainedModel, directory: str) -> PreTrainedModel:
     from peft import PeftModel
 
     with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")  # They would begin as if nothing had been learned.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by the old name.
         model: Any = PeftModel.from_pretrained(base, directory).merge_and_unload()
     model.name_or_path = directory  # What further adapters are trained on.
@@ -140,16 +141,33 @@ def merged(base: PreTrainedModel, directory: str) -> PreTrainedModel:
 
 
 def restore(model: PreTrainedModel, directory: Path) -> None:
-    """Put back into a model of the same shapes what its `save_pretrained` wrote: all weights, or its adapters."""
+    """Put back into a model of the same shapes what its `save_pretrained` wrote: all weights, or its adapters.
+
+    Raises ValueError when one is missing.
+    """
     import torch
 
     if is_adapter(directory):
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_peft_weights(str(directory), device="cpu"), adapter_name=model.active_adapters()[0])
+        saved = load_peft_weights(str(directory), device="cpu")
+        found: Any = set_peft_model_state_dict(model, saved, adapter_name=model.active_adapters()[0])
+        _refuse_missing(name for name in found.missing_keys if "lora_" in name)
     else:
-        weights = type(model).from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+        weights = whole(type(model), directory, dtype=torch.float32, use_safetensors=True)
         model.load_state_dict(weights.state_dict())
+
+
+def whole(loader: Any, directory: str | Path, **options: Any) -> PreTrainedModel:
+    """`loader.from_pretrained`. Raises ValueError when a tensor is missing: it would begin at random, with a warning at most."""
+    model, found = loader.from_pretrained(directory, output_loading_info=True, **options)
+    _refuse_missing(found["missing_keys"])
+    return model
+
+
+def _refuse_missing(names: Iterable[str]) -> None:
+    if missing := sorted(names):
+        raise ValueError(f"it lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""))
 
 
 def _add_adapters(model: PreTrainedModel, lora: Lora, parts: Names) -> None:

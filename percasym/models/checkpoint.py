@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from percasym.models.adapt import ADAPTER, Attention, is_adapter, merged
+from percasym.models.adapt import ADAPTER, Attention, is_adapter, merged, whole
 from percasym.models.released import released
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
         base = model(_base(path), attention)
         return _loaded(lambda where: merged(base, where), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
-    return _loaded(AutoModelForImageTextToText.from_pretrained, path, config=config(path), **options)
+    return _loaded(partial(whole, AutoModelForImageTextToText), path, config=config(path), **options)
 
 
 def save(trained: PreTrainedModel, source: str, directory: Path) -> None:

@@ -20,6 +20,9 @@ T = TypeVar("T")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's safe loader where PyYAML has it: five times as fast, which two hundred runs feel."""
 
+GROUPS = ("task", "model", "paradigm", "balance", "tracker")
+"""Groups of a configuration that a report reads."""
+
 METRICS: Mapping[str, str] = {
     "end_to_end": "end to end  a",
     "perception": "perception  a_p",
@@ -90,7 +93,7 @@ def load_run(path: Path) -> RunRecord:
     metrics, summary = path / "metrics.jsonl", path / "summary.json"
     return RunRecord(
         path=path.absolute(),
-        config=_part(path / "config.yaml", lambda file: dict(yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER))),
+        config=_part(path / "config.yaml", _config),
         meta=_part(path / "meta.json", _meta),
         metrics=_part(metrics, lambda file: by_step(read_lines(file))) if metrics.exists() else {},
         summary=_part(summary, lambda file: read_summary(json.loads(file.read_text(encoding="utf-8")))) if summary.exists() else None,
@@ -148,6 +151,14 @@ def _part(file: Path, read: Callable[[Path], T]) -> T:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{file} is not as a run writes it ({reason}). Restore it, or clear the run away.") from error
+
+
+def _config(file: Path) -> dict[str, Any]:
+    config = dict(yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER))
+    groups = {name: dict(config[name]) for name in GROUPS if config.get(name) is not None}
+    if not all(isinstance(number, int) for number in (config.get("seed", 0), groups.get("paradigm", {}).get("steps", 0))):
+        raise TypeError("seed and paradigm.steps must be whole numbers")
+    return config | groups
 
 
 def _meta(file: Path) -> dict[str, Any]:
