@@ -18,7 +18,7 @@ help:  ## Show this list
 demo: $(READY)  ## Train the packaged tiny Qwen3-VL with balanced spans and show what changed (8 minutes on 2 cores)
 	$(BIN)/python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff
 
-study: $(READY)  ## Run a study and report it: make study STUDY=rl_frontier (2.5 hours for sft_frontier on 2 cores; resumes where it was stopped)
+study: $(READY)  ## Run a study and report it: make study STUDY=rl_frontier (1.5 hours for sft_frontier on 2 cores; resumes where it was stopped)
 	$(BIN)/python train.py -m experiment=$(STUDY)
 	$(BIN)/percasym report multirun/$(STUDY)
 	mkdir -p experiments/$(STUDY)/results
