@@ -91,7 +91,7 @@ def test_the_frontier_of_sft_runs_seed_by_seed_and_changes_nothing_but_the_weigh
     found = cells("sft_frontier")
     one_seed = ["sft-none", "sft-ngdiff", *(f"sft-fixed{w}" for w in (0.1, 0.3, 0.5, 0.7, 0.9))]
     assert names(found) == [f"{cell}/seed{seed}" for seed in (0, 1) for cell in one_seed]
-    by_hand = composed(["study=sft_frontier", "balance=fixed", "balance.weight=0.1", "seed=0"], CONF)
+    by_hand = composed(["study=sft_frontier", "paradigm.eval_every=100", "balance=fixed", "balance.weight=0.1", "seed=0"], CONF)
     assert composed(found[2].words, CONF).record == by_hand.record
 
 
