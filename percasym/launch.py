@@ -30,8 +30,9 @@ from percasym.runs.requests import SAVES, Interrupted
 from percasym.runs.space import refusal
 from percasym.schema import ConfigError
 from percasym.sweep import sweeper
-from percasym.sweep.apart import FAILED, INTERRUPTED, LAST_WORDS, REFUSED, apart
+from percasym.sweep.apart import FAILED, INTERRUPTED, LAST_WORDS, REFUSED, STUDY, apart
 from percasym.torchrun import RankFailedError
+from percasym.worker import die_with_the_launcher
 
 if TYPE_CHECKING:
     from percasym.settings import Settings
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
+    if study := os.environ.get(STUDY):
+        die_with_the_launcher()
+        if os.getppid() != int(study):  # Too late to be told.
+            return INTERRUPTED
     if strange := [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]:
         shown = strange[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return _say(f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1.", REFUSED)

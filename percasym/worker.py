@@ -73,7 +73,7 @@ def share_cores() -> None:
 
 
 def die_with_the_launcher() -> None:
-    """A launcher that is killed has no time to end its ranks, and those would go on writing the run beside the ranks of the next."""
+    """A launcher or a study that is killed has no time to end its ranks or cells, and those would go on beside those of the next."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_GONE, signal.SIGKILL)
 

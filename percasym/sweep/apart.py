@@ -19,6 +19,8 @@ from percasym.sweep.outcomes import Outcome
 
 LAST_WORDS = "PERCASYM_LAST_WORDS"
 """Environment variable: the file where a cell says in a sentence why it ends, for the study to tell."""
+STUDY = "PERCASYM_STUDY"
+"""Environment variable: the process that a cell belongs to, and ends with."""
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 """What a command answers: Python's code for a traceback, argparse's for a wrong command line, 128 + SIGINT, 128 + SIGTERM."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,7 +34,9 @@ def apart(command: Sequence[str], path: Path) -> Outcome:
     """
     with TemporaryDirectory(prefix="percasym-") as place, stoppable():
         said = Path(place) / "last_words"
-        child = Popen(command, env=os.environ | {LAST_WORDS: str(said)}, process_group=0)  # Ctrl-C reaches it through us, and once.
+        child = Popen(
+            command, env=os.environ | {LAST_WORDS: str(said), STUDY: str(os.getpid())}, process_group=0
+        )  # Ctrl-C reaches it through us, and once.
         try:
             code = child.wait()
         except KeyboardInterrupt:
