@@ -22,6 +22,8 @@ RECENT_STEPS = 20
 """Steps whose mean duration foretells the rest."""
 SILENT_SECONDS = 900.0
 """A run that wrote nothing for so long may have been killed: evaluations of the tiny models take two minutes."""
+NAME_WIDTH = 40
+"""Letters of a cell's name that are not broken for want of room; what is said of its seeds is, first."""
 STYLES = {"done": "green", "running": "", "silent": "yellow", "interrupted": "yellow", "failed": "red", "not begun": "dim"}
 
 
@@ -77,7 +79,8 @@ def status(runs: Sequence[RunRecord], planned: Iterable[Planned], now: float) ->
     states = [stand.state for stand in stands.values()]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys([*STYLES, *states]) if state in states)
     grid = Table(box=SIMPLE_HEAD, caption=counted, caption_justify="left")
-    grid.add_column("cell", overflow="fold")
+    longest = max((len(name) for name, _ in stands), default=0)
+    grid.add_column("cell", overflow="fold", min_width=min(longest, NAME_WIDTH))
     for seed in seeds:
         grid.add_column(f"seed {seed}", overflow="fold")
     for cell_name in dict.fromkeys(name for name, _ in stands):
