@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,8 @@ def records(path: Path) -> Iterator[Any]:
             at += BLOCK - at % BLOCK
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + HEAD + length > len(data):
+            return  # Still being written.
         message += data[at + HEAD : at + HEAD + length]
         at += HEAD + length
         if kind in (WHOLE, LAST):
@@ -63,7 +66,15 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def read(path: Path) -> Session:
-    """A session from its file."""
+    """A session from its file, which W&B's service, a process of its own, closes a moment after the command has ended."""
+    give_up = time.monotonic() + 30
+    while (session := so_far(path)).exit_code is None and time.monotonic() < give_up:
+        time.sleep(0.1)
+    return session
+
+
+def so_far(path: Path) -> Session:
+    """What the file of a session holds."""
     session = Session()
     for record in records(path):
         match record.WhichOneof("record_type"):
