@@ -126,7 +126,7 @@ def test_what_would_help_is_said_with_what_it_leads_to() -> None:
         (["model.size=7B"], "model.size must be one of tiny, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'."),
         (["model.path=someone/else"], "Nothing is recorded of model.path=someone/else: "),
         (["scale=paper", "launch.nproc=7"], "paradigm.batch_size=64 cannot be dealt out evenly to 7 ranks."),
-        (["--gpu-gb", "0"], "--gpu-gb must be above 0, got 0."),
+        (["--gpu-gb", "0"], "--gpu-gb must be a number above 0, got 0."),
         (["task=sudoku,graph_coloring"], "task=sudoku,graph_coloring is more than one value"),
     ],
 )
