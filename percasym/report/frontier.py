@@ -21,7 +21,9 @@ MIN_LENGTH = 0.3
 RIM = 0.02
 """Of an axis beyond 0 and 100 %, so that points there are whole."""
 CORNERS = ((7, 6, "left"), (-7, 6, "right"), (7, -14, "left"), (-7, -14, "right"))
-"""Where a name stands beside its point, in turn: cells of like result lie on each other."""
+"""Where a name may stand beside its point, in points of type; cells of like result lie on each other."""
+LETTER = 6
+"""Width of a letter of a name, in points of type."""
 WHISKER: Any = {"linestyle": "", "color": "#888888", "linewidth": 1.2, "zorder": 2}
 
 
@@ -43,10 +45,7 @@ def frontier(groups: Sequence[Group]) -> Figure | None:
                 x, y, c=[one.mean for one in right], cmap="viridis", vmin=0, vmax=most, s=90, edgecolors="white", linewidths=1, zorder=3
             )
             _frame(axes, seen, thought)
-            least, most_x = axes.get_xlim()
-            for i, (cell, _) in enumerate(points):
-                at_edge = x[i] < least + (most_x - least) / 6  # There a name on the left would lie on the axis.
-                _write(axes, cell.label, x[i], y[i], corner=2 * i if at_edge else i)
+            _name(axes, [cell.label for cell, _ in points], list(zip(x, y, strict=True)))
             axes.set_xlabel("perception a_p")
             axes.set_ylabel("reasoning a_r")
             dress(axes, group.title, both=True)
@@ -107,10 +106,27 @@ def _frame(axes: Axes, seen: Sequence[Estimate], thought: Sequence[Estimate]) ->
         getattr(axes, f"{which}axis").set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
+def _name(axes: Axes, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write each name at the corner of its point that is farthest from all other points and from the names that stand already."""
+    type_size = axes.get_window_extent().width / axes.figure.dpi * 72
+    low, high = axes.get_xlim()
+    bottom = axes.get_ylim()[0]
+    places = [((x - low) * type_size / (high - low), (y - bottom) * type_size / (high - low)) for x, y in points]
+    written: list[tuple[float, float]] = []
+    for i, (name, (x, y)) in enumerate(zip(names, places, strict=True)):
+        others = [place for j, place in enumerate(places) if j != i] + written
+        half = LETTER * len(name) / 2
+        middles = [(x + right + (half if side == "left" else -half), y + up + 4) for right, up, side in CORNERS]
+        room = [min(math.dist(middle, other) for other in others) if middle[0] > half else 0 for middle in middles]
+        corner = room.index(max(room))
+        written.append(middles[corner])
+        _write(axes, name, *points[i], corner=corner)
+
+
 def _is_constant(cell: Cell) -> bool:
     return not cell.moves and math.isfinite(cell.weights[0])
 
 
 def _write(axes: Axes, label: str, x: float, y: float, colour: str = INK, corner: int = 0) -> None:
-    right, up, side = CORNERS[corner % len(CORNERS)]
+    right, up, side = CORNERS[corner]
     axes.annotate(label, (x, y), xytext=(right, up), textcoords="offset points", fontsize=10, color=colour, ha=side, zorder=5)
