@@ -20,7 +20,6 @@ WRONG = {
     "two experiments": (["experiment=asymmetry,strategies"], "experiment=asymmetry,strategies is more than one value: "),
     "unfinished yaml": (["--config-dir=mine", "experiment=unfinished"], "while parsing a flow "),
     "binary yaml": (["--config-dir=mine", "experiment=binary"], "A file of the configuration is not text ("),
-    "list for a group": (["--config-dir=mine", "experiment=list"], "There is no option experiment. "),
     "misspelt key in a yaml": (["--config-dir=mine", "experiment=misspelt"], "There is no option paradigm.stepz; did you mean "),
     "wrong cell in a yaml": (["--config-dir=mine", "experiment=cell"], "There is no balance=nope; did you mean balance=none? "),
     "number for cells": (["--config-dir=mine", "experiment=cells"], "hydra.sweeper.cells must be a list of lines, "),
