@@ -58,7 +58,7 @@ class Grammar:
         except UnicodeDecodeError:
             faults.append(Fault.not_text)
             return Response(percept=None, reasoning="", answer=None, faults=tuple(faults), boundary=boundary)
-        percept, seeing = self._percept(whole)
+        percept, seeing = self._percept(whole, boundary)
         answer, answering = self._answer(whole, text[:boundary].decode())
         rest = text[boundary:].decode()
         thoughts = rest.split(self.open_answer, 1)[0] if answer is not None else rest
@@ -78,13 +78,13 @@ class Grammar:
         end = text.find(closing)
         return len(text) if end < 0 else end + len(closing)
 
-    def _percept(self, whole: str) -> tuple[str | None, list[Fault]]:
+    def _percept(self, whole: str, boundary: int) -> tuple[str | None, list[Fault]]:
         opened, closed = whole.count(self.open_perception), whole.count(self.close_perception)
         if opened == closed == 0:
             return None, [Fault.no_perception]
         if opened > 1 or closed > 1:
             return None, [Fault.many_perceptions]
-        if not whole.lstrip().startswith(self.open_perception):
+        if not boundary:  # Asked once, in bytes: text has more kinds of white space, and labels must agree with what is read.
             return None, [Fault.perception_not_first]
         if not closed:
             return None, [Fault.perception_not_closed]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from percasym.spans.codec import label_tokens
@@ -28,6 +28,7 @@ texts = damaged(RESPONSES) | pieces.map(b"".join) | st.binary(max_size=80)
 
 @cases()
 @given(text=texts, finished=st.booleans())
+@example(text=b"\x1c<perception>1</perception><answer>2</answer>", finished=True)  # White space of Unicode's, but not of ASCII's.
 def test_the_grammar_reads_any_bytes(text: bytes, finished: bool) -> None:
     read = GRAMMAR.read(text, finished=finished)
     assert 0 <= read.boundary <= len(text)
