@@ -117,7 +117,6 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         micro_batch_size=rows,
         seed=settings.seed,
         split=SftLesson.split,
-        steps_ahead=0,
     )
     try:
         window = data.window(0)

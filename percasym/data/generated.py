@@ -2,14 +2,14 @@
 
 Sample i of optimizer step s has index s * batch_size + i, and a sample is a pure function of its index and
 the run's seed; so a resumed run sees exactly the samples that it would have seen, and nothing is stored.
-Ranks share a step without talking: each makes its samples, sorts them, and takes every so-many-th.
+Each rank makes every so-many-th sample of a step, and no other; of the others' it hears the lengths.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from percasym.data.buckets import buckets
@@ -33,9 +33,11 @@ class Generated:
     split: str = "train_sft"
     rank: int = 0
     num_ranks: int = 1
-    steps_ahead: int = 2
-    """Windows made ahead in a thread: one in the making while one is ready hides the making behind an accelerator's work.
-    0 makes each when it is asked for: beside a step on the CPU, a thread takes more than it gives (2 cores: 2.4 s a step, not 1.8 s)."""
+    longest: Callable[[list[int]], list[int]] = list
+    """The greatest over ranks of each number that all of them give (`Ranks.greatest`); alone, one's own."""
+    ahead: bool = True
+    """Make windows in a thread while others are at work, which hides the making behind an accelerator.
+    Beside a step on the CPU, a thread takes more than it gives (2 cores: 2.4 s a step, not 1.8 s)."""
 
     def __post_init__(self) -> None:
         rows_per_forward(self.batch_size, self.micro_batch_size, self.num_ranks)
@@ -46,27 +48,46 @@ class Generated:
         return self.family.row(self.task.sample(key))
 
     def window(self, step: int) -> list[Batch]:
-        """This rank's micro-batches of a step, rows of like length together.
+        """This rank's micro-batches of a step, rows of like length together; every rank asks for it.
 
-        Sorting cuts padding and moves samples only within the step, whose gradient does not depend on their order;
-        dealing the sorted rows out in turn gives all ranks like work. All cut where the longest rows dealt at each turn
-        say, so every rank makes as many forwards: ZeRO waits for it.
+        Sorting cuts padding and moves samples only within the rank's share of the step, whose gradient does not depend on their order.
         """
-        first = step * self.batch_size
-        rows = sorted((self.row(index) for index in range(first, first + self.batch_size)), key=lambda row: len(row.ids))
-        own, longest = rows[self.rank :: self.num_ranks], rows[self.num_ranks - 1 :: self.num_ranks]
-        most = rows_per_forward(self.batch_size, self.micro_batch_size, self.num_ranks)
-        return [self.family.collate(own[cut]) for cut in buckets([len(row.ids) for row in longest], most)]
+        rows = self._rows(step)
+        return self._batches(rows, self._cuts(rows))
 
     def windows(self, start: int, stop: int) -> Iterator[list[Batch]]:
-        """The windows of steps `start` to `stop` - 1, `steps_ahead` of them made in a background thread."""
-        if self.steps_ahead == 0:
+        """The windows of steps `start` to `stop` - 1.
+
+        While one is at work, the thread makes the next one's batches and the rows of that after it; ranks talk in the caller's thread,
+        between the two, so that nothing else they say comes in between.
+        """
+        if not self.ahead or start == stop:
             yield from map(self.window, range(start, stop))
             return
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="data") as maker:
-            coming = deque(maker.submit(self.window, step) for step in range(start, min(start + self.steps_ahead, stop)))
+
+            def cut(rows: list[Row]) -> Future[list[Batch]]:
+                return maker.submit(self._batches, rows, self._cuts(rows))
+
+            made = deque(maker.submit(self._rows, step) for step in range(start, min(start + 2, stop)))
+            window = cut(made.popleft().result())
             for step in range(start, stop):
-                ready = coming.popleft().result()
-                if step + self.steps_ahead < stop:
-                    coming.append(maker.submit(self.window, step + self.steps_ahead))
+                ready = window.result()
+                if made:
+                    window = cut(made.popleft().result())
+                if step + 2 < stop:
+                    made.append(maker.submit(self._rows, step + 2))
                 yield ready
+
+    def _rows(self, step: int) -> list[Row]:
+        first = step * self.batch_size
+        own = range(first + self.rank, first + self.batch_size, self.num_ranks)
+        return sorted(map(self.row, own), key=lambda row: len(row.ids))
+
+    def _cuts(self, rows: Sequence[Row]) -> list[slice]:
+        """All ranks cut where the longest row at each place says, so every rank makes as many forwards: ZeRO waits for it."""
+        most = rows_per_forward(self.batch_size, self.micro_batch_size, self.num_ranks)
+        return buckets(self.longest([len(row.ids) for row in rows]), most)
+
+    def _batches(self, rows: Sequence[Row], cuts: Sequence[slice]) -> list[Batch]:
+        return [self.family.collate(rows[cut]) for cut in cuts]

@@ -47,6 +47,14 @@ class Ranks:
         distributed.all_reduce(summed)
         return summed.to(values.device)
 
+    def greatest(self, values: list[int]) -> list[int]:
+        """Element-wise greatest over ranks of as many numbers from each."""
+        if self.num_ranks == 1:
+            return values
+        greatest = torch.tensor(values, device=self.device)
+        distributed.all_reduce(greatest, distributed.ReduceOp.MAX)
+        return greatest.tolist()
+
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over ranks; all ranks give tensors of the same shapes."""
         if self.num_ranks == 1:

@@ -38,7 +38,8 @@ class SftLesson:
             split=self.split,
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,
-            steps_ahead=0 if device.type == "cpu" else 2,
+            longest=ranks.greatest,
+            ahead=device.type != "cpu",
         )
 
     def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:

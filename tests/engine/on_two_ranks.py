@@ -121,6 +121,10 @@ def test_two_ranks_train_as_one_does(engine_name, balancer, rows, kind, ranks, m
     assert ranks.gather(two.total(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
 
 
+def test_ranks_hear_the_greatest_of_their_numbers(ranks) -> None:
+    assert ranks.greatest([3 * ranks.rank, 2, -ranks.rank]) == [3, 2, 0]
+
+
 @pytest.mark.parametrize("engine_name", ["torch", "deepspeed2", pytest.param("deepspeed3", marks=pytest.mark.slow)])
 def test_two_ranks_read_the_last_hidden_state_as_one_does(engine_name, ranks, make_engine, model, tiny_batch, micro_batches) -> None:
     batches = [tiny_batch(rows=ROWS, seed=step) for step in range(2)]
