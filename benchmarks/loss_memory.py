@@ -1,9 +1,9 @@
 """Peak memory and processor time of our loss beside the naive one, forward and backward.
 
     python benchmarks/loss_memory.py            8,192 tokens, vocabulary 151,936 (Qwen3-VL's), every token supervised
-    python benchmarks/loss_memory.py --tokens 512 --rounds 1
+    python benchmarks/loss_memory.py --tokens 1024 --hidden 1024      a wider head: its products count, memory traffic less
 
-The model is one thin layer, so that what is measured is head and cross-entropy. Each round of each arm is a process of its
+The model is one layer, and thin, so that what is measured is head and cross-entropy. Each round of each arm is a process of its
 own, because a process never gives its peak back. The naive loss is the Hugging Face model's own (`labels=`); where the machine
 has not the memory for it, it is measured on half the tokens, or a quarter, beside ours on as many. Its bytes are in proportion to tokens.
 """
@@ -21,19 +21,18 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "loss_memory.json"
+RESULTS = ROOT / "benchmarks" / "results"
 VOCABULARY = 151_936
-HIDDEN = 128
 NAIVE_COPIES = 5  # Tables of float32 logits that the naive loss holds at its peak, one to spare.
 
 
-def model_and_ids(tokens: int):
+def model_and_ids(tokens: int, hidden: int):
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=HIDDEN, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=hidden, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, head_dim=64, tie_word_embeddings=True,
     )  # fmt: skip
     return Qwen3ForCausalLM(config), torch.randint(0, VOCABULARY, (1, tokens))
@@ -59,12 +58,12 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(arm: str, tokens: int) -> dict[str, float]:
+def measure(arm: str, tokens: int, hidden: int) -> dict[str, float]:
     """One arm in this process: bytes above the loaded model, processor seconds, loss."""
     import torch
 
     torch.set_num_threads(1)
-    model, ids = model_and_ids(tokens)
+    model, ids = model_and_ids(tokens, hidden)
     work = {"ours": ours, "naive": naive}[arm]
     work(model, ids[:, :8])  # Load the kernels and the gradient of the weights: both arms keep those.
     model.zero_grad(set_to_none=False)
@@ -73,8 +72,8 @@ def measure(arm: str, tokens: int) -> dict[str, float]:
     return {"bytes": peak_bytes() - before, "seconds": time.process_time() - began, "loss": loss}
 
 
-def in_a_process(arm: str, tokens: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--arm", arm, "--tokens", str(tokens)]
+def in_a_process(arm: str, tokens: int, hidden: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--arm", arm, "--tokens", str(tokens), "--hidden", str(hidden)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
 
 
@@ -89,23 +88,26 @@ def affordable(tokens: int) -> int:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tokens", type=int, default=8192)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--hidden", type=int, default=128, help="width of the last hidden state")
+    arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--arm", choices=["ours", "naive"], help="measure one arm in this process and print JSON")
     asked = arguments.parse_args()
     if asked.arm:
-        print(json.dumps(measure(asked.arm, asked.tokens)))
+        print(json.dumps(measure(asked.arm, asked.tokens, asked.hidden)))
         return
     beside = affordable(asked.tokens)
-    rounds = [{arm: in_a_process(arm, beside) for arm in ("ours", "naive")} for _ in range(asked.rounds)]
-    whole = in_a_process("ours", asked.tokens)
+    rounds = [{arm: in_a_process(arm, beside, asked.hidden) for arm in ("ours", "naive")} for _ in range(asked.rounds)]
+    whole = in_a_process("ours", asked.tokens, asked.hidden)
     seconds = [one["ours"]["seconds"] / one["naive"]["seconds"] for one in rounds]
     peak = {arm: max(one[arm]["bytes"] for one in rounds) for arm in ("ours", "naive")}
     naive_whole = peak["naive"] * asked.tokens / beside
     report = {
-        "tokens": asked.tokens, "vocabulary": VOCABULARY, "beside_tokens": beside, "rounds": rounds, "whole": whole,
+        "tokens": asked.tokens, "hidden": asked.hidden, "vocabulary": VOCABULARY, "beside_tokens": beside, "rounds": rounds, "whole": whole,
         "bytes_ratio": whole["bytes"] / naive_whole, "seconds_ratio": median(seconds),
     }  # fmt: skip
-    print(f"vocabulary {VOCABULARY}, float32, one thread, {asked.rounds} processes for each arm; bytes are above the loaded model")
+    print(
+        f"vocabulary {VOCABULARY}, hidden {asked.hidden}, float32, one thread, {asked.rounds} processes an arm; bytes above the loaded model"
+    )
     for arm in peak:
         spent, loss = median(one[arm]["seconds"] for one in rounds), rounds[0][arm]["loss"]
         print(f"  {arm:>5}, {beside} tokens: peak {peak[arm] / 2**20:6.0f} MiB, {spent:6.2f} processor s, loss {loss:.5f}")
@@ -113,8 +115,9 @@ def main() -> None:
     how = "" if beside == asked.tokens else f" (naive: {asked.tokens / beside:g} times its bytes on {beside}, for want of memory)"
     print(f"  ours / naive, bytes, {asked.tokens} tokens: {report['bytes_ratio']:.4f}{how}")
     print(f"  ours / naive, seconds, {beside} tokens: {median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"loss_memory_{asked.hidden}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
