@@ -105,9 +105,8 @@ def main() -> None:
         "tokens": asked.tokens, "hidden": asked.hidden, "vocabulary": VOCABULARY, "beside_tokens": beside, "rounds": rounds, "whole": whole,
         "bytes_ratio": whole["bytes"] / naive_whole, "seconds_ratio": median(seconds),
     }  # fmt: skip
-    print(
-        f"vocabulary {VOCABULARY}, hidden {asked.hidden}, float32, one thread, {asked.rounds} processes an arm; bytes above the loaded model"
-    )
+    sizes = f"vocabulary {VOCABULARY}, hidden {asked.hidden}"
+    print(f"{sizes}, float32, one thread, {asked.rounds} processes for each arm; bytes are above the loaded model")
     for arm in peak:
         spent, loss = median(one[arm]["seconds"] for one in rounds), rounds[0][arm]["loss"]
         print(f"  {arm:>5}, {beside} tokens: peak {peak[arm] / 2**20:6.0f} MiB, {spent:6.2f} processor s, loss {loss:.5f}")
