@@ -47,7 +47,7 @@ class Still:
         return values
 
 
-def freeze(settings: Settings, *, num_prompts: int, device: torch.device, out: Path) -> int:
+def freeze(settings: Settings, *, num_prompts: int, split: str = RlLesson.split, device: torch.device, out: Path) -> int:
     """Write a group of rollouts for each of `num_prompts` prompts to `out`, with every reward and a_r; returns how many rollouts.
 
     Raises ConfigError for what cannot be sampled, and when `out` exists.
@@ -87,7 +87,7 @@ def freeze(settings: Settings, *, num_prompts: int, device: torch.device, out: P
             settings=paradigm,
             reward=name,
             rewards=rewards,
-            split=RlLesson.split,
+            split=split,
             seed=settings.seed,
             batch_size=settings.evaluation.batch_size,
             advance=advance,

@@ -18,7 +18,13 @@ def register(commands: Any, conf: Callable[[], Path]) -> None:
     """Add both commands to a parser's subcommands; `conf` finds the configuration."""
     rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
     rollouts.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final")
-    rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="prompts of the RL split (default: 64)")
+    rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="number of prompts (default: 64)")
+    rollouts.add_argument(
+        "--split",
+        default="train_rl",
+        choices=("train_sft", "train_rl", "test"),
+        help="where they come from (default: train_rl, as in training)",
+    )
     rollouts.add_argument(
         "--out", type=Path, default=Path("rollouts.jsonl"), metavar="FILE", help="file to write (default: rollouts.jsonl)"
     )
@@ -41,7 +47,7 @@ def _rollouts(given: argparse.Namespace, conf: Path) -> None:
     from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
     from percasym.freeze import freeze
 
-    num_rollouts = freeze(settings, num_prompts=given.prompts, device=choose_device(), out=given.out)
+    num_rollouts = freeze(settings, num_prompts=given.prompts, split=given.split, device=choose_device(), out=given.out)
     print(f"{num_rollouts} rollouts in {given.out}: percasym diagnose-rewards {given.out}")
 
 

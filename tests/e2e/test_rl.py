@@ -120,10 +120,13 @@ def test_frozen_rollouts_say_which_reward_to_train_on(blank: Path, tmp_path: Pat
     assert main([*words, "--prompts", "2", "--out", str(out)]) == 0
     assert "6 rollouts in" in capsys.readouterr().out
     kept = lines(out)
+    assert {group["key"]["split"] for group in kept} == {"train_rl"}
     assert [len(group["rollouts"]) for group in kept] == [3, 3]
     assert all(set(group["rollouts"][0]["rewards"]) >= {"oracle", "blindfold_self", "augmentation"} for group in kept)
     assert main(["diagnose-rewards", str(out)]) == 0
     assert {"rollouts_rewards.png", "rollouts_rewards.md", "rollouts_rewards.csv"} <= {path.name for path in out.parent.iterdir()}
+    assert main([*words, "--prompts", "1", "--split", "test", "--out", str(tmp_path / "unseen.jsonl")]) == 0
+    assert [group["key"]["split"] for group in lines(tmp_path / "unseen.jsonl")] == ["test"]
     capsys.readouterr()
     for more, sentence in {
         ("--out", str(out)): f"{out} exists.",
