@@ -104,7 +104,7 @@ def work(settings: Settings, directory: Run | Bystander, engine: Engine, lesson:
         directory.final(lambda path: settings.family.save(model, path))
     seconds = {"setup": setup, "train": trained, "evaluate": examiner.seconds}
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
-    directory.finish({**results, **learned, "seconds": seconds})
+    directory.finish({**results, "num_puzzles": len(set(after.puzzles)), **learned, "seconds": seconds})
 
 
 def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Lesson]:

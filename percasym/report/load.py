@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,8 @@ class Summary:
     share: Mapping[str, float]
     """Perception's share of tokens, loss and gradient, in [0, 1]; nan where not measured."""
     seconds: Mapping[str, float]
+    num_puzzles: int | None
+    """Different puzzles among the test samples; None in runs of earlier revisions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,7 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
         gain=estimates("gain"),
         share=numbers("share"),
         seconds=numbers("seconds"),
+        num_puzzles=None if (number := whole.get("num_puzzles")) is None else index(number),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from percasym.metrics import gain
 from percasym.report.load import RunRecord, Summary
 from percasym.report.seeds import MIN_FREEDOM, freedom_of, over_seeds
-from percasym.report.verdicts import SampleName, grades, last_evaluation
+from percasym.report.verdicts import Graded, SampleName, graded, last_evaluation
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -45,10 +45,10 @@ class Cell:
         return (fmean(every), min(every), max(every)) if every else (math.nan, math.nan, math.nan)
 
     @cached_property
-    def verdicts(self) -> Mapping[int, Mapping[SampleName, Mapping[str, bool | float | None]]]:
-        """Seed -> sample -> grades, of each run's last evaluation."""
+    def verdicts(self) -> Mapping[int, Mapping[SampleName, Graded]]:
+        """Seed -> sample -> its puzzle and grades, of each run's last evaluation."""
         files = {seed_of(run): last_evaluation(run.path) for run in self.runs}
-        return {seed: grades(path) for seed, path in files.items() if path is not None}
+        return {seed: graded(path) for seed, path in files.items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Group:
     def _paired(self, cell: Cell, metric: str) -> list[Estimate]:
         base = self.baseline.verdicts if self.baseline else {}
         same = [(base[seed], own) for seed, own in cell.verdicts.items() if seed in base and own.keys() == base[seed].keys()]
-        return [gain(*([side[sample][metric] for sample in sorted(side)] for side in pair)) for pair in same]
+        return [_gain(before, after, metric) for before, after in same]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,12 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         return Estimate(mean=math.nan, ci95=(math.nan, math.nan), n=0)
     low, high = (fmean(estimate.ci95[end] for estimate in known) for end in (0, 1))
     return Estimate(mean=fmean(estimate.mean for estimate in known), ci95=(low, high), n=len(known))
+
+
+def _gain(before: Mapping[SampleName, Graded], after: Mapping[SampleName, Graded], metric: str) -> Estimate:
+    samples = sorted(after)
+    old, new = ([side[sample].grades[metric] for sample in samples] for side in (before, after))
+    return gain(old, new, [after[sample].puzzle for sample in samples])
 
 
 def _grouped(title: str, cells: Mapping[str, Sequence[RunRecord]]) -> Group:

@@ -1,12 +1,13 @@
-"""The last test evaluation of a run, sample by sample: grades for paired differences, whole records for the gallery."""
+"""The last test evaluation of a run, sample by sample: puzzles and grades for paired differences, whole records for the gallery."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SampleName = tuple[str, str, int, int]
 """Task, split, seed and index of a sample."""
@@ -19,19 +20,27 @@ def last_evaluation(run_dir: Path) -> Path | None:
     return max(run_dir.glob("samples/test_*.jsonl"), default=None, key=lambda path: int(path.stem.rpartition("_")[2]))
 
 
-def grades(path: Path) -> dict[SampleName, Mapping[str, bool | float | None]]:
-    """The grades of each sample of an evaluation, by the sample's name.
+class Graded(NamedTuple):
+    """What a report's numbers need of a sample."""
 
-    Only keys and grades are decoded: token ids are nine tenths of a file, and a study has hundreds of files.
+    puzzle: str
+    """Samples of one puzzle differ in their pictures only."""
+    grades: Mapping[str, bool | float | None]
+
+
+def graded(path: Path) -> dict[SampleName, Graded]:
+    """Puzzle and grades of each sample of an evaluation, by the sample's name.
+
+    Only these and the keys are decoded: token ids are nine tenths of a file, and a study has hundreds of files.
     Raises ValueError, with the line's number, when a line is no test record.
     """
     found = {}
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
-            key, verdicts = _member(line, "key"), _member(line, "grades")
-            if key is None or verdicts is None:
-                raise ValueError(f"Line {number} of {path} is no test record, for it has no key or no grades: {line[:80]!r}.")
-            found[key["task"], key["split"], key["seed"], key["index"]] = verdicts
+            key, verdicts, puzzle = _member(line, "key"), _member(line, "grades"), _member(line, "puzzle") or _member(line, "truth")
+            if key is None or verdicts is None or puzzle is None:
+                raise ValueError(f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}.")
+            found[key["task"], key["split"], key["seed"], key["index"]] = Graded(puzzle, verdicts)
     return found
 
 
@@ -42,7 +51,6 @@ def records(path: Path, num_records: int) -> list[dict[str, Any]]:
 
 
 def _member(line: str, name: str) -> Any:
-    """The object called `name` at the top of a record; inside a text its quotes would be escaped."""
-    mark = f'"{name}": {{'
-    at = line.find(mark)
-    return None if at < 0 else _DECODER.raw_decode(line, at + len(mark) - 1)[0]
+    """The object or text called `name` at the top of a record; inside a text its quotes would be escaped."""
+    found = re.search(rf'"{name}": (?=[{{"])', line)
+    return None if found is None else _DECODER.raw_decode(line, found.end())[0]

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from percasym import metrics
+from percasym.collected import Collected
 from percasym.models.base import Family
 from percasym.rollout.base import Opening
 from percasym.rollout.native import branched
@@ -37,23 +38,26 @@ class EvalResult:
 
     verdicts: Verdicts
     """One value a sample for each metric: what a paired gain needs."""
+    puzzles: Sequence[str]
+    """The puzzle of each sample: samples of one differ in their pictures only."""
     records: Sequence[dict[str, Any]]
     """One JSON object a sample: token ids, texts, labels, grades; enough to grade again offline."""
 
     @classmethod
     def of(cls, records: Sequence[dict[str, Any]]) -> EvalResult:
         """The result that these records are the whole of."""
-        return cls(verdicts={name: [record["grades"][name] for record in records] for name in METRICS}, records=records)
+        verdicts = {name: [record["grades"][name] for record in records] for name in METRICS}
+        return cls(verdicts=verdicts, puzzles=[record.get("puzzle", record["truth"]) for record in records], records=records)
 
     @property
     def metrics(self) -> dict[str, Estimate]:
         """Mean and 95 % interval of each metric."""
         estimate = {"perception_graded": metrics.average}
-        return {name: estimate.get(name, metrics.proportion)(values) for name, values in self.verdicts.items()}
+        return {name: estimate.get(name, metrics.proportion)(values, self.puzzles) for name, values in self.verdicts.items()}
 
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
         """Paired differences to an earlier result on the same samples."""
-        return {name: metrics.gain(before.verdicts[name], values) for name, values in self.verdicts.items()}
+        return {name: metrics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
 
 
 def evaluate(
@@ -104,6 +108,7 @@ def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: 
         "key": asdict(sample.prompt.key),
         "question": sample.prompt.question,
         "truth": sample.truth,
+        "puzzle": f"row {sample.prompt.key.index}" if isinstance(task, Collected) else sample.truth,
         "solution": sample.solution,
         "image": None if picture is None else b64encode(picture).decode("ascii"),
         "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},

@@ -1,6 +1,7 @@
 """The metrics against numbers worked by hand, on a task small enough to see through."""
 
 import math
+import random
 from dataclasses import dataclass, replace
 
 import pytest
@@ -182,3 +183,50 @@ def test_verdicts_do_not_depend_on_who_sampled() -> None:
     rollout = stated("34", "7")
     other = replace(rollout, completion=replace(rollout.completion, ids=(5, 6, 7)))
     assert metrics.grade(Sum(), "34", rollout) == metrics.grade(Sum(), "34", other)
+
+
+def test_values_of_puzzles_of_their_own_have_the_ordinary_intervals() -> None:
+    verdicts, graded, own = [True, False, True, True, None], [0.1, 0.5, 0.9, 0.2, None], list("abcde")
+    assert metrics.proportion(verdicts, own) == metrics.proportion(verdicts)
+    assert metrics.average(graded, own) == metrics.average(graded)
+    assert metrics.gain([False] * 5, verdicts, own) == metrics.gain([False] * 5, verdicts)
+
+
+def test_a_puzzle_that_is_asked_again_and_answered_alike_is_no_news() -> None:
+    # Ten puzzles, six right; each asked four times. Their variance by puzzles is 10/9 * 4^2 * 2.4, by values 40/39 * 4 * 2.4:
+    # the design effect is 4 * (10/9) / (40/39) = 13/3, so 40 values are worth 120/13 = 9.23.
+    once, asked = [True] * 6 + [False] * 4, [index // 4 for index in range(40)]
+    four_times = metrics.proportion([once[puzzle] for puzzle in asked], asked)
+    z2, n, share = metrics.Z95**2, 120 / 13, 0.6
+    centre, reach = (n * share + z2 / 2) / (n + z2), metrics.Z95 * math.sqrt(n * share * (1 - share) + z2 / 4) / (n + z2)
+    assert four_times.mean == pytest.approx(share)
+    assert four_times.n == 40
+    assert four_times.ci95 == pytest.approx((centre - reach, centre + reach))
+    assert metrics.average([float(once[puzzle]) for puzzle in asked], asked).ci95 == metrics.average([float(value) for value in once]).ci95
+    assert metrics.gain([False] * 40, [once[puzzle] for puzzle in asked], asked).ci95[0] < metrics.gain([False] * 40, once * 4).ci95[0]
+
+
+def test_puzzles_that_are_answered_now_so_now_so_cost_nothing() -> None:
+    values, asked = [True, False] * 20, [index // 2 for index in range(40)]  # Each puzzle once right and once wrong.
+    assert metrics.proportion(values, asked) == metrics.proportion(values)
+
+
+def test_where_all_are_right_a_puzzle_counts_once() -> None:
+    assert metrics.proportion([True] * 12, [0, 1, 2] * 4).ci95 == metrics.proportion([True] * 3).ci95
+    low, high = metrics.proportion([True, False] * 6, [0] * 12).ci95
+    assert high - low > 0.75, "one puzzle says next to nothing of others"
+
+
+def test_the_interval_holds_the_truth_where_samples_repeat_puzzles() -> None:
+    # 1,000 evaluations of 96 samples of 24 puzzles, each solved or not whatever its picture, a third of them solved.
+    rng, held, naive = random.Random(0), 0, 0
+    for _ in range(1000):
+        solved = [rng.random() < 1 / 3 for _ in range(24)]
+        asked = [rng.randrange(24) for _ in range(96)]
+        values = [solved[puzzle] for puzzle in asked]
+        low, high = metrics.proportion(values, asked).ci95
+        held += low <= 1 / 3 <= high
+        low, high = metrics.proportion(values).ci95
+        naive += low <= 1 / 3 <= high
+    assert held >= 930
+    assert naive < 750

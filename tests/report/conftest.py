@@ -83,6 +83,7 @@ def record(index: int, verdict: Verdict, stated: str | None = None, reasoning: s
         "key": {"task": "sudoku", "split": "test", "seed": 0, "index": index},
         "question": "Solve the puzzle.",
         "truth": TRUTH,
+        "puzzle": f"puzzle {index}",
         "solution": "1234",
         "image": png(),
         "responses": dict.fromkeys(("image", "prefix", "text"), said),

@@ -14,7 +14,7 @@ from percasym.report.marks import marks
 from percasym.report.seeds import over_seeds
 from percasym.report.status import standing
 from percasym.report.study import Group, study_of
-from percasym.report.verdicts import grades, last_evaluation
+from percasym.report.verdicts import graded, last_evaluation
 from percasym.runs.rundir import Run
 
 TRUTH = "1034\n0021\n3400\n0002"
@@ -64,6 +64,30 @@ def test_a_difference_is_paired_by_seed_and_by_sample(cell_run: Callable[..., Pa
     assert other.n == 1
 
 
+def test_samples_of_one_puzzle_widen_the_interval_of_a_difference(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    before, after = [(False, True)] * 8, [(True, True)] * 4 + [(False, True)] * 4
+
+    def width(study: str, num_puzzles: int) -> float:
+        for balance, verdicts in (("none", before), ("0.5", after)):
+            file = last_evaluation(cell_run(tmp_path / study / "s", balance, 0, 0.5, verdicts=verdicts))
+            assert file is not None
+            text = file.read_text()
+            for index in range(8):
+                text = text.replace(f'"puzzle": "puzzle {index}"', f'"puzzle": "{index * num_puzzles // 8}"')
+            file.write_text(text)
+        low, high = group_of(tmp_path / study).differences("perception")[1].ci95
+        return high - low
+
+    assert width("two", 2) > 1.5 * width("eight", 8), "four samples of a puzzle that all turn right are one piece of news"
+
+
+def test_records_of_earlier_revisions_are_known_by_their_percept(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5))
+    assert file is not None
+    file.write_text("".join(line.replace('"puzzle"', '"was"') for line in file.read_text().splitlines(keepends=True)))
+    assert {one.puzzle for one in graded(file).values()} == {"1034\n0021\n3400\n0002"}
+
+
 def test_other_samples_are_never_paired(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     cell_run(tmp_path / "s", "none", 0, 0.5)
     cell_run(tmp_path / "s", "0.5", 0, 0.5, verdicts=EACH_KIND[:3])
@@ -74,13 +98,13 @@ def test_grades_are_found_whatever_the_texts_say(cell_run: Callable[..., Path], 
     path = cell_run(tmp_path / "s", "none", 0, 0.5, reasoning='"grades": {"perception": 7}')
     file = last_evaluation(path)
     assert file is not None
-    assert [verdict["perception"] for verdict in grades(file).values()] == [True, False, True, False, False]
+    assert [one.grades["perception"] for one in graded(file).values()] == [True, False, True, False, False]
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"Line 1 of .* is no test record"):
-        grades(tmp_path / "x.jsonl")
+        graded(tmp_path / "x.jsonl")
 
 
 def test_what_went_wrong_is_seeing_or_thinking_or_both() -> None:

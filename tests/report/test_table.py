@@ -1,6 +1,7 @@
 """The tables say what the run says, within 80 columns."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_shares_and_seconds_stand_below(run_dir: Path) -> None:
     text = " ".join(printed(table(load_run(run_dir).summary)).split())
     assert "In ordinary training perception is 2.9 % of the tokens, 1.3 % of the loss, ? % of the gradient (first step)." in text
     assert "Seconds: setup 8, train 301, evaluate 96." in text
+
+
+def test_puzzles_that_are_asked_more_than_once_are_told(run_dir: Path) -> None:
+    def shown(num_puzzles: int | None) -> str:
+        (run_dir / "summary.json").write_text(json.dumps(json.loads((run_dir / "summary.json").read_text()) | {"num_puzzles": num_puzzles}))
+        return " ".join(printed(table(load_run(run_dir).summary)).split())
+
+    assert "200 samples of 58 puzzles: the intervals allow for what the samples of one share." in shown(58)
+    assert "puzzles" not in shown(200) + shown(None)
 
 
 def test_only_a_gain_that_excludes_zero_is_coloured() -> None:
