@@ -1,6 +1,7 @@
 """Groups of the native engine beside those of `model.generate(num_return_sequences=G)`: same model, prompts, lengths and precision.
 
-    python benchmarks/rollouts.py                                      both families, 5 pairs of 4 prompts with 8 rollouts
+    python benchmarks/rollouts.py                                      both families, 5 pairs of 8 prompts with 8 rollouts
+    python benchmarks/rollouts.py --prompts 4                          32 rows in a batch
     python benchmarks/rollouts.py --pairs 1 --tokens 64 --length 64    a quick look
 
 Packaged tiny models on Sudoku pictures, one thread, in two arms. `own ends`: rollouts end where the model ends them, or at the limit, as in
@@ -97,7 +98,7 @@ def compare(model: PreTrainedModel, family: Family, prompts: Sequence[Prompt], a
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--group", type=int, default=8, help="rollouts of each prompt (G)")
     parser.add_argument("--tokens", type=int, default=512, help="limit of a rollout that ends by itself")
     parser.add_argument("--length", type=int, default=128, help="tokens of each rollout where all have one length")

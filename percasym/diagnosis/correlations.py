@@ -7,6 +7,7 @@ correlation *within* groups. The one *across* group means says whether both find
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ class Correlation:
     r: float
     """nan where either score is constant, or nothing is known of both."""
     ci95: tuple[float, float]
-    """Percentile bootstrap over prompts; nan below `MIN_GROUPS` prompts, or where most resamples have no r."""
+    """Percentile bootstrap over prompts, those of one puzzle together; nan below `MIN_GROUPS` of these, or where most draws have no r."""
     n: int
     """Pairs: of rollouts, or of group means."""
 
@@ -68,11 +69,14 @@ def short(r: float) -> str:
     return "-" if math.isnan(r) else f"{r:z.2f}".replace("0.", ".", 1)
 
 
-def coupling(x: Scores, y: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Coupling:
+def coupling(x: Scores, y: Scores, *, puzzles: Sequence[str] | None = None, resamples: int = RESAMPLES, seed: int = 0) -> Coupling:
     """Correlate two scores [P][G] of the same rollouts; a rollout that lacks either counts for neither.
 
+    `puzzles` [P] names the puzzle of each prompt where prompts may share one (None: no two do).
+
     With sums over pairs, r = (S_xy - S_x S_y / n) / sqrt((S_xx - S_x^2 / n) (S_yy - S_y^2 / n)). The sums are kept by group, so
-    a resample of prompts is a row of counts times a matrix. Siblings are not independent: whole groups are drawn, never rollouts.
+    a resample of prompts is a row of counts times a matrix. Siblings are not independent, nor are prompts of one puzzle: whole puzzles
+    are drawn, never rollouts.
     `resamples=0` leaves the intervals out (nan).
     Source: Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 3.8 (hierarchical data, whole clusters).
 
@@ -83,11 +87,13 @@ def coupling(x: Scores, y: Scores, *, resamples: int = RESAMPLES, seed: int = 0)
         raise ValueError(f"A correlation needs the same rollouts on both sides, got groups of {list(map(len, x))} and {list(map(len, y))}.")
     left, right = grid(x), grid(y)
     known = ~(np.isnan(left) | np.isnan(right))  # [P, G]
-    left, right, known = left[known.any(1)], right[known.any(1)], known[known.any(1)]
+    some = known.any(1)
+    left, right, known = left[some], right[some], known[some]
     sums = _sums(left, right, known)  # [P, 3, 6]
     floor = [(NOISE * np.abs(side[known]).max(initial=0.0)) ** 2 for side in (left, right)]
     r = _pearson(sums.sum(0), floor)  # [3]
-    low, high = _interval(sums, floor, resamples, seed)
+    together = sums if puzzles is None else _by_puzzle(sums, [puzzles[place] for place in np.flatnonzero(some).tolist()])
+    low, high = _interval(together, floor, resamples, seed)
     num_pairs, num_groups = int(known.sum()), len(known)
     pooled, within, across = (
         Correlation(r=float(r[view]), ci95=(float(low[view]), float(high[view])), n=n)
@@ -106,6 +112,14 @@ def _sums(x: Array, y: Array, known: NDArray[np.bool_]) -> Array:
     return np.stack([_moments(x, y, every), _moments(x - mean_x, y - mean_y, every), _moments(mean_x, mean_y, one)], axis=1)
 
 
+def _by_puzzle(sums: Array, puzzles: Sequence[str]) -> Array:
+    """The sums of prompts [P, 3, 6] added up by puzzle."""
+    order = {puzzle: place for place, puzzle in enumerate(dict.fromkeys(puzzles))}
+    added = np.zeros((len(order), *sums.shape[1:]))
+    np.add.at(added, [order[puzzle] for puzzle in puzzles], sums)
+    return added
+
+
 def _moments(x: Array, y: Array, weight: Array) -> Array:
     return np.stack([(weight * term).sum(1) for term in (np.ones_like(x), x, y, x * x, x * y, y * y)], axis=-1)
 
@@ -121,7 +135,7 @@ def _pearson(sums: Array, floor: list[float]) -> Array:
 
 
 def _interval(sums: Array, floor: list[float], resamples: int, seed: int) -> tuple[Array, Array]:
-    """Ends of the percentile intervals, [3] each."""
+    """Ends of the percentile intervals, [3] each, from sums of groups that are independent."""
     num_groups, ends = len(sums), np.full((2, 3), np.nan)
     if resamples and num_groups >= MIN_GROUPS:
         drawn = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=resamples)  # [B, P]

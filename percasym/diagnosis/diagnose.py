@@ -52,6 +52,8 @@ class Diagnosis:
 def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
     """Correlate every reward with perception and with the outcome, with bootstrap intervals over prompts.
 
+    Prompts of one question and one p* are one puzzle, and drawn together.
+
     Raises ValueError when no reward was measured.
     """
     if not groups or not groups[0].rewards:
@@ -63,6 +65,7 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         graded(grades, lambda grade: grade.outcome),
     )
     exact = describe(perception).zero_variance < 1
+    alike = [f"{group.rollouts[0].prompt.question}\n{group.truth}" for group in groups]
 
     def of(name: str) -> RewardDiagnosis:
         scores: Scores = [group.rewards[name] for group in groups]
@@ -70,10 +73,12 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
             name=name,
             labelled=any(name in group.labelled for group in groups),
             scores=describe(scores),
-            perception=coupling(scores, perception),
-            perception_graded=coupling(scores, perception_graded),
-            outcome=coupling(scores, outcome),
-            paid=coupling([[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded),
+            perception=coupling(scores, perception, puzzles=alike),
+            perception_graded=coupling(scores, perception_graded, puzzles=alike),
+            outcome=coupling(scores, outcome, puzzles=alike),
+            paid=coupling(
+                [[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded, puzzles=alike
+            ),
         )
 
     def rank(reward: RewardDiagnosis) -> tuple[float, str]:
@@ -87,6 +92,6 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         num_rollouts=sum(map(len, grades)),
         rewards=tuple(sorted((of(name) for name in groups[0].rewards), key=rank)),
         exact=exact,
-        outcome_perception=coupling(outcome, perception),
-        outcome_reasoning=coupling(outcome, per_prompt(reasoning, outcome)).across if measured else None,
+        outcome_perception=coupling(outcome, perception, puzzles=alike),
+        outcome_reasoning=coupling(outcome, per_prompt(reasoning, outcome), puzzles=alike).across if measured else None,
     )

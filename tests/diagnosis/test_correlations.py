@@ -124,6 +124,17 @@ def test_siblings_add_no_independent_prompts() -> None:
     assert coupling([g * 9 for g in x], [g * 9 for g in y]).pooled.ci95 == pytest.approx(coupling(x, y).pooled.ci95)
 
 
+def test_prompts_of_one_puzzle_are_drawn_together() -> None:
+    x, y = sampled(16, shared=0.5, own=0.5)
+    once, own, thrice = coupling(x, y), coupling(x, y, puzzles=[str(i) for i in range(16)]), coupling(x * 3, y * 3)
+    again = coupling(x * 3, y * 3, puzzles=[str(i) for i in range(16)] * 3)
+    for view in VIEWS:
+        assert getattr(own, view) == getattr(once, view)
+        assert getattr(again, view).ci95 == pytest.approx(getattr(once, view).ci95), "the same prompt three times is no news"
+        low, high = getattr(thrice, view).ci95
+        assert high - low < 0.8 * (getattr(once, view).ci95[1] - getattr(once, view).ci95[0])
+
+
 def test_the_interval_holds_the_truth_nearly_as_often_as_it_says() -> None:
     inside = 0
     for seed in range(100):
