@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
+
+import psutil  # DeepSpeed brings it.
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -79,8 +80,7 @@ def in_a_process(arm: str, tokens: int, hidden: int) -> dict[str, float]:
 
 def affordable(tokens: int) -> int:
     """As many tokens, or half of them, and so on, as the naive loss has memory for."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    while NAIVE_COPIES * 4 * VOCABULARY * tokens > free:
+    while NAIVE_COPIES * 4 * VOCABULARY * tokens > psutil.virtual_memory().available:
         tokens //= 2
     return tokens
 
