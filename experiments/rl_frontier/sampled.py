@@ -10,6 +10,7 @@ a_r over as many continuations of p*.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,14 @@ def means(group: RolloutGroup) -> Mapping[str, float | None]:
 
 def main() -> None:
     """Print the table."""
-    before, after = ({group.rollouts[0].prompt.key: group for group in read_rollouts(Path(path))} for path in sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in ("before", "after"):
+        parser.add_argument(name, type=Path, metavar=f"{name.upper()}.jsonl")
+    given = parser.parse_args()
+    try:
+        before, after = ({group.rollouts[0].prompt.key: group for group in read_rollouts(path)} for path in (given.before, given.after))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if before.keys() != after.keys():
         sys.exit("These files have other prompts. Sample both with the same task, seed, --split and --prompts.")
     old, new = ([means(one) for one in side.values()] for side in (before, {key: after[key] for key in before}))
