@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from percasym.diagnosis.rollout_file import write_rollouts
 from percasym.engine.precision import inference
-from percasym.lessons.rl import RlLesson, rollout_engine
+from percasym.lessons.rl import rollout_engine
 from percasym.models.checkpoint import quiet
 from percasym.paradigm import Rl
 from percasym.rewards import shelf
@@ -47,7 +47,7 @@ class Still:
         return values
 
 
-def freeze(settings: Settings, *, num_prompts: int, split: str = RlLesson.split, device: torch.device, out: Path) -> int:
+def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.device, out: Path) -> int:
     """Write a group of rollouts for each of `num_prompts` prompts to `out`, with every reward and a_r; returns how many rollouts.
 
     Raises ConfigError for what cannot be sampled, and when `out` exists.

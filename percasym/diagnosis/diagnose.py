@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from percasym.diagnosis.correlations import Correlation, Coupling, coupling
 from percasym.diagnosis.rollout_file import RolloutGroup
@@ -65,7 +66,7 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         graded(grades, lambda grade: grade.outcome),
     )
     exact = describe(perception).zero_variance < 1
-    alike = [f"{group.rollouts[0].prompt.question}\n{group.truth}" for group in groups]
+    correlate = partial(coupling, puzzles=[f"{group.rollouts[0].prompt.question}\n{group.truth}" for group in groups])
 
     def of(name: str) -> RewardDiagnosis:
         scores: Scores = [group.rewards[name] for group in groups]
@@ -73,12 +74,10 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
             name=name,
             labelled=any(name in group.labelled for group in groups),
             scores=describe(scores),
-            perception=coupling(scores, perception, puzzles=alike),
-            perception_graded=coupling(scores, perception_graded, puzzles=alike),
-            outcome=coupling(scores, outcome, puzzles=alike),
-            paid=coupling(
-                [[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded, puzzles=alike
-            ),
+            perception=correlate(scores, perception),
+            perception_graded=correlate(scores, perception_graded),
+            outcome=correlate(scores, outcome),
+            paid=correlate([[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded),
         )
 
     def rank(reward: RewardDiagnosis) -> tuple[float, str]:
@@ -92,6 +91,6 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         num_rollouts=sum(map(len, grades)),
         rewards=tuple(sorted((of(name) for name in groups[0].rewards), key=rank)),
         exact=exact,
-        outcome_perception=coupling(outcome, perception, puzzles=alike),
-        outcome_reasoning=coupling(outcome, per_prompt(reasoning, outcome), puzzles=alike).across if measured else None,
+        outcome_perception=correlate(outcome, perception),
+        outcome_reasoning=correlate(outcome, per_prompt(reasoning, outcome)).across if measured else None,
     )

@@ -84,8 +84,11 @@ def test_a_long_study_survives_many_kills(options: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_no_cell_outlives_a_study_that_was_killed(tmp_path: Path) -> None:
+def test_no_cell_outlives_a_study_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cell waits for a file that never comes."""
+    monkeypatch.syspath_prepend(str(KILLS.parent))
+    from attempts import alive
+
     command = [sys.executable, str(FAKE), "-m", "balance=fixed", "balance.weight=0.7,0.9"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sweep:
         until = time.monotonic() + 60
@@ -95,12 +98,6 @@ def test_no_cell_outlives_a_study_that_was_killed(tmp_path: Path) -> None:
         sweep.kill()
     cell = int((tmp_path / "begun.txt").read_text().split()[2])
     until = time.monotonic() + 5
-    while runs(cell):
+    while alive(cell):
         assert time.monotonic() < until, "the cell goes on"
         time.sleep(0.05)
-
-
-def runs(pid: int) -> bool:
-    """Is a process there, and not merely waiting to be forgotten?"""
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
