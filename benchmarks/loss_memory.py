@@ -3,6 +3,8 @@
     python benchmarks/loss_memory.py            8,192 tokens, vocabulary 151,936 (Qwen3-VL's), every token supervised
     python benchmarks/loss_memory.py --tokens 1024 --hidden 1024      a wider head: its products count, memory traffic less
 
+`ours` knows the weight of each token beforehand, as SFT does; `afterwards` learns it from the losses, as RL does.
+
 The model is one layer, and thin, so that what is measured is head and cross-entropy. Each round of each arm is a process of its
 own, because allocators keep what they had. The naive loss is the Hugging Face model's own (`labels=`); where the machine
 has not the memory for it, it is measured on half the tokens, or a quarter, beside ours on as many. Its bytes are in proportion to tokens.
@@ -39,19 +41,39 @@ def model_and_ids(tokens: int, hidden: int):
 
 
 def ours(model, ids) -> float:
-    from percasym.objectives.token_nll import TokenNll, supervised
+    import torch
+
+    from percasym.objectives.token_nll import TokenNll
+
+    coefficients = torch.full(ids.shape, 1 / (ids.numel() - 1))
+    loss, _ = TokenNll(model)(all_but_the_first(ids), coefficients, input_ids=ids)
+    loss.backward()
+    return loss.item()
+
+
+def afterwards(model, ids) -> float:
+    from percasym.objectives.token_nll import TokenNll
+
+    loss = TokenNll(model)(all_but_the_first(ids), input_ids=ids).sum() / (ids.numel() - 1)
+    loss.backward()
+    return loss.item()
+
+
+def all_but_the_first(ids):
+    from percasym.objectives.token_nll import supervised
 
     labels = ids.new_ones(ids.shape)
     labels[:, 0] = -1
-    loss = TokenNll(model)(supervised(labels), input_ids=ids).sum() / (ids.numel() - 1)
-    loss.backward()
-    return loss.item()
+    return supervised(labels)
 
 
 def naive(model, ids) -> float:
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
     return loss.item()
+
+
+ARMS = {"ours": ours, "afterwards": afterwards, "naive": naive}
 
 
 def resident_bytes(line: str) -> int:
@@ -65,7 +87,7 @@ def measure(arm: str, tokens: int, hidden: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     model, ids = model_and_ids(tokens, hidden)
-    work = {"ours": ours, "naive": naive}[arm]
+    work = ARMS[arm]
     work(model, ids[:, :8])  # Load the kernels and the gradient of the weights: both arms keep those.
     model.zero_grad(set_to_none=False)
     Path("/proc/self/clear_refs").write_text("5")  # Forget the peak of making the model.
@@ -91,30 +113,31 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=8192)
     arguments.add_argument("--hidden", type=int, default=128, help="width of the last hidden state")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--arm", choices=["ours", "naive"], help="measure one arm in this process and print JSON")
+    arguments.add_argument("--arm", choices=list(ARMS), help="measure one arm in this process and print JSON")
     asked = arguments.parse_args()
     if asked.arm:
         print(json.dumps(measure(asked.arm, asked.tokens, asked.hidden)))
         return
     beside = affordable(asked.tokens)
-    rounds = [{arm: in_a_process(arm, beside, asked.hidden) for arm in ("ours", "naive")} for _ in range(asked.rounds)]
+    rounds = [{arm: in_a_process(arm, beside, asked.hidden) for arm in ARMS} for _ in range(asked.rounds)]
     whole = in_a_process("ours", asked.tokens, asked.hidden)
-    seconds = [one["ours"]["seconds"] / one["naive"]["seconds"] for one in rounds]
-    peak = {arm: max(one[arm]["bytes"] for one in rounds) for arm in ("ours", "naive")}
+    seconds = {arm: [one[arm]["seconds"] / one["naive"]["seconds"] for one in rounds] for arm in ("ours", "afterwards")}
+    peak = {arm: max(one[arm]["bytes"] for one in rounds) for arm in ARMS}
     naive_whole = peak["naive"] * asked.tokens / beside
     report = {
         "tokens": asked.tokens, "hidden": asked.hidden, "vocabulary": VOCABULARY, "beside_tokens": beside, "rounds": rounds, "whole": whole,
-        "bytes_ratio": whole["bytes"] / naive_whole, "seconds_ratio": median(seconds),
+        "bytes_ratio": whole["bytes"] / naive_whole, "seconds_ratio": {arm: median(ratios) for arm, ratios in seconds.items()},
     }  # fmt: skip
     sizes = f"vocabulary {VOCABULARY}, hidden {asked.hidden}"
     print(f"{sizes}, float32, one thread, {asked.rounds} processes for each arm; bytes are above the loaded model")
     for arm in peak:
         spent, loss = median(one[arm]["seconds"] for one in rounds), rounds[0][arm]["loss"]
-        print(f"  {arm:>5}, {beside} tokens: peak {peak[arm] / 2**20:6.0f} MiB, {spent:6.2f} processor s, loss {loss:.5f}")
-    print(f"   ours, {asked.tokens} tokens: peak {whole['bytes'] / 2**20:6.0f} MiB, {whole['seconds']:6.2f} processor s")
+        print(f"  {arm:>10}, {beside} tokens: peak {peak[arm] / 2**20:6.0f} MiB, {spent:6.2f} processor s, loss {loss:.5f}")
+    print(f"        ours, {asked.tokens} tokens: peak {whole['bytes'] / 2**20:6.0f} MiB, {whole['seconds']:6.2f} processor s")
     how = "" if beside == asked.tokens else f" (naive: {asked.tokens / beside:g} times its bytes on {beside}, for want of memory)"
     print(f"  ours / naive, bytes, {asked.tokens} tokens: {report['bytes_ratio']:.4f}{how}")
-    print(f"  ours / naive, seconds, {beside} tokens: {median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})")
+    for arm, ratios in seconds.items():
+        print(f"  {arm} / naive, seconds, {beside} tokens: {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"loss_memory_{asked.hidden}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -93,6 +93,13 @@ class Sample:
     solution: str
     """One correct answer (any correct one is accepted)."""
     demonstration: Demonstration
+    content: str | None = None
+    """Of collected data, a digest of picture and question; None where samples are made."""
+
+    @property
+    def puzzle(self) -> str:
+        """Samples of one puzzle are not independent: the same percept drawn in other pictures, or the same content in several rows."""
+        return self.truth if self.content is None else self.content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ class Diagnosis:
 def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
     """Correlate every reward with perception and with the outcome, with bootstrap intervals over prompts.
 
-    Prompts of one question and one p* are one puzzle, and drawn together.
+    Prompts of one puzzle are drawn together.
 
     Raises ValueError when no reward was measured.
     """
@@ -66,7 +66,7 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         graded(grades, lambda grade: grade.outcome),
     )
     exact = describe(perception).zero_variance < 1
-    correlate = partial(coupling, puzzles=[f"{group.rollouts[0].prompt.question}\n{group.truth}" for group in groups])
+    correlate = partial(coupling, puzzles=[group.puzzle for group in groups])
 
     def of(name: str) -> RewardDiagnosis:
         scores: Scores = [group.rewards[name] for group in groups]

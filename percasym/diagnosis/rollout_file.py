@@ -25,6 +25,8 @@ class RolloutGroup:
 
     truth: str
     """The canonical percept p*."""
+    puzzle: str
+    """Groups of one puzzle are not independent, and drawn together (`Sample.puzzle`)."""
     rollouts: tuple[Rollout, ...]
     grades: tuple[Grade, ...]
     rewards: Mapping[str, tuple[float | None, ...]]
@@ -55,6 +57,7 @@ def record_group(group: RolloutGroup) -> dict[str, Any]:
     return {
         "key": asdict(prompt.key),
         "truth": group.truth,
+        "puzzle": group.puzzle,
         "question": prompt.question,
         "image": None if prompt.image is None else b64encode(prompt.image).decode("ascii"),
         "reasoning": group.reasoning,

@@ -37,7 +37,7 @@ def read_rollouts(path: Path) -> list[RolloutGroup]:
 def _group(record: Any) -> RolloutGroup:
     key = read(_value(record, "key", ""), SampleKey, "key")
     prompt = Prompt(key=key, image=_picture(record), question=_take(record, "question", str))
-    rows = _value(record, "rollouts", "")
+    truth, rows = _take(record, "truth", str), _value(record, "rollouts", "")
     if not isinstance(rows, list):
         raise ValueError(f"rollouts must be a list, got {rows!r:.80}.")
     places = [f"rollouts[{sibling}]." for sibling in range(len(rows))]
@@ -49,7 +49,8 @@ def _group(record: Any) -> RolloutGroup:
     if None in advantages and any(advantage is not None for advantage in advantages):
         raise ValueError(f"rollouts[{advantages.index(None)}].advantage is null, and others are not.")
     return RolloutGroup(
-        truth=_take(record, "truth", str),
+        truth=truth,
+        puzzle=_take(record, "puzzle", str) if "puzzle" in record else f"{prompt.question}\n{truth}",  # Of earlier revisions.
         rollouts=tuple(_rollout(prompt, row, where) for row, where in zip(rows, places, strict=True)),
         grades=tuple(_grade(_value(row, "grades", where), f"{where}grades.") for row, where in zip(rows, places, strict=True)),
         rewards={name: tuple(own[name] for own in scores) for name in (scores[0] if scores else ())},

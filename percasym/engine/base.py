@@ -51,6 +51,10 @@ class Engine(Protocol):
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
         ...
 
+    def loss(self, batch: Batch, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighing `nll` afterwards."""
+        ...
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the open gradient."""
         ...

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class Backend:
     """What a library brings to an engine."""
 
     module: TokenNll
-    forward: Callable[..., Tensor]
+    forward: Callable[..., Any]
     """The forward of `module`, as the library wraps it."""
     backward: Callable[[Tensor], object]
     """Adds to an open gradient that `updater` sums over ranks."""
@@ -69,13 +70,15 @@ class SpanEngine:
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
-        if not self.model.training:  # An evaluation leaves it in inference mode.
-            self._module.train()
-        at = supervised(batch.labels).to(self._device)
-        nll = self._backend.forward(at, **batch.to(self._device).arguments)
+        return self._forward(batch)
+
+    def loss(self, batch: Batch, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighing `nll` afterwards."""
+        coefficients = coefficients.to(self._device)
+        loss, nll = self._forward(batch, coefficients=coefficients)
         if self._slopes is not None:
-            self._slopes.follow(nll, batch.labels)
-        return nll
+            self._slopes.follow(loss, coefficients, batch.labels)
+        return loss, nll
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the open gradient."""
@@ -131,6 +134,12 @@ class SpanEngine:
             checkpoint.load_weights(directory, self.model)
         self._updater.refresh()
         checkpoint.load_state(state, self._updater)
+
+    def _forward(self, batch: Batch, **further: Tensor) -> Any:
+        if not self.model.training:  # An evaluation leaves it in inference mode.
+            self._module.train()
+        at = supervised(batch.labels).to(self._device)
+        return self._backend.forward(at, **further, **batch.to(self._device).arguments)
 
     def _over_parts(self, values: Tensor) -> Tensor:
         """Sum what was computed from the parts that ranks hold; where all hold the whole, it is the sum already."""

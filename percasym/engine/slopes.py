@@ -28,19 +28,23 @@ class Slopes:
         self._sums = torch.zeros(len(Span), dtype=torch.float64)
         trunk.register_forward_hook(self._remember)
 
-    def follow(self, nll: Tensor, labels: Tensor) -> None:
-        """Catch the slopes of `nll` [B, T], the losses of the last forward pass, in its backward pass; `labels` [B, T] name the spans."""
+    def follow(self, loss: Tensor, coefficients: Tensor, labels: Tensor) -> None:
+        """Catch the slopes in the backward pass of `loss`: tokens' losses from the last forward pass, times `coefficients` [B, T], summed.
+
+        `labels` [B, T] name the spans.
+        """
         hidden, self._hidden = self._hidden, None
         assert hidden is not None, "a loss is followed after the forward pass that it came from"
         arrived: list[Tensor] = []
 
         def at_hidden(gradient: Tensor) -> None:
-            upstream, labelled = arrived.pop()[:, 1:], labels[:, 1:].to(gradient.device)  # The loss of token t hangs on h_(t-1).
+            upstream = (arrived.pop() * coefficients.to(gradient.device))[:, 1:]  # The loss of token t hangs on h_(t-1).
+            labelled = labels[:, 1:].to(gradient.device)
             norms = torch.linalg.vector_norm(gradient[:, :-1], dim=-1, dtype=torch.float32)
             slopes = torch.where(upstream == 0, 0.0, norms / upstream)
             self._sums = self._sums.to(gradient.device) + span_sums(slopes.double().square(), labelled)
 
-        nll.register_hook(arrived.append)
+        loss.register_hook(arrived.append)
         hidden.register_hook(at_hidden)
 
     def take(self) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from percasym import metrics
-from percasym.collected import Collected
 from percasym.models.base import Family
 from percasym.rollout.base import Opening
 from percasym.rollout.native import branched
@@ -108,7 +107,7 @@ def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: 
         "key": asdict(sample.prompt.key),
         "question": sample.prompt.question,
         "truth": sample.truth,
-        "puzzle": f"row {sample.prompt.key.index}" if isinstance(task, Collected) else sample.truth,
+        "puzzle": sample.puzzle,
         "solution": sample.solution,
         "image": None if picture is None else b64encode(picture).decode("ascii"),
         "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},

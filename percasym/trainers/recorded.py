@@ -17,6 +17,7 @@ def recorded(experience: Round, rewards: Mapping[str, Reward], advantages: Tenso
     return [
         RolloutGroup(
             truth=group.sample.truth,
+            puzzle=group.sample.puzzle,
             rollouts=tuple(group.rollouts),
             grades=tuple(group.grades),
             rewards={name: tuple(scores[i]) for name, scores in experience.scores.items()},

@@ -98,10 +98,9 @@ def backward(engine: Engine, window: Sequence[Batch], weights: Mapping[Span, flo
     """Add the gradient of sum_k w_k L_k over the spans in `weights`; the summed loss of each span, [2], stays on the device."""
     sums = torch.zeros(len(Span), dtype=torch.float64)
     for batch in window:
-        nll = engine.nll(batch)  # [B, T]
-        labels = batch.labels.to(nll.device)
-        engine.backward((nll * coefficients(labels, weights, counts)).sum())
-        sums = sums.to(nll.device) + span_sums(nll, labels)
+        loss, nll = engine.loss(batch, coefficients(batch.labels, weights, counts))
+        engine.backward(loss)
+        sums = sums.to(nll.device) + span_sums(nll, batch.labels.to(nll.device))
     return sums
 
 

@@ -108,6 +108,13 @@ def test_a_sample_is_a_pure_function_of_its_key_and_a_pass_shows_every_row_once(
     assert task.sample(key(5)).truth == task.truth(key(5))
 
 
+def test_rows_of_one_picture_and_question_are_one_puzzle_whatever_they_answer(row: Callable, write: Callable) -> None:
+    task = Given(path=write([row(number, reasoning=thought) for number, thought in product(range(10), ("one", "two"))]))
+    samples = [task.sample(key(index)) for index in range(len(task.table.items["train_sft"]))]
+    pairs = {(sample.puzzle, sample.prompt.question) for sample in samples}
+    assert len({puzzle for puzzle, _ in pairs}) == len(pairs) == len(samples) / 2
+
+
 def test_the_test_split_is_never_counted_twice(row: Callable, write: Callable) -> None:
     task = Given(path=write([row(number) for number in range(40)]))
     num = len(task.table.items["test"])

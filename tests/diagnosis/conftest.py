@@ -65,6 +65,7 @@ def synthetic(num_groups: int = 48, group_size: int = 8, seed: int = 0) -> list[
         groups.append(
             RolloutGroup(
                 truth=f"12/{index}",
+                puzzle=f"12/{index}",
                 rollouts=tuple(rollout(prompt, f"12/{index}" if right else "12/43", seed=i) for i, right in enumerate(seen)),
                 grades=tuple(
                     grade(bool(right), bool(a), graded=min(1.0, max(0.0, 0.8 + 0.1 * float(s))) if not right else 1.0, faithful=bool(a))

@@ -9,6 +9,7 @@ import pytest
 
 from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts, record_group, write_rollouts
 from percasym.diagnosis.rollout_reader import read_rollouts
+from percasym.runs.records import write_lines
 from percasym.runs.rundir import Run
 from percasym.types import Completion
 
@@ -23,10 +24,23 @@ def test_what_was_not_measured_stays_so(groups: list[RolloutGroup], tmp_path: Pa
     silent = replace(first.rollouts[0], prompt=replace(first.rollouts[0].prompt, image=None))
     silent = replace(silent, completion=Completion(ids=silent.completion.ids, logprobs=None, finished=False))
     bare = RolloutGroup(
-        truth="", rollouts=(silent,), grades=first.grades[:1], rewards={}, labelled=frozenset(), advantages=None, reasoning=None
+        truth="",
+        puzzle="row 3",
+        rollouts=(silent,),
+        grades=first.grades[:1],
+        rewards={},
+        labelled=frozenset(),
+        advantages=None,
+        reasoning=None,
     )
     write_rollouts(tmp_path / "x.jsonl", [bare])
     assert read_rollouts(tmp_path / "x.jsonl") == [bare]
+
+
+def test_a_file_of_an_earlier_revision_tells_puzzles_by_question_and_percept(groups: list[RolloutGroup], tmp_path: Path) -> None:
+    write_lines(tmp_path / "x.jsonl", ({k: v for k, v in record_group(group).items() if k != "puzzle"} for group in groups[:2]))
+    found = read_rollouts(tmp_path / "x.jsonl")
+    assert [group.puzzle for group in found] == [f"{group.rollouts[0].prompt.question}\n{group.truth}" for group in groups[:2]]
 
 
 def test_a_run_records_the_same_lines(groups: list[RolloutGroup], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ ENGINES = ["torch", "deepspeed", "deepspeed1", "deepspeed2", "deepspeed3", "deep
 
 def loss_of(engine, batch, weights, counts=None):
     counts = counts or tuple(span_counts([batch.labels]).tolist())
-    return (engine.nll(batch) * coefficients(batch.labels, weights, counts)).sum()
+    return engine.loss(batch, coefficients(batch.labels, weights, counts))[0]
 
 
 def parameters(engine) -> torch.Tensor:
@@ -48,6 +48,24 @@ def test_gradients_of_several_backwards_add_up(name, make_engine, tiny_qwen, tin
         engine.stash(span)
     gramian = engine.gramian()
     assert [gramian.cross, gramian.reasoning] == pytest.approx([3 * gramian.perception, 9 * gramian.perception], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_loss_weighed_beforehand_is_that_weighed_afterwards(name, make_engine, tiny_qwen, tiny_batch):
+    engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
+    shares = coefficients(batch.labels, {P: 0.3, R: 0.7}, tuple(span_counts([batch.labels]).tolist()))
+    loss, nll = engine.loss(batch, shares)
+    assert not nll.requires_grad
+    engine.backward(loss)
+    engine.stash(P)
+    plain = engine.nll(batch)
+    assert_close(nll, plain)
+    assert_close(loss, (plain * shares).sum())
+    engine.backward((plain * shares).sum())
+    engine.stash(R)
+    gramian = engine.gramian()
+    assert gramian.cosine == pytest.approx(1.0, abs=1e-6)
+    assert gramian.perception == pytest.approx(gramian.reasoning, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ENGINES)

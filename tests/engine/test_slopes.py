@@ -18,7 +18,7 @@ ENGINES = ["torch", "deepspeed", "deepspeed2", "deepspeed3"]
 
 def backward(engine, batch, weights, counts=None):
     counts = counts or tuple(span_counts([batch.labels]).tolist())
-    engine.backward((engine.nll(batch) * coefficients(batch.labels, weights, counts)).sum())
+    engine.backward(engine.loss(batch, coefficients(batch.labels, weights, counts))[0])
 
 
 def by_hand(model, batch) -> list[float]:
@@ -79,6 +79,7 @@ def test_a_slope_worked_out_by_hand():
     slopes, labels = Slopes(trunk), torch.tensor([[UNSUPERVISED, P]])
     hidden = trunk().last_hidden_state
     nll = torch.stack([hidden[:, 0, 0] * 0, hidden[:, 0] @ torch.tensor([3.0, 4.0])], dim=1)  # [B, T]
-    slopes.follow(nll, labels)
-    (0.1 * nll[:, 1]).sum().backward()
+    loss = (0.1 * nll[:, 1]).sum()
+    slopes.follow(loss, torch.tensor([[0.0, 0.1]]), labels)
+    (7 * loss).backward()  # As an engine does that averages over seven ranks.
     assert slopes.take().tolist() == [pytest.approx(25.0), 0.0]

@@ -38,7 +38,7 @@ def of_parts(model, parts):
 
 def step(engine, batch):
     counts = tuple(span_counts([batch.labels]).tolist())
-    engine.backward((engine.nll(batch) * coefficients(batch.labels, BOTH, counts)).sum())
+    engine.backward(engine.loss(batch, coefficients(batch.labels, BOTH, counts))[0])
     engine.step(1e-3)
 
 

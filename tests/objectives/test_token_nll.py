@@ -38,31 +38,46 @@ def gradients(model):
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+@pytest.fixture(params=["beforehand", "afterwards"])
+def weighed(request):
+    """The losses of a batch and their weighted sum, with weights that the module is told or that it never sees."""
+
+    def run(module, batch, weights):
+        if request.param == "beforehand":
+            loss, nll = module(supervised(batch.labels), weights, **batch.arguments)
+            return nll, loss
+        nll = module(supervised(batch.labels), **batch.arguments)
+        return nll, (nll * weights).sum()
+
+    return run
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
-def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_model, tiny_batch, tied, chunk_bytes):
+def test_token_losses_and_gradients_are_those_of_the_whole_logits(tiny_model, tiny_batch, weighed, tied, chunk_bytes):
     ours, theirs, batch = tiny_model(tied=tied), tiny_model(tied=tied), tiny_batch()
     weights = torch.rand(batch.ids.shape, generator=torch.Generator().manual_seed(1))
-    nll = TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments)
+    nll, loss = weighed(TokenNll(ours, chunk_bytes=chunk_bytes), batch, weights)
     expected = naive(theirs, batch)
     assert_close(nll, expected, rtol=1e-5, atol=1e-6)
-    (nll * weights).sum().backward()
-    (expected * weights).sum().backward()
+    assert_close(loss, (expected * weights).sum(), rtol=1e-5, atol=1e-6)
+    (-3 * loss).backward()
+    (-3 * (expected * weights).sum()).backward()
     assert_same_gradients(gradients(ours), gradients(theirs))
 
 
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_temperature_divides_the_logits(tiny_model, tiny_batch, bias, chunk_bytes):
+def test_a_temperature_divides_the_logits(tiny_model, tiny_batch, weighed, bias, chunk_bytes):
     batch, models = tiny_batch(), (tiny_model(tied=False), tiny_model(tied=False))
     if bias:  # Takes the general path, which the hidden states cannot be scaled for.
         for model in models:
             model.lm_head.bias = torch.nn.Parameter(torch.linspace(-1, 1, 61))
     ours, theirs = models
-    nll = TokenNll(ours, temperature=0.7, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments)
+    nll, loss = weighed(TokenNll(ours, temperature=0.7, chunk_bytes=chunk_bytes), batch, torch.ones(batch.ids.shape))
     expected = naive(theirs, batch, temperature=0.7)
     assert_close(nll, expected, rtol=1e-5, atol=1e-6)
-    nll.sum().backward()
+    loss.backward()
     expected.sum().backward()
     assert_same_gradients(gradients(ours), gradients(theirs))
 
@@ -74,7 +89,7 @@ def test_an_unsupervised_token_has_no_loss(tiny_model, tiny_batch):
     assert (nll[batch.labels != UNSUPERVISED] > 0).all()
 
 
-def test_logits_exist_for_one_chunk_at_a_time(tiny_model, tiny_batch):
+def test_logits_exist_for_one_chunk_at_a_time(tiny_model, tiny_batch, weighed):
     vocabulary = 4099  # A width that nothing but logits and the head's weight has.
     batch, model = tiny_batch(), TokenNll(tiny_model(vocabulary=vocabulary), chunk_bytes=4 * vocabulary * 10)
     heights = set()
@@ -86,7 +101,7 @@ def test_logits_exist_for_one_chunk_at_a_time(tiny_model, tiny_batch):
             return result
 
     with Watch():
-        model(supervised(batch.labels), **batch.arguments).sum().backward()
+        weighed(model, batch, torch.ones(batch.ids.shape))[1].backward()
     assert supervised(batch.labels).numel() > 60
     logits = heights - {32}  # The transposed weight of the head has 32 rows.
     assert logits
@@ -108,17 +123,17 @@ def test_bfloat16_stays_near_float32(tiny_model, tiny_batch):
 
 
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
-def test_a_frozen_head_still_lets_the_gradient_through(tiny_model, tiny_batch, chunk_bytes):
+def test_a_frozen_head_still_lets_the_gradient_through(tiny_model, tiny_batch, weighed, chunk_bytes):
     ours, theirs, batch = tiny_model(tied=False), tiny_model(tied=False), tiny_batch()
     ours.lm_head.requires_grad_(False)
-    TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments).sum().backward()
+    weighed(TokenNll(ours, chunk_bytes=chunk_bytes), batch, torch.ones(batch.ids.shape))[1].backward()
     naive(theirs, batch).sum().backward()
     assert_same_gradients(gradients(ours), {k: v for k, v in gradients(theirs).items() if k != "lm_head.weight"})
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Asked by peft.
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
-def test_a_head_that_carries_adapters_trains_them(tiny_model, tiny_batch, chunk_bytes):
+def test_a_head_that_carries_adapters_trains_them(tiny_model, tiny_batch, weighed, chunk_bytes):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False)
@@ -127,7 +142,7 @@ def test_a_head_that_carries_adapters_trains_them(tiny_model, tiny_batch, chunk_
     torch.manual_seed(3)
     theirs = get_peft_model(tiny_model(tied=False), config).get_base_model()
     batch = tiny_batch()
-    TokenNll(ours, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments).sum().backward()
+    weighed(TokenNll(ours, chunk_bytes=chunk_bytes), batch, torch.ones(batch.ids.shape))[1].backward()
     naive(theirs, batch).sum().backward()
     assert any("lm_head.lora_B" in name for name in gradients(ours))
     assert_same_gradients(gradients(ours), gradients(theirs))
@@ -135,10 +150,32 @@ def test_a_head_that_carries_adapters_trains_them(tiny_model, tiny_batch, chunk_
 
 def test_a_second_backward_is_refused_rather_than_wrong(tiny_model, tiny_batch):
     batch = tiny_batch()
-    loss = TokenNll(tiny_model())(supervised(batch.labels), **batch.arguments).sum()
+    loss, _ = TokenNll(tiny_model())(supervised(batch.labels), torch.ones(batch.ids.shape), **batch.arguments)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(RuntimeError, match="was taken already"):
         loss.backward()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_each_logit_is_computed_once_where_the_weights_are_told(tiny_model, tiny_batch, trained):
+    batch, model = tiny_batch(), tiny_model(tied=False)
+    model.lm_head.requires_grad_(trained)
+    products = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            products.extend(["logits"] if function is torch.ops.aten.mm.out and result.shape[-1:] == (61,) else [])
+            return result
+
+    module, weights = TokenNll(model, chunk_bytes=SMALL), torch.ones(batch.ids.shape)
+    chunks = -(-supervised(batch.labels).numel() // 10)
+    for told in (True, False):
+        products.clear()
+        with Watch():
+            result = module(supervised(batch.labels), weights if told else None, **batch.arguments)
+            (result[0] if told else result.sum()).backward()
+        assert len(products) == chunks * (1 if told or not trained else 2)
 
 
 def test_a_supervised_first_token_is_refused():

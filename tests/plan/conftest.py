@@ -82,7 +82,7 @@ def states_held(tiny_model, tiny_batch, make_engine, parts, anatomy_of, lora) ->
         counts = tuple(span_counts([batch.labels]).tolist())
         for finished in (True, False):  # A whole step first, so that AdamW has its state; then up to before the next.
             for span in (Span.perception, Span.reasoning):
-                engine.backward((engine.nll(batch) * coefficients(batch.labels, {span: 1.0}, counts)).sum())
+                engine.backward(engine.loss(batch, coefficients(batch.labels, {span: 1.0}, counts))[0])
                 if finished or span is Span.perception:
                     engine.stash(span)
             if finished:

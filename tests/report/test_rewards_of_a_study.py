@@ -28,6 +28,7 @@ def group(index: int, siblings: Sequence[Sibling]) -> RolloutGroup:
     rollout = Rollout(prompt=prompt, completion=completion, response=response, labels=(Span.perception, Span.reasoning))
     return RolloutGroup(
         truth="12",
+        puzzle=f"row {index}",
         rollouts=(rollout,) * len(siblings),
         grades=tuple(
             Grade(perception=seen, perception_graded=float(seen), outcome=right, faithful=None, faults=()) for seen, right, _ in siblings

@@ -31,6 +31,8 @@ class Item:
     """p*, canonical."""
     thoughts: str
     answer: str
+    content: str = ""
+    """A digest of picture and question, once the picture was read."""
 
     @property
     def demonstration(self) -> Demonstration:

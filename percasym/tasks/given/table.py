@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
 
 from percasym.tasks.base import split_of
@@ -74,7 +75,7 @@ def gather(
                 raise ValueError(f"{row.where}: {error} Correct the row, or set task.on_error=skip.") from error
             skipped.append(f"{row.where}: {error}")
             continue
-        items[split].append(item)
+        items[split].append(replace(item, content=content))
         whole.update("\x1f".join((content, split, *item.texts)).encode())
     if not owners:
         reason = f" The first of {len(skipped)} that were skipped: {skipped[0]}" if skipped else ""
@@ -92,5 +93,6 @@ def home(content: str) -> str:
     return "train_sft" if split == "base" else split
 
 
+@lru_cache(maxsize=8)  # Each sample of a pass asks for it.
 def _order(key: SampleKey, num: int) -> list[int]:
     return Random(key.entropy("order")).sample(range(num), num)

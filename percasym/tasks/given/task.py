@@ -85,7 +85,7 @@ class Given:
         """The sample of a key. Raises ValueError where there is none."""
         item = self.table.item(key)
         prompt = Prompt(key=key, image=self.picture(item), question=item.query)
-        return Sample(prompt=prompt, truth=item.percept, solution=item.answer, demonstration=item.demonstration)
+        return Sample(prompt=prompt, truth=item.percept, solution=item.answer, demonstration=item.demonstration, content=item.content)
 
     def truth(self, key: SampleKey) -> str:
         """The percept of a key's sample alone."""

@@ -1,0 +1,143 @@
+"""Cross-entropy fused with the linear head that makes the logits, one chunk of tokens after another.
+
+With s = softmax(logits) - onehot(target) of a token and u what flows into its loss:
+
+    d hidden = u (s W),   d weight = sum over tokens of s^T (u hidden)
+
+Two autograd functions, for what is known of u in the forward pass. Suffixes: N tokens (n of a chunk), D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class LinearNll(torch.autograd.Function):
+    """The losses, where u is known in the backward pass only.
+
+    s W does not depend on u and is taken while the logits are there; a head that is trained needs them twice, unless all tokens
+    are one chunk.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, learns: bool) -> Tensor:
+        """[N] float32 losses from `hidden` [N, D] in the computing type and `weight` [V, D] in its own."""
+        nll, d_hidden, slopes = _losses(hidden), torch.empty_like(hidden) if learns else None, None
+        cast = weight.to(hidden.dtype)
+        for at, logprobs in _chunks(hidden, cast, rows):
+            nll[at] = _of_targets(logprobs, targets[at])
+            if d_hidden is not None:
+                slopes = _slopes(logprobs, targets[at], hidden.dtype)
+                d_hidden[at] = slopes @ cast
+        ctx.rows = rows
+        ctx.save_for_backward(hidden, weight, targets, d_hidden, slopes if len(hidden) <= rows else None)
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """From u [N] the gradients by `hidden` and, where it is trained, `weight`."""
+        hidden, weight, targets, d_hidden, kept = ctx.saved_tensors
+        upstream, d_weight = upstream[:, None], None
+        if ctx.needs_input_grad[1]:
+            d_weight = _nothing(weight)
+            whole = [(slice(None), kept)]
+            for at, slopes in _all_slopes(hidden, weight.to(hidden.dtype), targets, ctx.rows) if kept is None else whole:
+                _add_product(d_weight, slopes.T, (hidden[at] * upstream[at]).to(hidden.dtype))
+            d_weight = d_weight.to(weight.dtype)
+        return (d_hidden * upstream).to(hidden.dtype), d_weight, None, None, None
+
+
+class LinearLoss(torch.autograd.Function):
+    """The sum of the losses, each times a coefficient, which is u up to a factor for all: the logits are computed once.
+
+    The gradient of the head exists earlier than it would, but nothing else is held any longer: the backward pass begins with it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, coefficients: Tensor, rows: int, learns: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of all losses, each times its coefficient [N], and the losses, [N] float32, without gradient."""
+        nll, d_hidden = _losses(hidden), torch.empty_like(hidden) if learns else None
+        d_weight = _nothing(weight) if learns and ctx.needs_input_grad[1] else None
+        cast = weight.to(hidden.dtype)
+        for at, logprobs in _chunks(hidden, cast, rows):
+            nll[at] = _of_targets(logprobs, targets[at])
+            if d_hidden is not None:
+                slopes, share = _slopes(logprobs, targets[at], hidden.dtype), coefficients[at, None]
+                d_hidden[at] = (slopes @ cast) * share
+                if d_weight is not None:
+                    _add_product(d_weight, slopes.T, (hidden[at] * share).to(hidden.dtype))
+        ctx.gradients = d_hidden, None if d_weight is None else d_weight.to(weight.dtype)
+        ctx.mark_non_differentiable(nll)
+        return (nll * coefficients).sum(), nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """From u / coefficient, a scalar, the same gradients.
+
+        Raises RuntimeError when asked twice: the first call hands over what it has, and copies nothing as large as the head.
+        """
+        if ctx.gradients is None:
+            raise RuntimeError("The gradient of this loss was taken already. Compute the loss again.")
+        (d_hidden, d_weight), ctx.gradients = ctx.gradients, None
+        return d_hidden.mul_(scale), None if d_weight is None else d_weight.mul_(scale), None, None, None, None
+
+
+def _losses(hidden: Tensor) -> Tensor:
+    """[N] float32, to be filled."""
+    return torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+
+
+def _nothing(weight: Tensor) -> Tensor:
+    """[V, D] float32: the gradient of a head that no token has reached yet."""
+    return torch.zeros_like(weight, dtype=torch.float32)
+
+
+def _chunks(hidden: Tensor, cast: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """Where each chunk of tokens lies, and its log-probabilities [n, V], float32, in a buffer that the next chunk overwrites."""
+    shape = min(rows, len(hidden)), len(cast)
+    logits_nv, logprobs_nv = (torch.empty(shape, dtype=torch.float32, device=hidden.device) for _ in range(2))
+    for start in range(0, len(hidden), rows):
+        at = slice(start, min(start + rows, len(hidden)))
+        logits = _multiply(hidden[at], cast.T, logits_nv)
+        yield at, torch.log_softmax(logits, -1, out=logprobs_nv[: len(logits)])
+
+
+def _all_slopes(hidden: Tensor, cast: Tensor, targets: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """Where each chunk of tokens lies, and its s [n, V]."""
+    for at, logprobs in _chunks(hidden, cast, rows):
+        yield at, _slopes(logprobs, targets[at], hidden.dtype)
+
+
+def _of_targets(logprobs: Tensor, targets: Tensor) -> Tensor:
+    """[n] losses from [n, V] log-probabilities."""
+    return -logprobs.gather(1, targets[:, None]).squeeze(1)
+
+
+def _slopes(logprobs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """s, [n, V]: how the losses change with the logits; it takes the place of the log-probabilities."""
+    slopes = logprobs.exp_()
+    slopes[torch.arange(len(slopes), device=slopes.device), targets] -= 1
+    return slopes.to(dtype)
+
+
+def _multiply(left: Tensor, right: Tensor, buffer: Tensor) -> Tensor:
+    """left @ right as float32, written into the first rows of `buffer`."""
+    out = buffer[: len(left)]
+    return torch.mm(left, right, out=out) if left.dtype == out.dtype else out.copy_(left @ right)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, summed in the type of `total`."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
