@@ -1,11 +1,10 @@
-"""Graph colouring: exact arithmetic, strict grading, puzzles within their ranges, pictures that hide nothing."""
+"""Graph colouring: strict grading, puzzles within their ranges, pictures that hide nothing."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections import defaultdict
 from itertools import combinations, product
 from random import Random
 
@@ -21,104 +20,20 @@ from percasym.tasks.graph_coloring.graph import (
     LETTERS,
     Graph,
     chromatic_number,
-    graph_of,
-    is_connected,
     is_optimal,
-    largest_clique,
-    optimal_coloring,
     read_graph,
 )
-from percasym.tasks.graph_coloring.puzzle import Kind, edge_range, graph_of_kind
+from percasym.tasks.graph_coloring.puzzle import Kind, graph_of_kind
 from percasym.tasks.graph_coloring.search import needs_at_most
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.types import SampleKey
+from tests.tasks.graph_oracles import brute_force, labelled_graphs, networkx_of, unlabelled_graphs
 
 HARD = Look(image_px=128, fonts=tuple(FONTS), glyph=(0.6, 0.9), contrast=(0.4, 1.0), dark_frac=0.5, noise=0.1, jitter=0.4)
 
 
 def key_of(index: int, split: str = "test") -> SampleKey:
     return SampleKey(task="graph_coloring", split=split, seed=0, index=index)
-
-
-def labelled_graphs(num_nodes: int) -> list[Graph]:
-    pairs = list(combinations(range(num_nodes), 2))
-    return [
-        graph_of(num_nodes, [pair for pair, there in zip(pairs, bits, strict=True) if there]) for bits in product((0, 1), repeat=len(pairs))
-    ]
-
-
-def unlabelled_graphs(num_nodes: int) -> list[Graph]:
-    return [graph_of(num_nodes, [(min(e), max(e)) for e in g.edges]) for g in nx.graph_atlas_g() if g.number_of_nodes() == num_nodes]
-
-
-def random_graph(rng: Random, num_nodes: int, num_edges: int) -> Graph:
-    return graph_of(num_nodes, rng.sample(list(combinations(range(num_nodes), 2)), num_edges))
-
-
-def networkx_of(graph: Graph) -> nx.Graph:
-    oracle = nx.Graph(graph.edges)
-    oracle.add_nodes_from(range(graph.num_nodes))
-    return oracle
-
-
-def brute_force(graph: Graph) -> int:
-    for limit in range(1, graph.num_nodes + 1):
-        if any(all(c[i] != c[j] for i, j in graph.edges) for c in product(range(limit), repeat=graph.num_nodes)):
-            return limit
-    raise AssertionError("a graph never needs more colours than nodes")
-
-
-@pytest.mark.parametrize("num_nodes", [1, 2, 3, 4, 5])
-def test_chromatic_number_equals_brute_force_on_every_labelled_graph(num_nodes: int) -> None:
-    for graph in labelled_graphs(num_nodes):
-        colors = optimal_coloring(graph)
-        assert all(colors[i] != colors[j] for i, j in graph.edges)
-        assert chromatic_number(graph) == len(set(colors)) == brute_force(graph), graph
-
-
-def test_chromatic_number_equals_brute_force_on_every_graph_of_six_nodes() -> None:
-    graphs = unlabelled_graphs(6)
-    assert len(graphs) == 156  # OEIS A000088.
-    for graph in graphs:
-        assert chromatic_number(graph) == brute_force(graph), graph
-
-
-def test_chromatic_number_is_the_first_argument_at_which_the_chromatic_polynomial_is_positive() -> None:
-    rng = Random(0)
-    for _ in range(8):
-        graph = random_graph(rng, 7, rng.randint(7, 10))
-        polynomial = nx.chromatic_polynomial(networkx_of(graph))
-        assert chromatic_number(graph) == next(k for k in range(1, 8) if polynomial.subs("x", k) > 0), graph
-
-
-def test_chromatic_number_of_graphs_known_by_name() -> None:
-    named = {nx.petersen_graph(): 3, nx.mycielski_graph(4): 4, nx.complete_graph(15): 15, nx.cycle_graph(15): 3, nx.star_graph(14): 2}
-    for oracle, number in named.items():
-        relabelled = nx.convert_node_labels_to_integers(oracle)
-        graph = graph_of(relabelled.number_of_nodes(), [(min(e), max(e)) for e in relabelled.edges])
-        assert chromatic_number(graph) == number
-
-
-def test_cliques_and_connection_equal_networkx() -> None:
-    rng = Random(1)
-    for _ in range(60):
-        num_nodes = rng.randint(2, 12)
-        graph = random_graph(rng, num_nodes, rng.randint(0, num_nodes * (num_nodes - 1) // 2))
-        oracle = networkx_of(graph)
-        clique = largest_clique(graph)
-        assert len(clique) == max(map(len, nx.find_cliques(oracle)))
-        assert set(combinations(clique, 2)) <= set(graph.edges)
-        assert is_connected(graph) == nx.is_connected(oracle)
-
-
-def test_possible_numbers_of_edges_are_exactly_those_that_occur() -> None:
-    seen = defaultdict(set)
-    for num_nodes in (2, 3, 4, 5, 6):
-        for graph in filter(is_connected, unlabelled_graphs(num_nodes)):
-            seen[num_nodes, chromatic_number(graph)].add(len(graph.edges))
-    for num_nodes in (2, 3, 4, 5, 6):
-        for num_colors in range(2, num_nodes + 1):
-            assert set(edge_range(num_nodes, num_colors)) == seen[num_nodes, num_colors]
 
 
 @pytest.mark.parametrize(
