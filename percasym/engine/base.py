@@ -59,6 +59,14 @@ class Engine(Protocol):
         """Add the gradient of `loss` to the open gradient."""
         ...
 
+    def looking(self) -> AbstractContextManager[None]:
+        """For the first of two passes over the same pictures in the same order; a vision tower at rest looks at them then ..."""
+        ...
+
+    def recalling(self) -> AbstractContextManager[None]:
+        """... and not again in the second."""
+        ...
+
     def stash(self, span: Span) -> None:
         """Set the open gradient aside as that of `span` and open an empty one."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from percasym.engine import checkpoint
 from percasym.engine.base import StepInfo, Updater
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
+from percasym.engine.sight import Sight
 from percasym.engine.slopes import Slopes
 from percasym.engine.stash import Stash
 from percasym.models.base import Batch
@@ -43,6 +44,8 @@ class Backend:
     updater: Updater
     whole: Callable[[bool], AbstractContextManager[object]]
     """While it lasts, every rank has all weights: to use them, or (`True`) to change them, all ranks alike."""
+    traced: bool = False
+    """Every pass must go through the same modules (ZeRO-3 fetches their weights in the order of the pass before)."""
 
 
 class SpanEngine:
@@ -55,6 +58,7 @@ class SpanEngine:
         self._ranks, self._device = ranks, device
         self._max_norm = paradigm.max_grad_norm or math.inf
         self._stash = Stash()
+        self._sight = None if backend.traced else Sight.of(self.model)
         self._slopes: Slopes | None = None
 
     @property
@@ -83,6 +87,14 @@ class SpanEngine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the open gradient."""
         self._backend.backward(loss)
+
+    def looking(self) -> AbstractContextManager[None]:
+        """For the first of two passes over the same pictures in the same order; a vision tower at rest looks at them then ..."""
+        return self._sight.looking() if self._sight else nullcontext()
+
+    def recalling(self) -> AbstractContextManager[None]:
+        """... and not again in the second."""
+        return self._sight.recalling() if self._sight else nullcontext()
 
     def stash(self, span: Span) -> None:
         """Set the open gradient aside as that of `span` and open an empty one."""

@@ -58,9 +58,11 @@ def train(
             measured = balancer.needs == "gramian" or probe_due(step, settings.probe_every)
             if measured:
                 # Attention is causal: the prefix gives g_p exactly, at the cost of its own length.
-                backward(engine, prefixes(window, Span.perception, settings.micro_batch_size), {Span.perception: 1.0}, counts)
+                with engine.looking():
+                    backward(engine, prefixes(window, Span.perception, settings.micro_batch_size), {Span.perception: 1.0}, counts)
                 engine.stash(Span.perception)
-                sums = backward(engine, window, {Span.reasoning: 1.0}, counts)
+                with engine.recalling():
+                    sums = backward(engine, window, {Span.reasoning: 1.0}, counts)
                 engine.stash(Span.reasoning)
                 stats = replace(stats, gramian=engine.gramian(), losses=means(engine.total(sums), counts))
             if balancer.needs == "gramian":

@@ -1,0 +1,118 @@
+"""A tower at rest is asked once a step, and what it is taken to say is what it would have said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from percasym.engine.sight import Sight
+from percasym.objectives.coefficients import coefficients, span_counts
+from percasym.types import Span
+
+P, R = Span.perception, Span.reasoning
+ENGINES = ["torch", "deepspeed", "deepspeed2", "deepspeed3"]
+
+
+@pytest.fixture(params=["qwen3vl", "internvl35"])
+def family_name(request):
+    return request.param
+
+
+@pytest.fixture
+def resting(tiny_model):
+    """Makes the same tiny model each time, its tower at rest."""
+
+    def make():
+        model = tiny_model()
+        model.get_encoder(modality="image").requires_grad_(False)
+        return model
+
+    return make
+
+
+def looks(model) -> list[int]:
+    """Grows by one with each forward pass of the tower."""
+    seen: list[int] = []
+    next(model.get_encoder(modality="image").children()).register_forward_hook(lambda *_: seen.append(1))
+    return seen
+
+
+def weigh(engine, window, span, counts):
+    for part in window:
+        engine.backward(engine.loss(part, coefficients(part.labels, {span: 1.0}, counts))[0])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_two_passes_over_the_same_pictures_give_the_gradients_of_two_looks(name, make_engine, resting, tiny_batch, micro_batches):
+    batch = tiny_batch()
+    counts, window = tuple(span_counts([batch.labels]).tolist()), micro_batches(batch, rows=1)
+    found = []
+    for once in (False, True):
+        engine = make_engine(name, resting())
+        seen = looks(engine.model)
+        if once:
+            with engine.looking():
+                weigh(engine, [batch.until(P)], P, counts)
+            engine.stash(P)
+            with engine.recalling():
+                weigh(engine, window, R, counts)
+        else:
+            weigh(engine, [batch.until(P)], P, counts)
+            engine.stash(P)
+            weigh(engine, window, R, counts)
+        engine.stash(R)
+        gramian = engine.gramian()
+        found.append((gramian.perception, gramian.reasoning, gramian.cross))
+        assert len(seen) == (1 if once and name != "deepspeed3" else 1 + len(window))
+    assert_close(found[1], found[0], rtol=1e-5, atol=0)
+
+
+@pytest.fixture
+def sight(resting):
+    model = resting()
+    return model, Sight.of(model)
+
+
+def test_a_second_pass_over_other_pictures_is_a_defect(sight, tiny_batch, micro_batches):
+    model, tower = sight
+    whole = tiny_batch()
+    with tower.looking():
+        model.model(**whole.arguments)
+    with pytest.raises(AssertionError, match="fewer pictures"), tower.recalling():
+        model.model(**micro_batches(whole, rows=1)[0].arguments)
+    with tower.looking():
+        model.model(**micro_batches(whole, rows=1)[0].arguments)
+    with pytest.raises(AssertionError, match="more pictures"), tower.recalling():
+        model.model(**whole.arguments)
+
+
+def test_afterwards_the_tower_looks_again_and_nothing_of_it_has_changed(sight, tiny_batch):
+    model, tower = sight
+    names = list(model.state_dict())
+    with pytest.raises(KeyboardInterrupt), tower.looking():
+        raise KeyboardInterrupt
+    with tower.looking(), torch.no_grad():
+        first = model.model(**tiny_batch().arguments).last_hidden_state
+    with tower.recalling(), torch.no_grad():
+        assert_close(model.model(**tiny_batch().arguments).last_hidden_state, first)
+    seen = looks(model)
+    model.model(**tiny_batch(seed=1).arguments)
+    assert len(seen) == 1
+    assert list(model.state_dict()) == names
+
+
+def test_a_step_without_pictures_asks_nobody(sight):
+    model, tower = sight
+    with tower.looking():
+        model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
+    with tower.recalling():
+        model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
+
+
+def test_a_tower_that_learns_is_always_asked(tiny_model, resting):
+    model = resting()
+    next(iter(model.get_encoder(modality="image").parameters())).requires_grad_(True)
+    assert Sight.of(model) is None
+    assert Sight.of(tiny_model()) is None
+    assert Sight.of(resting()) is not None
