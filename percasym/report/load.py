@@ -123,7 +123,7 @@ def by_step(records: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]
     steps: dict[int, dict[str, float]] = {}
     for record in records:
         numbers = {key: _number(value) for key, value in record.items() if key not in ("step", "not_finite")}
-        steps.setdefault(record["step"], {}).update(numbers)
+        steps.setdefault(_count(record["step"]), {}).update(numbers)
     return steps
 
 
@@ -144,7 +144,7 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
         gain=estimates("gain"),
         share=numbers("share"),
         seconds=numbers("seconds"),
-        num_puzzles=None if (number := whole.get("num_puzzles")) is None else index(number),
+        num_puzzles=None if (number := whole.get("num_puzzles")) is None else _count(number),
     )
 
 
@@ -152,7 +152,7 @@ def _part(file: Path, read: Callable[[Path], T]) -> T:
     """What `read` makes of a file of a run. Raises ConfigError when that is not as a run writes it, whatever else it may be."""
     try:
         return read(file)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{file} is not as a run writes it ({reason}). Restore it, or clear the run away.") from error
 
@@ -172,7 +172,13 @@ def _meta(file: Path) -> dict[str, Any]:
 
 def _estimate(raw: Mapping[str, Any]) -> Estimate:
     low, high = raw["ci95"]
-    return Estimate(mean=_number(raw["mean"]), ci95=(_number(low), _number(high)), n=raw["n"])
+    return Estimate(mean=_number(raw["mean"]), ci95=(_number(low), _number(high)), n=_count(raw["n"]))
+
+
+def _count(value: object) -> int:
+    """A whole number that a figure can show. Raises TypeError for anything else, OverflowError beyond all floats."""
+    float(number := index(value))  # type: ignore[arg-type]
+    return number
 
 
 def _number(value: float | None) -> float:

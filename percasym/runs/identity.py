@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from percasym.schema import read
+
 OWNED = (
     "config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "diverged", "failure.log",
 )  # fmt: skip
@@ -82,12 +84,11 @@ def held_config(path: Path) -> dict[str, Any] | None:
 def held_meta(path: Path) -> dict[str, Any]:
     """What the run at `path` says of itself. Raises RunConflict when it cannot be read."""
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    except ValueError:
-        meta = None
-    if not isinstance(meta, dict) or not {"id", "status", "seconds"} <= meta.keys():
-        raise RunConflict(f"{path / 'meta.json'} cannot be read. Restore it, or clear the run away.")
-    return meta
+        meta = dict(json.loads((path / "meta.json").read_text(encoding="utf-8")))
+        known = {name: read(meta[name], hint, name) for name, hint in (("id", str), ("status", str), ("seconds", float))}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RunConflict(f"{path / 'meta.json'} cannot be read ({error}). Restore it, or clear the run away.") from error
+    return meta | known
 
 
 def is_same_run(path: Path, wanted: Mapping[str, Any]) -> bool:

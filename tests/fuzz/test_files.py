@@ -148,6 +148,9 @@ def write_run(run: Path, parts: dict) -> None:
 
 @cases(cost=20)
 @given(altered([RUN, {**RUN, "meta.json": {"id": "x", "status": "done", "seconds": 1}}]))
+@example({**RUN, "meta.json": {"id": "x", "status": "done", "seconds": 10**400}})
+@example({**RUN, "metrics.jsonl": [{"step": 10**400, "lr": 0.1}]})
+@example({**RUN, "metrics.jsonl": [{"step": "one", "lr": 0.1}, {"step": 2, "lr": 0.1}]})
 def test_a_run_is_shown_or_refused(folder: Path, parts: dict) -> None:
     run = folder / "seed0"
     write_run(run, parts)

@@ -126,6 +126,19 @@ def test_a_directory_that_holds_something_else_is_refused_even_when_overwriting(
     assert (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize(
+    "meta",
+    ["", "[]", "7", '{"id": "x", "status": "running"}', '{"id": 1, "status": "running", "seconds": 1.0}', "[" * 40_000]
+    + [f'{{"id": "x", "status": "running", "seconds": {seconds}}}' for seconds in ('"x"', "null", "NaN", "9" * 400)],
+    ids=lambda text: text[:60],
+)
+def test_a_damaged_account_of_a_run_is_refused(tmp_path: Path, meta: str) -> None:
+    Run.open(tmp_path, CONFIG)
+    (tmp_path / "meta.json").write_text(meta)
+    with pytest.raises(RunConflict, match=r"meta.json cannot be read \(.*\). Restore it, or clear the run away.$"):
+        Run.open(tmp_path, CONFIG)
+
+
 def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
     Run.open(tmp_path, CONFIG)
     (tmp_path / "config.yaml").write_text("a: [1, ")
