@@ -30,7 +30,7 @@ test: $(READY)  ## All tests that fit in 15 minutes
 test-fast: $(READY)  ## Tests of the rooms that need no deep-learning library (seconds)
 	$(BIN)/python -m pytest tests/arch tests/golden tests/laws tests/report tests/runs tests/tasks tests/spans
 
-test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases of each target of tests/fuzz (hours)
+test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases of each target of tests/fuzz (seven hours)
 	$(BIN)/python -m pytest -m slow
 	PERCASYM_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz
 

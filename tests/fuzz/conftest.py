@@ -1,7 +1,7 @@
 """What every target shares: how many cases, and ways to damage what was good.
 
-A target tries 200 cases, or as many as PERCASYM_FUZZ says (`make test-slow` says 100,000). Targets that load or compose
-something each time divide that number by their `cost`.
+A target tries as many cases as PERCASYM_FUZZ says (`make test-slow` says 100,000). Unasked it tries 200; targets that load or
+compose something each time divide that number by their `cost`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-CASES = int(os.environ.get("PERCASYM_FUZZ", "200"))
-LEAST = 10
-"""Cases of the costliest targets."""
+ASKED = int(os.environ.get("PERCASYM_FUZZ", "0"))
+CASES, LEAST = 200, 10
+"""Cases of a target, and of the costliest ones, where nothing was asked."""
 
 
 def cases(cost: int = 1) -> Callable[..., Any]:
     """So many cases for a target, each of which costs this many times what a cheap one does."""
-    return settings(max_examples=max(CASES // cost, LEAST), deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=ASKED or max(CASES // cost, LEAST), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
