@@ -15,6 +15,7 @@ from rich.console import Console
 from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.rollout_reader import read_rollouts
 from percasym.report.load import load_run
+from percasym.report.publish import publish
 from percasym.report.status import status
 from percasym.report.table import markdown
 from percasym.runs.records import line, read_lines
@@ -162,6 +163,7 @@ def test_a_run_is_shown_or_refused(folder: Path, parts: dict) -> None:
         return
     Console(quiet=True).print(status([record], (), time.time()))
     assert markdown([record])
+    assert publish([record], folder / "report").page.exists()
 
 
 @cases()
