@@ -21,6 +21,9 @@ T = TypeVar("T")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's safe loader where PyYAML has it: five times as fast, which two hundred runs feel."""
 
+MOST = 2**53
+"""Beyond it a figure could not tell whole numbers apart."""
+LARGEST = 1e300
 GROUPS = ("task", "model", "paradigm", "balance", "tracker")
 """Groups of a configuration that a report reads."""
 
@@ -160,14 +163,14 @@ def _part(file: Path, read: Callable[[Path], T]) -> T:
 def _config(file: Path) -> dict[str, Any]:
     config = dict(yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER))
     groups = {name: dict(config[name]) for name in GROUPS if config.get(name) is not None}
-    if not all(isinstance(number, int) for number in (config.get("seed", 0), groups.get("paradigm", {}).get("steps", 0))):
-        raise TypeError("seed and paradigm.steps must be whole numbers")
+    for number in (config.get("seed", 0), groups.get("paradigm", {}).get("steps", 0)):
+        _count(number)
     return config | groups
 
 
 def _meta(file: Path) -> dict[str, Any]:
     meta = dict(json.loads(file.read_text(encoding="utf-8")))
-    return meta | {"status": str(meta["status"]), "seconds": float(meta["seconds"])}
+    return meta | {"status": str(meta["status"]), "seconds": _number(meta["seconds"])}
 
 
 def _estimate(raw: Mapping[str, Any]) -> Estimate:
@@ -176,10 +179,15 @@ def _estimate(raw: Mapping[str, Any]) -> Estimate:
 
 
 def _count(value: object) -> int:
-    """A whole number that a figure can show. Raises TypeError for anything else, OverflowError beyond all floats."""
-    float(number := index(value))  # type: ignore[arg-type]
+    """A whole number. Raises TypeError for anything else, ValueError beyond `MOST`."""
+    if abs(number := index(value)) > MOST:  # type: ignore[arg-type]
+        raise ValueError(f"a number of {len(str(number))} digits counts nothing")
     return number
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    """null is nan. Raises ValueError beyond `LARGEST`, of which sums would overflow; no run measures such a number."""
+    number = math.nan if value is None else float(value)
+    if LARGEST < abs(number) < math.inf:
+        raise ValueError(f"{number:g} was not measured")
+    return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -150,6 +151,9 @@ def write_run(run: Path, parts: dict) -> None:
 @cases(cost=20)
 @given(altered([RUN, {**RUN, "meta.json": {"id": "x", "status": "done", "seconds": 1}}]))
 @example({**RUN, "meta.json": {"id": "x", "status": "done", "seconds": 10**400}})
+@example({**RUN, "meta.json": {"id": "x", "status": "done", "seconds": math.inf}})
+@example({**RUN, "config.yaml": {**RUN["config.yaml"], "paradigm": {"steps": 10**400}}})
+@example({**RUN, "metrics.jsonl": [{"step": step, "time/step_seconds": 1e308} for step in (1, 2)]})
 @example({**RUN, "metrics.jsonl": [{"step": 10**400, "lr": 0.1}]})
 @example({**RUN, "metrics.jsonl": [{"step": "one", "lr": 0.1}, {"step": 2, "lr": 0.1}]})
 def test_a_run_is_shown_or_refused(folder: Path, parts: dict) -> None:
