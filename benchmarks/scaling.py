@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -65,10 +66,11 @@ def rates(shapes: list[tuple[int, int]]) -> list[dict[str, float]]:
 
 def on_ranks(number: int) -> dict[str, float]:
     """The step of several ranks, each with rows of its own: tokens of all of them a second."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={number}", "--standalone", __file__, "--one-rank"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).stdout
-    each = [json.loads(line)[0] for line in said.splitlines() if line.startswith("[")]
-    assert len(each) == number, f"{number} ranks gave {len(each)} lines"
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = ["torch.distributed.run", f"--nproc-per-node={number}", "--standalone"]
+        command = [sys.executable, "-m", *ranks, __file__, "--one-rank", folder]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        each = [json.loads((Path(folder) / f"{rank}.json").read_text())[0] for rank in range(number)]
     return {
         "ranks": number,
         "per_cpu_second": sum(one["per_cpu_second"] for one in each) / number,
@@ -99,9 +101,9 @@ def draw(report: dict) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--one-rank", action="store_true", help="measure the share of this rank and print JSON")
-    if arguments.parse_args().one_rank:
-        print(json.dumps(rates([(SHARE, LENGTH)])), flush=True)
+    arguments.add_argument("--one-rank", type=Path, metavar="FOLDER", help="measure the share of this rank and write it there")
+    if folder := arguments.parse_args().one_rank:
+        (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(rates([(SHARE, LENGTH)])))
         return
     shapes = [(1, length) for length in LENGTHS] + [(rows, LENGTH) for rows in ROWS]
     found = rates(shapes)
