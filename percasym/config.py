@@ -86,6 +86,9 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
     folder(values["study"])
     if not 0 <= values["seed"] < 2**63:  # What torch takes.
         raise ConfigError(f"seed must be at least 0 and below 2 ** 63, got {values['seed']}.")
+    for plugin in values["plugins"]:
+        if not plugin.isidentifier():
+            raise ConfigError(f"plugins must name packages, as plugins=[my_tasks], got {plugin!r}.")
     trusted = ("percasym", *values["plugins"])
     plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
     samples = isinstance(plugins["paradigm"], Rl)
@@ -171,6 +174,8 @@ def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[st
         raise ConfigError(f"{group}={choice} names no class; choose an option of the group, or set {group}._target_.")
     target: str = values["_target_"]
     module, _, name = target.rpartition(".")
+    if not all(part.isidentifier() for part in target.split(".")):
+        raise ConfigError(f"{group}._target_ must be the dotted name of a class, got {target!r}.")
     if module.split(".")[0] not in trusted:
         raise ConfigError(f"{group}._target_={target} lies outside {', '.join(trusted)}; add its package to plugins=[...] if you trust it.")
     try:

@@ -32,6 +32,7 @@ words = st.tuples(keys, st.sampled_from(["=", "=", "=", "", "@", "=="]), values)
 
 @cases(cost=2)
 @given(altered(RECORDS))
+@example({**RECORDS[0], "plugins": [""], "task": {"_target_": ""}})
 def test_a_record_becomes_the_settings_that_it_says(record: dict) -> None:
     try:
         settings = rebuild(record, path=Path("run"))
