@@ -1,17 +1,14 @@
 """The border between Hydra and typed Python: the only module that knows OmegaConf.
 
-Each option of a group is a plug-in: a yaml with `_target_` and what differs from the defaults of that
-frozen dataclass. Unlike `hydra.utils.instantiate`, nothing is called but dataclasses of this package
-and of the packages in `plugins`, and every field can be set from the command line without a `+`.
+Each option of a group is a plug-in (`percasym.plugin`): a yaml with `_target_` and what differs from the
+defaults of that frozen dataclass. Every field can be set from the command line without a `+`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +18,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from percasym.paradigm import Rl
-from percasym.schema import ConfigError, Plain, build, dump, no_such, read
+from percasym.plugin import GROUPS, plugin, recorded, trust
+from percasym.schema import ConfigError, build, dump, no_such, read
 from percasym.settings import Evaluation, Launch, RunOptions, Settings
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical"),
-    "model": ("codec", "load", "prompt", "row", "collate"),
-    "paradigm": ("rows_per_forward",),
-    "balance": ("start", "step"),
-    "engine": ("precision",),
-    "tracker": ("start",),
-    "reward": ("score|of",),
-    "rollout": (),
-}
-"""The plug-in groups, and what a plug-in of each must have (its protocol's; of `a|b`, one)."""
 OF_RL = ("reward", "rollout")
 """The groups that paradigm=rl chooses from, and no other."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
@@ -86,19 +73,16 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
     folder(values["study"])
     if not 0 <= values["seed"] < 2**63:  # What torch takes.
         raise ConfigError(f"seed must be at least 0 and below 2 ** 63, got {values['seed']}.")
-    for plugin in values["plugins"]:
-        if not plugin.isidentifier():
-            raise ConfigError(f"plugins must name packages, as plugins=[my_tasks], got {plugin!r}.")
-    trusted = ("percasym", *values["plugins"])
-    plugins = {group: _plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
+    trusted = trust(values["plugins"])
+    plugins = {group: plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
     samples = isinstance(plugins["paradigm"], Rl)
     for group in OF_RL:
         if tree.get(group) is not None and not samples:
             raise ConfigError(f"{group}={choices.get(group)} needs paradigm=rl, got paradigm={choices.get('paradigm')}.")
-        plugins[group] = _plugin(group, tree.get(group), choices.get(group), trusted) if samples else None
+        plugins[group] = plugin(group, tree.get(group), choices.get(group), trusted) if samples else None
     sections: dict[str, Any] = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
     record = {key: dump(value) for key, value in values.items()}
-    record |= {group: {"_target_": _name(type(plugin)), **_record(plugin)} for group, plugin in plugins.items() if plugin is not None}
+    record |= {group: recorded(chosen) for group, chosen in plugins.items() if chosen is not None}
     record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` is about this call, not the run.
     return Settings(path=path, record=record, family=plugins.pop("model"), **values, **plugins, **sections)
 
@@ -167,36 +151,6 @@ def folder(study: str) -> str:
 
 OmegaConf.register_new_resolver("cell", cell, replace=True)
 OmegaConf.register_new_resolver("folder", folder, replace=True)
-
-
-def _plugin(group: str, values: object, choice: str | None, trusted: Sequence[str]) -> Any:
-    if not isinstance(values, dict) or not isinstance(values.get("_target_"), str):
-        raise ConfigError(f"{group}={choice} names no class; choose an option of the group, or set {group}._target_.")
-    target: str = values["_target_"]
-    module, _, name = target.rpartition(".")
-    if not all(part.isidentifier() for part in target.split(".")):
-        raise ConfigError(f"{group}._target_ must be the dotted name of a class, got {target!r}.")
-    if module.split(".")[0] not in trusted:
-        raise ConfigError(f"{group}._target_={target} lies outside {', '.join(trusted)}; add its package to plugins=[...] if you trust it.")
-    try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{group}._target_={target} cannot be imported ({error}).") from error
-    if not (isinstance(cls, type) and is_dataclass(cls)):
-        raise ConfigError(f"{group}._target_={target} is no dataclass, so it cannot serve as {group}.")
-    if missing := [method for method in GROUPS[group] if not any(hasattr(cls, name) for name in method.split("|"))]:
-        raise ConfigError(f"{group}._target_={target} has no {missing[0]}, so it cannot serve as {group}.")
-    return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
-
-
-def _record(plugin: object) -> dict[str, Plain]:
-    fields = dump(plugin)
-    assert isinstance(fields, dict)
-    return fields
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _is_option(word: str, conf: Path) -> bool:
