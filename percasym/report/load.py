@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from percasym.runs.records import plain, read_lines
-from percasym.schema import ConfigError
+from percasym.schema import ConfigError, read
 from percasym.types import Estimate
 
 T = TypeVar("T")
@@ -23,7 +23,8 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MOST = 2**53
 """Beyond it a figure could not tell whole numbers apart."""
-LARGEST = 1e300
+LARGEST = 1e280
+"""Beyond it a sum of measurements, or a measurement times a count, could lie beyond all floats."""
 GROUPS = ("task", "model", "paradigm", "balance", "tracker")
 """Groups of a configuration that a report reads."""
 
@@ -170,7 +171,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _meta(file: Path) -> dict[str, Any]:
     meta = dict(json.loads(file.read_text(encoding="utf-8")))
-    return meta | {"status": str(meta["status"]), "seconds": _number(meta["seconds"])}
+    return meta | {"status": str(meta["status"]), "seconds": read(meta["seconds"], float, "seconds")}
 
 
 def _estimate(raw: Mapping[str, Any]) -> Estimate:
@@ -186,7 +187,7 @@ def _count(value: object) -> int:
 
 
 def _number(value: float | None) -> float:
-    """null is nan. Raises ValueError beyond `LARGEST`, of which sums would overflow; no run measures such a number."""
+    """A measurement; null is nan. Raises ValueError beyond `LARGEST`."""
     number = math.nan if value is None else float(value)
     if LARGEST < abs(number) < math.inf:
         raise ValueError(f"{number:g} was not measured")

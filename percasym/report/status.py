@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -53,7 +54,7 @@ def standing(run: RunRecord, now: float) -> Standing:
     if now - written > SILENT_SECONDS:
         return Standing(state="silent", text=f"{place}, silent for {duration(now - written)}")
     recent = [value for value in seconds.values[-RECENT_STEPS:] if math.isfinite(value)]
-    left = f", {duration((steps - step) * sum(recent) / len(recent))} of training left" if recent and step < steps else ""
+    left = f", {duration((steps - step) * fmean(recent))} of training left" if recent and step < steps else ""
     return Standing(state="running", text=f"running, {place}{left}")
 
 

@@ -152,6 +152,10 @@ def write_run(run: Path, parts: dict) -> None:
 @given(altered([RUN, {**RUN, "meta.json": {"id": "x", "status": "done", "seconds": 1}}]))
 @example({**RUN, "meta.json": {"id": "x", "status": "done", "seconds": 10**400}})
 @example({**RUN, "meta.json": {"id": "x", "status": "done", "seconds": math.inf}})
+@example({**RUN, "meta.json": {"id": "x", "status": "done", "seconds": None}})
+@example(
+    {**RUN, "config.yaml": {**RUN["config.yaml"], "paradigm": {"steps": 2**53}}, "metrics.jsonl": [{"step": 1, "time/step_seconds": 1e280}]}
+)
 @example({**RUN, "config.yaml": {**RUN["config.yaml"], "paradigm": {"steps": 10**400}}})
 @example({**RUN, "metrics.jsonl": [{"step": step, "time/step_seconds": 1e308} for step in (1, 2)]})
 @example({**RUN, "metrics.jsonl": [{"step": 10**400, "lr": 0.1}]})
