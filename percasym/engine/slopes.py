@@ -38,7 +38,7 @@ class Slopes:
         arrived: list[Tensor] = []
 
         def at_hidden(gradient: Tensor) -> None:
-            upstream = (arrived.pop() * coefficients.to(gradient.device))[:, 1:]  # The loss of token t hangs on h_(t-1).
+            upstream = (arrived.pop() * coefficients)[:, 1:]  # The loss of token t hangs on h_(t-1).
             labelled = labels[:, 1:].to(gradient.device)
             norms = torch.linalg.vector_norm(gradient[:, :-1], dim=-1, dtype=torch.float32)
             slopes = torch.where(upstream == 0, 0.0, norms / upstream)

@@ -35,7 +35,8 @@ class LinearNll(torch.autograd.Function):
                 slopes = _slopes(logprobs, targets[at], hidden.dtype)
                 d_hidden[at] = slopes @ cast
         ctx.rows = rows
-        ctx.save_for_backward(hidden, weight, targets, d_hidden, slopes if len(hidden) <= rows else None)
+        kept = slopes if ctx.needs_input_grad[1] and len(hidden) <= rows else None
+        ctx.save_for_backward(hidden, weight, targets, d_hidden, kept)
         return nll
 
     @staticmethod

@@ -104,10 +104,12 @@ def test_afterwards_the_tower_looks_again_and_nothing_of_it_has_changed(sight, t
 
 def test_a_step_without_pictures_asks_nobody(sight):
     model, tower = sight
+    seen = looks(model)
     with tower.looking():
         model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
     with tower.recalling():
         model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
+    assert seen == []
 
 
 def test_a_tower_that_learns_is_always_asked(tiny_model, resting):

@@ -156,6 +156,16 @@ def test_a_second_backward_is_refused_rather_than_wrong(tiny_model, tiny_batch):
         loss.backward()
 
 
+@pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
+def test_a_second_backward_through_losses_adds_the_same_gradient(tiny_model, tiny_batch, chunk_bytes):
+    batch, model = tiny_batch(), tiny_model()
+    loss = TokenNll(model, chunk_bytes=chunk_bytes)(supervised(batch.labels), **batch.arguments).sum()
+    loss.backward(retain_graph=True)
+    once = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    loss.backward()
+    assert_same_gradients(gradients(model), {name: 2 * gradient for name, gradient in once.items()})
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_each_logit_is_computed_once_where_the_weights_are_told(tiny_model, tiny_batch, trained):
     batch, model = tiny_batch(), tiny_model(tied=False)
