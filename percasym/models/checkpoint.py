@@ -98,13 +98,15 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     from transformers import AutoModelForImageTextToText
     from transformers.utils import is_flash_attn_2_available
 
+    from percasym.models.onednn import with_onednn
+
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")
     if is_adapter(path):
         base = model(_base(path), attention)
         return _loaded(lambda where: merged(base, where), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
-    return _loaded(partial(whole, AutoModelForImageTextToText), path, config=config(path), **options)
+    return with_onednn(_loaded(partial(whole, AutoModelForImageTextToText), path, config=config(path), **options))
 
 
 def save(trained: PreTrainedModel, source: str, directory: Path) -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from percasym.models.onednn import product
+
 
 class LinearNll(torch.autograd.Function):
     """The losses, where u is known in the backward pass only.
@@ -33,7 +35,7 @@ class LinearNll(torch.autograd.Function):
             nll[at] = _of_targets(logprobs, targets[at])
             if d_hidden is not None:
                 slopes = _slopes(logprobs, targets[at], hidden.dtype)
-                d_hidden[at] = slopes @ cast
+                d_hidden[at] = product(slopes, cast)
         ctx.rows = rows
         kept = slopes if ctx.needs_input_grad[1] and len(hidden) <= rows else None
         ctx.save_for_backward(hidden, weight, targets, d_hidden, kept)
@@ -72,7 +74,7 @@ class LinearLoss(torch.autograd.Function):
             nll[at] = _of_targets(logprobs, targets[at])
             if d_hidden is not None:
                 slopes, share = _slopes(logprobs, targets[at], hidden.dtype), coefficients[at, None]
-                d_hidden[at] = (slopes @ cast) * share
+                d_hidden[at] = product(slopes, cast) * share
                 if d_weight is not None:
                     _add_product(d_weight, slopes.T, (hidden[at] * share).to(hidden.dtype))
         ctx.gradients = d_hidden, None if d_weight is None else d_weight.to(weight.dtype)
@@ -104,11 +106,10 @@ def _nothing(weight: Tensor) -> Tensor:
 
 def _chunks(hidden: Tensor, cast: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
     """Where each chunk of tokens lies, and its log-probabilities [n, V], float32, in a buffer that the next chunk overwrites."""
-    shape = min(rows, len(hidden)), len(cast)
-    logits_nv, logprobs_nv = (torch.empty(shape, dtype=torch.float32, device=hidden.device) for _ in range(2))
+    logprobs_nv = torch.empty(min(rows, len(hidden)), len(cast), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(hidden), rows):
         at = slice(start, min(start + rows, len(hidden)))
-        logits = _multiply(hidden[at], cast.T, logits_nv)
+        logits = product(hidden[at], cast.T).float()
         yield at, torch.log_softmax(logits, -1, out=logprobs_nv[: len(logits)])
 
 
@@ -128,12 +129,6 @@ def _slopes(logprobs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     slopes = logprobs.exp_()
     slopes[torch.arange(len(slopes), device=slopes.device), targets] -= 1
     return slopes.to(dtype)
-
-
-def _multiply(left: Tensor, right: Tensor, buffer: Tensor) -> Tensor:
-    """left @ right as float32, written into the first rows of `buffer`."""
-    out = buffer[: len(left)]
-    return torch.mm(left, right, out=out) if left.dtype == out.dtype else out.copy_(left @ right)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

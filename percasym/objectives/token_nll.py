@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from percasym.models.onednn import OneDnnLinear
 from percasym.objectives.linear_head import LinearLoss, LinearNll
 from percasym.types import UNSUPERVISED
 
@@ -93,7 +94,7 @@ class TokenNll(nn.Module):
 
     def _linear(self) -> bool:
         """Is the head a plain matrix, without adapters and bias?"""
-        return type(self.model.lm_head) is nn.Linear and self.model.lm_head.bias is None
+        return type(self.model.lm_head) in (nn.Linear, OneDnnLinear) and self.model.lm_head.bias is None
 
     def _of_head(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """What a plain head multiplies; dividing `hidden` by the temperature is dividing the logits."""

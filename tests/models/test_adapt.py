@@ -171,7 +171,7 @@ def test_a_lora_run_leaves_an_adapter_that_plain_peft_loads(directory, real_batc
     loaded = PeftModel.from_pretrained(base, tmp_path).eval()
     expected = losses(model, real_batch)
     assert not torch.allclose(losses(Qwen3VL(path=str(directory)).load(), real_batch), expected, rtol=1e-3), "the adapters matter"
-    assert_close(losses(loaded.get_base_model(), real_batch), expected, rtol=0, atol=0)
+    assert_close(losses(loaded.get_base_model(), real_batch), expected, rtol=1e-5, atol=1e-5)  # Plain peft, plain layers.
     assert AutoTokenizer.from_pretrained(tmp_path) and AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
 
 

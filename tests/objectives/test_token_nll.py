@@ -166,6 +166,9 @@ def test_a_second_backward_through_losses_adds_the_same_gradient(tiny_model, tin
     assert_same_gradients(gradients(model), {name: 2 * gradient for name, gradient in once.items()})
 
 
+MULTIPLICATIONS = torch.ops.aten.mm.default, torch.ops.mkldnn._linear_pointwise.default
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_each_logit_is_computed_once_where_the_weights_are_told(tiny_model, tiny_batch, trained):
     batch, model = tiny_batch(), tiny_model(tied=False)
@@ -175,7 +178,7 @@ def test_each_logit_is_computed_once_where_the_weights_are_told(tiny_model, tiny
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
-            products.extend(["logits"] if function is torch.ops.aten.mm.out and result.shape[-1:] == (61,) else [])
+            products.extend(["logits"] if function in MULTIPLICATIONS and result.shape[-1:] == (61,) else [])
             return result
 
     module, weights = TokenNll(model, chunk_bytes=SMALL), torch.ones(batch.ids.shape)

@@ -1,0 +1,75 @@
+"""Linear layers in float32 on a CPU through oneDNN, forward and backward.
+
+PyTorch sends a float32 matrix product on a CPU to MKL, which on AMD processors uses half of the vector width. oneDNN computes the same
+float32 product with all of it: 1.6 to 2.4 times the rate there, and no loss elsewhere (`benchmarks/linear.py`). Shapes: N rows, I inputs,
+O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+
+MIN_ROWS = 32
+"""Below this many rows the call itself costs more than it saves (measured: equal at 16 rows of width 128)."""
+
+
+AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build of PyTorch has the operator."""
+
+
+def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """states @ weight.T + bias, [..., O] from [..., I] and [O, I]; float32, on the CPU, without gradient."""
+    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, [N, O] from [N, I] and [I, O], without gradient; through oneDNN where it can."""
+    return linear(left, right.t()) if _suits(left, right) else left @ right
+
+
+def _suits(left: Tensor, right: Tensor) -> bool:
+    """Are both float32 on the CPU, and large enough to gain?"""
+    float32 = left.dtype == right.dtype == torch.float32 and left.device.type == "cpu"
+    return float32 and AVAILABLE and left.numel() >= MIN_ROWS * left.shape[-1]
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(states, weight)
+        return linear(states, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        states, weight = ctx.saved_tensors
+        rows_no, rows_ni = upstream.reshape(-1, upstream.shape[-1]), states.reshape(-1, states.shape[-1])
+        needs_states, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            linear(rows_no, weight.t()).view_as(states) if needs_states else None,
+            linear(rows_no.t(), rows_ni.t()) if needs_weight else None,
+            rows_no.sum(0) if needs_bias else None,
+        )
+
+
+class OneDnnLinear(nn.Linear):
+    """`nn.Linear` that computes with oneDNN wherever it can; the parameters, their names and the result are the same."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., O] from [..., I]."""
+        if _suits(input, self.weight) and not torch.is_autocast_enabled("cpu"):
+            return _Linear.apply(input, self.weight, self.bias)
+        return super().forward(input)
+
+
+def with_onednn(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model, its linear layers ready for oneDNN; unchanged where the operator is missing."""
+    for module in model.modules():
+        if AVAILABLE and type(module) is nn.Linear:
+            module.__class__ = OneDnnLinear
+    return model
