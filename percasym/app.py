@@ -115,8 +115,8 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
     try:
         compute_dtype(settings.engine.precision, device)
         lesson: Lesson = LESSONS[type(settings.paradigm)](settings, device, ranks)
-        asked = max(settings.evaluation.num_samples, settings.evaluation.num_curve_samples)
-        for split, seed, last in ((lesson.split, settings.seed, 0), (TEST, settings.evaluation.seed, asked - 1)):
+        last_test = settings.evaluation.num_samples - 1
+        for split, seed, last in ((lesson.split, settings.seed, 0), (TEST, settings.evaluation.seed, last_test)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=last)))])
         build = ENGINES[type(settings.engine)]
         engine = build(

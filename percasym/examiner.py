@@ -1,6 +1,8 @@
 """The evaluations of one run: before training, on the way, after it; each logged, kept and timed.
 
-Each rank answers every so-many-th sample, and all hear of all answers.
+Every point of a curve (`eval/*` in metrics.jsonl) is measured on the same samples: the first `num_curve_samples`. The evaluations before
+and after training grade all `num_samples`; their curve points are computed from the first of those records, and nothing is decoded twice.
+Each rank answers every so-many-th sample, and all ranks gather all answers.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from percasym.trainers.evaluate import METRICS, EvalResult, evaluate
 T = TypeVar("T")
 
 TEST = "test"
+NUM_SAMPLES = "eval/num_samples"
+"""Samples behind the other `eval/*` numbers of a step."""
 
 
 class Examiner:
@@ -33,6 +37,7 @@ class Examiner:
         self.seconds = 0.0
         """Spent in evaluations so far."""
         self._settings, self._run, self._engine, self._ranks = settings, run, engine, ranks
+        self._num_curve_samples = min(settings.evaluation.num_curve_samples, settings.evaluation.num_samples)
 
     def in_full(self, step: int, title: str) -> EvalResult:
         """Evaluate all samples after `step` updates, with a bar of its own."""
@@ -50,7 +55,7 @@ class Examiner:
     def on_the_way(self, step: int) -> None:
         """Evaluate the fewer samples of a curve; the bar of training stays the only one."""
         with suppress(Stopped):  # The trainer hears it too, and has something to keep.
-            self._examine(step, self._settings.evaluation.num_curve_samples, lambda num_rows: None)
+            self._examine(step, self._num_curve_samples, lambda num_rows: None)
 
     def missed(self, step: int) -> bool:
         """Is an evaluation on the way due after `step` steps, and not among what the run has said?"""
@@ -74,7 +79,9 @@ class Examiner:
             raise Stopped(max(stops))
         result = EvalResult.of(interleaved([share for share in shares if not isinstance(share, int)]))
         self._run.samples(TEST, step, result.records)
-        for name, estimate in result.metrics.items():
+        point = EvalResult.of(result.records[: self._num_curve_samples])
+        self._run.log(step, {NUM_SAMPLES: len(point.records)})
+        for name, estimate in point.metrics.items():
             low, high = estimate.ci95
             self._run.log(step, {f"eval/{name}": estimate.mean, f"eval/{name}/lo": low, f"eval/{name}/hi": high})
         self.seconds += time.perf_counter() - began

@@ -35,7 +35,7 @@ class Evaluation:
     num_samples: int
     """Samples of the test split, before and after training."""
     num_curve_samples: int
-    """Samples in each evaluation on the way (the first ones of the same split)."""
+    """Samples behind every point of a curve, the first and the last included: the first ones of the same split, at most `num_samples`."""
     max_new_tokens: int
     batch_size: int
     seed: int = 0

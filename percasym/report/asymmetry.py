@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from percasym.report.curves import ACCURACIES, INK, PERCEPTION, REASONING
+from percasym.report.curves import ACCURACIES, INK, PERCEPTION, REASONING, measured_on
 from percasym.report.study import Cell, Group
 from percasym.report.style import canvas, dress, is_known, percent_axis, reach
 
@@ -36,7 +36,8 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
             percent_axis(axes, "y")
             dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
             axes.tick_params(labelleft=place % COLUMNS == 0)  # One scale for all.
-        figure.supxlabel("optimizer steps", fontsize=11)
+        on = measured_on(run for _, cell in chosen for run in cell.runs)
+        figure.supxlabel(f"optimizer steps ({on})", fontsize=11)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
         return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ ACCURACIES = (
     ("eval/perception", "perception a_p", PERCEPTION, "s"),
     ("eval/reasoning", "reasoning a_r", REASONING, "^"),
 )
+NUM_SAMPLES = "eval/num_samples"
 LOSSES = (("loss/perception", "loss of perception", PERCEPTION), ("loss/reasoning", "loss of reasoning", REASONING))
 REWARDS = (("reward/perception/mean", "perception", PERCEPTION), ("reward/outcome/mean", "outcome", INK))
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 9.0, 7.5, 150  # Shown 900 pixels wide, 11 points are 15 pixels.
@@ -63,6 +64,23 @@ def curves(run_dir: Path) -> Path:
     return path
 
 
+def measured_on(runs: Iterable[RunRecord]) -> str:
+    """On how many test samples the accuracies over training are measured, for a figure's label.
+
+    Runs of earlier revisions did not record it: their first and last points are those of the full evaluation, the others of fewer samples.
+    """
+    counts: list[float] = []
+    for run in runs:
+        counted = run.series(NUM_SAMPLES)
+        if list(counted.steps) != list(run.series(ACCURACIES[0][0]).steps) or not all(map(math.isfinite, counted.values)):
+            return "n not recorded"
+        counts += counted.values
+    if not counts:
+        return "n not recorded"
+    low, high = min(counts), max(counts)
+    return f"n = {low:.0f} test samples" if low == high else f"n = {low:.0f} to {high:.0f} test samples"
+
+
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places for labels that want to stand at `heights`: at least `gap` apart, in the same order, within [low, high].
 
@@ -91,7 +109,7 @@ def _accuracies(axes: Axes, run: RunRecord) -> list[Line]:
             lines.append((name, colour, "{:.0%}", series))
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    _dress(axes, "accuracy on the test split, with 95 % intervals")
+    _dress(axes, f"accuracy on the test split, with 95 % intervals, {measured_on([run])}")
     return lines
 
 

@@ -51,7 +51,9 @@ DRAWINGS = (
     Drawing(
         name="learning",
         title="Seeing and thinking over training",
-        caption=f"Means over seeds, thin lines are the seeds. At most {MAX_PANELS} cells have a panel.",
+        caption="Means over seeds, thin lines are the seeds. Every point is measured on the same n first test samples (where n is not "
+        "recorded, the first and the last point on all of them); the tables are of all test samples. "
+        f"At most {MAX_PANELS} cells have a panel.",
         missing="it needs evaluations on the way (paradigm.eval_every) or before and after",
         draw=learning_curves,
     ),

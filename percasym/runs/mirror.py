@@ -15,8 +15,8 @@ from typing import Any
 from percasym.runs.records import read_lines
 from percasym.runs.tables import table
 
-NOISE = re.compile(r"/(lo|hi|first|not_measurable)$|^(time|tokens)/")
-"""Metrics without a chart of their own: ends of intervals, early epochs, bookkeeping. They are sent like all others."""
+NOISE = re.compile(r"/(lo|hi|first|not_measurable|num_samples)$|^(time|tokens)/")
+"""Metrics without a chart of their own: ends of intervals, early epochs, counts, clocks. They are sent like all others."""
 
 
 class WandbMirror:

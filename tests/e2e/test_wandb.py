@@ -129,7 +129,7 @@ def documented(*titles: str) -> set[str]:
     return {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
 
 
-EVALUATED = {f"eval/{key}{end}" for key in documented("The metrics of an evaluation") for end in ("", "/lo", "/hi")}
+EVALUATED = {f"eval/{key}{end}" for key in documented("The metrics of an evaluation") for end in ("", "/lo", "/hi")} | {"eval/num_samples"}
 SHARED = {"balance/weight", "tokens/perception", "tokens/reasoning", "grad/norm", "lr", "time/step_seconds"}
 """Metrics of a training step that a step of RL has as well."""
 
@@ -188,7 +188,7 @@ def test_a_run_is_found_by_what_it_is(train, tmp_path: Path) -> None:
     assert set(session.about.tags) == {"sudoku", "qwen3vl", "none", "mine"}
     charts = {name for name, metric in session.metrics.items() if not metric.options.hidden}
     assert {"eval/end_to_end", "balance/weight", "share/loss", "loss/total"} <= charts
-    assert not charts & {"step", "eval/end_to_end/lo", "time/step_seconds"}
+    assert not charts & {"step", "eval/end_to_end/lo", "eval/num_samples", "time/step_seconds"}
     assert {metric.step_metric for name, metric in session.metrics.items() if name != "step"} == {"step"}
     assert not any(metric.summary.ByteSize() for metric in session.metrics.values()), "the last value, under the plain name"
 

@@ -1,5 +1,6 @@
 """curves.png shows each line that the run has, and its labels never collide."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from percasym.report.curves import INK, PERCEPTION, REASONING, WEIGHT, curves, spread
+from percasym.report.curves import INK, PERCEPTION, REASONING, WEIGHT, curves, measured_on, spread
+from percasym.report.load import load_run
 from percasym.runs.rundir import Run
+from tests.report.conftest import STEPS
 
 
 def colours(path: Path) -> set[str]:
@@ -32,6 +35,27 @@ def test_a_run_that_was_only_evaluated_still_has_its_picture(tmp_path: Path) -> 
     drawn = colours(curves(tmp_path))
     assert PERCEPTION in drawn
     assert WEIGHT not in drawn
+
+
+def test_n_is_what_every_point_recorded_and_old_runs_are_drawn_without_it(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    assert measured_on([run]) == "n not recorded", "the run was written without counts, as earlier revisions did"
+    assert curves(run_dir).exists()
+    for step in run.series("eval/end_to_end").steps[:-1]:
+        add(run_dir, {"step": step, "eval/num_samples": 32})
+    assert measured_on([load_run(run_dir)]) == "n not recorded", "one point is still of nobody knows how many"
+    add(run_dir, {"step": STEPS, "eval/num_samples": 32})
+    assert measured_on([load_run(run_dir)]) == "n = 32 test samples"
+    add(run_dir, {"step": STEPS, "eval/num_samples": 128})
+    assert measured_on([load_run(run_dir)]) == "n = 32 to 128 test samples"
+    add(run_dir, {"step": STEPS, "eval/num_samples": None})
+    assert measured_on([load_run(run_dir)]) == "n not recorded"
+    assert measured_on([]) == "n not recorded"
+
+
+def add(run_dir: Path, values: dict) -> None:
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 def test_a_run_without_numbers_is_refused(tmp_path: Path) -> None:

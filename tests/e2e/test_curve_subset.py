@@ -1,0 +1,93 @@
+"""Every point of a curve is measured on one subset of the test samples; the summary and the samples file keep the full evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from percasym import examiner
+from percasym.engine.ranks import Ranks
+from percasym.examiner import Examiner
+from percasym.report.curves import measured_on
+from percasym.report.load import load_run
+from percasym.runs.rundir import Run
+from percasym.trainers.evaluate import METRICS, EvalResult
+
+RIGHT = (True, False, False, True, True, True)
+"""Grade of each test sample, in every metric: 1 of the first 2 is right, 4 of all 6."""
+
+
+class Engine:
+    """An engine whose model nobody asks anything."""
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        yield
+
+
+def graded(index: int) -> dict[str, Any]:
+    return {"key": {"task": "sudoku", "split": "test", "seed": 0, "index": index}, "truth": f"puzzle {index}",
+            "grades": dict.fromkeys(METRICS, RIGHT[index])}  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The samples of each evaluation that was decoded."""
+    decoded: list[list[int]] = []
+
+    def evaluate(*, indices: Sequence[int], **_: object) -> EvalResult:
+        decoded.append(list(indices))
+        return EvalResult.of([graded(index) for index in indices])
+
+    monkeypatch.setattr(examiner, "evaluate", evaluate)
+    return decoded
+
+
+def examined(path: Path, *, num_samples: int, num_curve_samples: int) -> tuple[Run, Examiner]:
+    evaluation = SimpleNamespace(num_samples=num_samples, num_curve_samples=num_curve_samples)
+    settings: Any = SimpleNamespace(evaluation=evaluation, family=None, task=None)
+    run, engine = Run.open(path, {}), Engine()
+    return run, Examiner(settings, run, engine, Ranks(0, 1, torch.device("cpu")))  # type: ignore[arg-type]
+
+
+def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: Path, asked: list[list[int]]) -> None:
+    run, exam = examined(tmp_path, num_samples=6, num_curve_samples=2)
+    before = exam.in_full(0, "before")
+    exam.on_the_way(1)
+    after = exam.in_full(2, "after")
+    assert asked == [[0, 1, 2, 3, 4, 5], [0, 1], [0, 1, 2, 3, 4, 5]], "no sample is decoded a second time for the curve"
+    assert before.metrics["reasoning"].mean == after.metrics["reasoning"].mean == pytest.approx(4 / 6), "the summary's numbers"
+    assert before.metrics["reasoning"].n == 6
+    assert len(run.read_samples("test", 2) or ()) == 6, "the samples file is whole"
+    record = load_run(tmp_path)
+    for name in METRICS:
+        assert record.series(f"eval/{name}").values == [0.5, 0.5, 0.5], "1 of the first 2 at every step"
+    # Wilson's interval of 1 in 2: (.5 + 1.92 / 2 -+ 1.96 sqrt(.5 * .5 / 2 + 3.84 / 16)) / (1 + 3.84 / 2), that is .095 to .905.
+    assert record.series("eval/reasoning/lo").values == pytest.approx([0.0945] * 3, abs=1e-4)
+    assert record.series("eval/num_samples").values == [2, 2, 2]
+    assert measured_on([record]) == "n = 2 test samples"
+
+
+def test_a_curve_has_at_most_the_samples_of_the_full_evaluation(tmp_path: Path, asked: list[list[int]]) -> None:
+    _, exam = examined(tmp_path, num_samples=3, num_curve_samples=6)
+    exam.on_the_way(1)
+    exam.in_full(2, "after")
+    assert asked == [[0, 1, 2], [0, 1, 2]]
+    assert load_run(tmp_path).series("eval/num_samples").values == [3, 3]
+
+
+def test_a_point_of_the_full_evaluation_would_be_noticed(tmp_path: Path, asked: list[list[int]]) -> None:
+    """The first test can fail: an examiner that logs all samples at the end draws a rise from 1 / 2 to 4 / 6 that no training made."""
+    _, exam = examined(tmp_path, num_samples=6, num_curve_samples=2)
+    exam.on_the_way(1)
+    exam._num_curve_samples = 6
+    exam.in_full(2, "after")
+    record = load_run(tmp_path)
+    assert record.series("eval/reasoning").values == [0.5, pytest.approx(4 / 6)]
+    assert measured_on([record]) == "n = 2 to 6 test samples"
