@@ -1,7 +1,7 @@
 """Where to cut sorted rows into forwards, so that little is computed on padding.
 
-A forward costs its padded tokens, attention among them, and something of its own; the cheapest cuts of n sorted rows are found exactly, in n times
-`most` steps. The gradient of a step does not depend on them: every token carries its share of the whole step.
+A forward costs its padded tokens, attention among them, and something of its own; the cheapest cuts of n sorted rows are found exactly,
+in n times `most` steps. The gradient of a step does not depend on them: every token carries its share of the whole step.
 """
 
 from __future__ import annotations

@@ -67,13 +67,24 @@ class Qwen3Step:
             heads = torch.addcmul(heads * cos, heads.roll(width // 2, -1), sin)
             values = attention.v_proj(states).view(len(tokens), -1, 1, width)
             keys, values = cache.update(heads[:, :, num_queries:], values, index)  # [B, H, T, D]
-            mixed = functional.scaled_dot_product_attention(
-                heads[:, :, :num_queries], keys, values, attn_mask=mask, scale=attention.scaling
-            )
+            mixed = attended(heads[:, :, :num_queries] * attention.scaling, keys, values, mask)
             hidden = hidden + attention.o_proj(mixed.reshape(len(tokens), -1))
             states = before_mlp(hidden)
             hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(states)) * mlp.up_proj(states))
         return self.norm(hidden)
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(queries keys^T) values, [B, H, G, D], for scaled queries [B, H, G, D] and keys and values [B, H, T, D].
+
+    On a CPU two products and a softmax take 0.7 of the time of the fused kernel, which is made for many queries.
+    """
+    if queries.device.type != "cpu":
+        return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
+    scores = queries @ keys.mT  # [B, H, G, T]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ values
 
 
 def prepared(layer: Any) -> Layer:

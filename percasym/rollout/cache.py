@@ -8,6 +8,7 @@ that move into their places, and no more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class RoomyLayer(CacheLayerMixin):
-    """Keys and values of one layer in a buffer of `capacity` tokens, [B, H, capacity, D], of which the first `rows` are in use."""
+    """Keys and values of one layer in buffers of `capacity` tokens, of which the first `rows` rows are in use.
+
+    Values are held as [B, H, capacity, D] and keys transposed, [B, H, D, capacity]: a token's scores over the whole history are then
+    products of long rows.
+    """
 
     is_sliding = False
 
@@ -26,39 +31,40 @@ class RoomyLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate for the batch, heads and type of the first states."""
         self.rows, heads, _, width = key_states.shape
-        self.keys = key_states.new_empty(self.rows, heads, self.capacity, width)
+        self.keys = key_states.new_empty(self.rows, heads, width, self.capacity)
         self.values = value_states.new_empty(self.rows, heads, self.capacity, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Append states of new tokens; the views returned hold all tokens so far."""
+        """Append states of new tokens; those of all tokens so far, [B, H, T, D], are views, except at the first time."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
         start, self.length = self.length, self.length + key_states.shape[2]
-        keys, values = self.keys[: self.rows, :, : self.length], self.values[: self.rows, :, : self.length]
+        keys, values = self.keys[: self.rows, ..., : self.length].mT, self.values[: self.rows, :, : self.length]
         keys[:, :, start:] = key_states
         values[:, :, start:] = value_states
-        return keys, values
+        return (keys, values) if start else (key_states, value_states)
 
     def keep(self, sources: Tensor, targets: Tensor, rows: int) -> None:
         """Go on with `rows` rows, after those at `sources` have moved to `targets`."""
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
-        for states in (self.keys[:, :, : self.length], self.values[:, :, : self.length]):
+        for states in (self.keys[..., : self.length], self.values[:, :, : self.length]):
             states[targets] = states[sources]
         self.rows = rows
 
     def expand(self, times: int) -> None:
         """Every row `times` times, its copies side by side."""
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
-        self.keys, self.values = self._repeated(self.keys, times), self._repeated(self.values, times)
+        filled = slice(self.length)
+        self.keys = self._repeated(self.keys, (..., filled), times)
+        self.values = self._repeated(self.values, (..., filled, slice(None)), times)
         self.rows *= times
 
-    def _repeated(self, states: Tensor, times: int) -> Tensor:
-        rows, *rest = states.shape
-        repeated = states.new_empty(rows * times, *rest)
-        # [B, times, H, length, D]: the part that is not filled yet is not copied.
-        repeated.view(rows, times, *rest)[..., : self.length, :] = states[:, None, :, : self.length]
+    def _repeated(self, states: Tensor, filled: tuple[Any, ...], times: int) -> Tensor:
+        """`states` with every row `times` times; only the part that is filled is copied."""
+        repeated = states.new_empty(len(states) * times, *states.shape[1:])
+        repeated.unflatten(0, (len(states), times))[filled] = states[:, None][filled]
         return repeated
 
     def get_seq_length(self) -> int:

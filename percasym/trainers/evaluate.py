@@ -2,14 +2,15 @@
 
 Each sample is answered three times: from its picture (end-to-end a and perception a_p), from its
 picture with p* forced as the perception span (counterfactual reasoning a_r), and from p* as text in
-place of the picture (the same, where no picture can distract).
+place of the picture (the same, where no picture can distract). Where the answer to the picture begins with
+p* itself, the second answer is the rest of the first and is not decoded again.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -76,27 +77,45 @@ def evaluate(
     was_training = model.training
     model.eval()
 
-    def answers(prompts: Sequence[Prompt], beginnings: Sequence[Sequence[Sequence[int]]]) -> list[list[Completion]]:
+    def answers(prompts: Sequence[Prompt], forced: Sequence[Sequence[int]]) -> list[Completion]:
         limit, together, rows = settings.max_new_tokens, settings.batch_size, [family.prompt(prompt) for prompt in prompts]
-        return branched(model, family, rows, beginnings, max_new_tokens=limit, batch_size=together, advance=advance)
+        beginnings = [[ids] for ids in forced]
+        done = branched(model, family, rows, beginnings, max_new_tokens=limit, batch_size=together, advance=advance)
+        return [completion for (completion,) in done]
 
     codec, prompts = family.codec(), [sample.prompt for sample in samples]
     openings = Opening.all(codec, prompts, stated=[sample.truth for sample in samples])
-    pictured = answers(prompts, [[(), opening.forced] for opening in openings])  # Both read the picture once.
-    told = answers([prompt_as_text(sample) for sample in samples], [[()] for _ in samples])
+    nothing: list[Sequence[int]] = [()] * len(samples)
+    pictured = answers(prompts, nothing)
+    reasoned = {i: rest for i, opening in enumerate(openings) if (rest := _after(pictured[i], opening.forced))}
+    advance(len(reasoned))
+    others = [i for i in range(len(samples)) if i not in reasoned]
+    reasoned |= zip(others, answers([prompts[i] for i in others], [openings[i].forced for i in others]), strict=True)
+    told = answers([prompt_as_text(sample) for sample in samples], nothing)
     model.train(was_training)
 
     records = [
         _record(
             task,
             sample,
-            seen=codec.rollout(sample.prompt, free),
-            given=opening.rollout(codec, reasoned),
-            told=codec.rollout(prompt_as_text(sample), textual),
+            seen=codec.rollout(sample.prompt, pictured[i]),
+            given=openings[i].rollout(codec, reasoned[i]),
+            told=codec.rollout(prompt_as_text(sample), told[i]),
         )
-        for sample, opening, (free, reasoned), (textual,) in zip(samples, openings, pictured, told, strict=True)
+        for i, sample in enumerate(samples)
     ]
     return EvalResult.of(records)
+
+
+def _after(free: Completion, forced: Sequence[int]) -> Completion | None:
+    """What greedy decoding would answer after the tokens `forced`, where the free answer begins with them; None where it does not.
+
+    An answer that met the token limit is not used: after a forced beginning it could go on for as many tokens more.
+    """
+    if not free.finished or free.ids[: len(forced)] != tuple(forced):
+        return None
+    logprobs = None if free.logprobs is None else free.logprobs[len(forced) :]
+    return replace(free, ids=free.ids[len(forced) :], logprobs=logprobs)
 
 
 def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: Rollout) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""Three answers a sample, of which the second is read off the first where that began with p*."""
+
+import pytest
+
+from percasym.models import checkpoint
+from percasym.models.qwen3vl import Qwen3VL
+from percasym.settings import Evaluation
+from percasym.tasks.canvas import Look
+from percasym.tasks.sudoku.task import Sudoku
+from percasym.trainers import evaluate as module
+from percasym.trainers.evaluate import evaluate
+from percasym.types import Completion
+
+EASY = Sudoku(size=4, givens=(12, 14), restate=True)
+UNREADABLE = Sudoku(size=4, givens=(12, 14), restate=True, look=Look(contrast=(0.02, 0.02)))
+
+
+@pytest.mark.parametrize(("task", "reused"), [(EASY, True), (UNREADABLE, False)])
+def test_an_answer_read_off_another_is_the_one_that_decoding_gives(task: Sudoku, reused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Qwen3VL(path=checkpoint.packaged("qwen3vl"))
+    settings = Evaluation(num_samples=6, num_curve_samples=1, max_new_tokens=300, batch_size=4)
+    advanced: list[int] = []
+    found = evaluate(model=family.load(), family=family, task=task, settings=settings, advance=advanced.append)
+    assert sum(advanced) == 3 * 6
+    assert any(found.verdicts["perception"]) is reused  # Both kinds of samples are tested.
+    monkeypatch.setattr(module, "_after", lambda free, forced: None)
+    decoded = evaluate(model=family.load(), family=family, task=task, settings=settings)
+    assert found.records == decoded.records
+
+
+@pytest.mark.parametrize(
+    ("ids", "finished", "rest"),
+    [
+        ((1, 2, 3, 9), True, (3, 9)),
+        ((1, 2, 3), False, None),  # It met the limit: a forced beginning would leave it two tokens more.
+        ((1, 4, 3, 9), True, None),
+        ((1,), True, None),
+    ],
+)
+def test_only_a_finished_answer_that_begins_with_the_forced_tokens_is_reused(
+    ids: tuple[int, ...], finished: bool, rest: tuple[int, ...] | None
+) -> None:
+    found = module._after(Completion(ids=ids, logprobs=tuple(float(i) for i in ids), finished=finished), (1, 2))
+    assert (found and found.ids) == rest
+    if found:
+        assert found.logprobs == tuple(float(i) for i in found.ids)
