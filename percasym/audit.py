@@ -117,6 +117,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         micro_batch_size=rows,
         seed=settings.seed,
         split=SftLesson.split,
+        text_frac=paradigm.text_frac,
     )
     try:
         window = data.window(0)

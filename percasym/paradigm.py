@@ -85,10 +85,14 @@ class Sft(Training):
     probe_every: int = 0
     """Steps between measurements of both span gradients under a strategy that does not need them;
     0 measures the first step only. One costs a forward and backward over the perception prefix."""
+    text_frac: float = 0.0
+    """Share of the training samples that give p* as text in place of the picture. Trained on pictures alone, a model may lose the
+    ability to reason from p* as text (`reasoning_text`)."""
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)
         at_least("paradigm", 0, probe_every=self.probe_every)
+        fraction("paradigm", text_frac=self.text_frac)
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"paradigm.batch_size={self.batch_size} is not a multiple of paradigm.micro_batch_size={self.micro_batch_size}. "

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from percasym.data.buckets import buckets
 from percasym.models.base import Batch, Family, Row
 from percasym.paradigm import rows_per_forward
-from percasym.tasks.base import Task
+from percasym.tasks.base import Task, prompt_as_text
 from percasym.types import SampleKey
 
 
@@ -31,6 +31,8 @@ class Generated:
     """Samples in one forward, at most."""
     seed: int
     split: str = "train_sft"
+    text_frac: float = 0.0
+    """Share of the samples that give p* as text in place of the picture."""
     rank: int = 0
     num_ranks: int = 1
     longest: Callable[[list[int]], list[int]] = list
@@ -45,7 +47,10 @@ class Generated:
     def row(self, index: int) -> Row:
         """The tokens and labels of one sample."""
         key = SampleKey(task=self.task.name, split=self.split, seed=self.seed, index=index)
-        return self.family.row(self.task.sample(key))
+        sample = self.task.sample(key)
+        if key.rng("text").random() < self.text_frac:
+            sample = replace(sample, prompt=prompt_as_text(sample))
+        return self.family.row(sample)
 
     def window(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step, rows of like length together; every rank asks for it.

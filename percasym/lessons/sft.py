@@ -26,8 +26,9 @@ class SftLesson:
     split = "train_sft"
 
     def __init__(self, settings: Settings, device: torch.device, ranks: Ranks) -> None:
-        """Raises ValueError when the ranks cannot share a step evenly."""
+        """Raises ValueError when the ranks cannot share a step evenly, or would go through different modules where they must not."""
         assert isinstance(settings.paradigm, Sft)
+        _refuse_unequal_ranks(settings, settings.paradigm, ranks)
         self._settings, self._paradigm = settings, settings.paradigm
         self._data = Generated(
             task=settings.task,
@@ -36,6 +37,7 @@ class SftLesson:
             micro_batch_size=settings.paradigm.micro_batch_size,
             seed=settings.seed,
             split=self.split,
+            text_frac=settings.paradigm.text_frac,
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,
             longest=ranks.greatest,
@@ -55,3 +57,14 @@ class SftLesson:
             start=start,
         )
         return {"share": asdict(share)}
+
+
+def _refuse_unequal_ranks(settings: Settings, paradigm: Sft, ranks: Ranks) -> None:
+    """A batch of texts alone passes by the vision tower: ranks that reduce (ZeRO-2) or gather (ZeRO-3) as they go would wait forever."""
+    stage = getattr(settings.engine, "zero_stage", 0)
+    trained = not {"vision", "projector"} <= set(getattr(settings.family, "freeze", ()))
+    if paradigm.text_frac and ranks.num_ranks > 1 and (stage == 3 or (stage == 2 and trained)):
+        raise ValueError(
+            f"paradigm.text_frac={paradigm.text_frac} gives some batches no picture, and engine.zero_stage={stage} needs every rank to go "
+            "through the same modules. Use engine.zero_stage=1, or paradigm.text_frac=0."
+        )

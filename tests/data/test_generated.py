@@ -14,7 +14,8 @@ from percasym.data.buckets import buckets
 from percasym.data.generated import Generated
 from percasym.models.base import Row
 from percasym.paradigm import rows_per_forward
-from percasym.types import SampleKey
+from percasym.tasks.sudoku.task import Sudoku
+from percasym.types import Sample, SampleKey
 
 
 class Keys:
@@ -214,3 +215,27 @@ def test_all_ranks_make_as_many_forwards_of_as_many_rows(num_ranks):
     shapes = [[len(part) for part in share] for share in shares]
     assert shapes == shapes[:1] * num_ranks
     assert len(shapes[0]) > 1
+
+
+def test_the_asked_share_of_samples_gives_the_percept_as_text():
+    task = Sudoku(size=4, givens=(9, 12))
+
+    class Prompts:
+        def row(self, sample: Sample) -> Row:
+            given = sample.prompt.question.endswith(sample.truth)
+            assert given is (sample.prompt.image is None)
+            return Row(ids=[int(given)], labels=[])
+
+        def collate(self, rows: Sequence[Row]) -> list[Row]:
+            return list(rows)
+
+    def texts(frac: float, **options) -> list[int]:
+        return list(chain(*(indices(window) for window in stream(task=task, family=Prompts(), text_frac=frac, **options).windows(0, 40))))
+
+    assert sum(texts(0.0)) == 0 and sum(texts(1.0)) == 240
+    assert 40 < sum(texts(0.25)) < 80  # Binomial(240, 0.25): 60, standard deviation 6.7.
+    # Which samples these are is a property of the sample, so neither the ranks nor a resumption change it.
+    whole = [row.ids[0] for row in chain(*stream(task=task, family=Prompts(), text_frac=0.5).window(3))]
+    ranks = on_ranks(2, 3, task=task, family=Prompts(), text_frac=0.5, micro_batch_size=3)
+    parts = [row.ids[0] for windows in ranks for row in chain(*windows)]
+    assert sum(whole) == sum(parts)

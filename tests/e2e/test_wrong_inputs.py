@@ -28,6 +28,7 @@ WRONG = {
     "unfinished list": (["task.givens=[7,"], "Cannot read 'task.givens=[7,' on the command line"),
     "weight above one": (["balance=fixed", "balance.weight=1.7"], "balance.weight must lie in [0, 1], got 1.7."),
     "negative steps": (["paradigm.steps=-5"], "paradigm.steps must be at least 1, got -5."),
+    "more texts than samples": (["paradigm.text_frac=1.5"], "paradigm.text_frac must lie in [0, 1], got 1.5."),
     "learning rate of zero": (["paradigm.lr=0"], "paradigm.lr must be above 0, got 0.0."),
     "micro batch that does not divide": (["paradigm.batch_size=8", "paradigm.micro_batch_size=3"], "paradigm.batch_size=8 is not a mul"),
     "size that no Sudoku has": (["task.size=5"], "task.size must be one of 4, 6, 9, got 5."),
