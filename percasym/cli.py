@@ -1,6 +1,7 @@
 """The `percasym` command: everything about runs and tasks that is not training (that is train.py).
 
-percasym plan scale=paper        percasym report multirun/main        percasym status multirun/main        percasym dashboard multirun/main
+percasym plan scale=paper        percasym report multirun/main        percasym compare multirun/main        percasym status multirun/main
+percasym dashboard multirun/main
 percasym gallery        percasym show graph_coloring        percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
 """
 
@@ -11,11 +12,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from percasym import bring, judge, replay
 from percasym.arguments import Arguments, gathered
 from percasym.dashboard import command as dashboard
 from percasym.schema import ConfigError
+
+if TYPE_CHECKING:
+    from percasym.report.load import RunRecord
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 """The configuration of this checkout."""
@@ -60,6 +65,9 @@ def _parser() -> Arguments:
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all RUNs)")
     report.set_defaults(work=_report)
+    compare = commands.add_parser("compare", help="the cells of a study against balance=none: gains, differences, which predictions hold")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
+    compare.set_defaults(work=_compare)
     status = commands.add_parser("status", help="where a study stands: done, running with the time left, failed with its reason")
     status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
     status.set_defaults(work=_status)
@@ -96,28 +104,55 @@ def _conf() -> Path:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from percasym.report.load import load_runs
+    from percasym.report.comparison_table import console, show
     from percasym.report.publish import publish
+    from percasym.report.study import study_of
     from percasym.report.table import markdown, table
 
-    runs = [run for root in given.runs for run in load_runs(root)]
+    runs = _loaded(given.runs)
     if given.markdown:
         print(markdown(runs), end="")
         return
-    console = Console()
+    out = console()
     for run in runs:
-        console.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, highlight=False)
+        out.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, markup=False)
         if run.summary is not None:
-            console.print(table(run.summary))
+            out.print(table(run.summary))
     try:
         published = publish(runs, given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report")
     except (OSError, ValueError) as error:
         raise ConfigError(f"The report could not be written: {error}") from error
     for sentence in published.left_out:
-        console.print(f"Left out: {sentence}", soft_wrap=True, highlight=False)
-    console.print(f"Page: {published.page}", soft_wrap=True, highlight=False)
+        out.print(f"Left out: {sentence}", soft_wrap=True, markup=False)
+    try:
+        show(study_of(runs, ""), out)
+    except ValueError as error:
+        out.print(f"Not compared: {error}", soft_wrap=True, markup=False)
+    if published.figure is not None:
+        out.print(f"Figure: {published.figure}", soft_wrap=True, markup=False)
+    out.print(f"Page: {published.page}", soft_wrap=True, markup=False)
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from percasym.report.comparison_table import console, show
+    from percasym.report.study import study_of
+
+    runs = _loaded(given.runs)
+    try:
+        shown = show(study_of(runs, ""), console())
+    except ValueError as error:
+        raise ConfigError(f"The runs could not be compared: {error}") from error
+    if not shown:
+        places, unfinished = ", ".join(map(str, given.runs)), sum(run.summary is None for run in runs)
+        counts = f"{unfinished} of {len(runs)} runs not finished"
+        raise ConfigError(f"No finished run at or below {places} has test results ({counts}). `percasym status` says where they stand.")
+
+
+def _loaded(roots: Sequence[Path]) -> list[RunRecord]:
+    """The runs at or below these folders, each once."""
+    from percasym.report.load import load_runs
+
+    return list({run.path.resolve(): run for root in roots for run in load_runs(root)}.values())
 
 
 def _status(given: argparse.Namespace) -> None:

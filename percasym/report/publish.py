@@ -14,12 +14,17 @@ from percasym.report.rewards import rewarded
 from percasym.report.study import Study, study_name, study_of
 from percasym.runs.records import write_whole
 
+FIRST = ("learning", "gap")
+"""Figures that show the asymmetry, the one to look at first in front."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """Where a report lies and what it lacks."""
 
     page: Path
+    figure: Path | None
+    """The first of `FIRST` that could be drawn."""
     left_out: tuple[str, ...]
     """A sentence for each figure that the runs could not fill."""
 
@@ -33,7 +38,9 @@ def publish(runs: Sequence[RunRecord], out: Path) -> Published:
     write_whole(out / "report.md", _markdown(study, drawn, left_out))
     write_whole(out / "cells.csv", study_table.cells_csv(study))
     write_whole(out / "runs.csv", study_table.runs_csv(study))
-    return Published(page=out / "report.html", left_out=tuple(map(absent, left_out)))
+    pictures = {one.drawing.name: one.png for one in drawn}
+    first = next((pictures[name] for name in FIRST if name in pictures), None)
+    return Published(page=out / "report.html", figure=first, left_out=tuple(map(absent, left_out)))
 
 
 def _markdown(study: Study, drawn: Sequence[Figured], left_out: Sequence[Drawing]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from percasym.metrics import gain
 from percasym.report.load import RunRecord, Summary
 from percasym.report.seeds import MIN_FREEDOM, freedom_of, over_seeds
-from percasym.report.verdicts import Graded, SampleName, graded, last_evaluation
+from percasym.report.verdicts import Graded, SampleName, first_evaluation, graded, last_evaluation
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -47,7 +47,15 @@ class Cell:
     @cached_property
     def verdicts(self) -> Mapping[int, Mapping[SampleName, Graded]]:
         """Seed -> sample -> its puzzle and grades, of each run's last evaluation."""
-        files = {seed_of(run): last_evaluation(run.path) for run in self.runs}
+        return self._graded(last_evaluation)
+
+    @cached_property
+    def verdicts_before(self) -> Mapping[int, Mapping[SampleName, Graded]]:
+        """The same of the evaluation before training."""
+        return self._graded(first_evaluation)
+
+    def _graded(self, evaluation: Callable[[Path], Path | None]) -> Mapping[int, Mapping[SampleName, Graded]]:
+        files = {seed_of(run): evaluation(run.path) for run in self.runs}
         return {seed: graded(path) for seed, path in files.items() if path is not None}
 
 
@@ -72,10 +80,11 @@ class Group:
     def estimates(self, metric: str, part: str = "after") -> list[Estimate]:
         """Mean over the seeds of each cell with its 95 % interval; nan where a cell did not measure it.
 
-        `part` is before, after or gain. Intervals end at the range of the number (-1 or 0, and 1).
+        `part` is before, after or gain. Intervals end at the range of the number (-1 or 0, and 1). Before training all seeds of a cell are
+        the same model, which says nothing about their spread: those intervals are over test samples.
         """
         found = [[measured for run in cell.runs if (measured := _measured(run.summary, part, metric)) is not None] for cell in self.cells]
-        spread = over_seeds([[estimate.mean for estimate in estimates] for estimates in found])
+        spread = None if part == "before" else over_seeds([[estimate.mean for estimate in estimates] for estimates in found])
         least = -1.0 if part == "gain" else 0.0
         return [_inside(one, least) for one in spread or map(average, found)]
 
@@ -133,7 +142,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 
 def _gain(before: Mapping[SampleName, Graded], after: Mapping[SampleName, Graded], metric: str) -> Estimate:
     samples = sorted(after)
-    old, new = ([side[sample].grades[metric] for sample in samples] for side in (before, after))
+    old, new = ([side[sample].grades.get(metric) for sample in samples] for side in (before, after))
     return gain(old, new, [after[sample].puzzle for sample in samples])
 
 

@@ -20,6 +20,12 @@ def last_evaluation(run_dir: Path) -> Path | None:
     return max(run_dir.glob("samples/test_*.jsonl"), default=None, key=lambda path: int(path.stem.rpartition("_")[2]))
 
 
+def first_evaluation(run_dir: Path) -> Path | None:
+    """The samples of the evaluation before training; None where a run keeps none."""
+    path = run_dir / "samples" / "test_000000.jsonl"
+    return path if path.is_file() else None
+
+
 class Graded(NamedTuple):
     """What a report's numbers need of a sample."""
 
@@ -37,10 +43,15 @@ def graded(path: Path) -> dict[SampleName, Graded]:
     found = {}
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
-            key, verdicts, puzzle = _member(line, "key"), _member(line, "grades"), _member(line, "puzzle") or _member(line, "truth")
-            if key is None or verdicts is None or puzzle is None:
-                raise ValueError(f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}.")
-            found[key["task"], key["split"], key["seed"], key["index"]] = Graded(puzzle, verdicts)
+            try:
+                key, verdicts, puzzle = _member(line, "key"), _member(line, "grades"), _member(line, "puzzle") or _member(line, "truth")
+                name = (str(key["task"]), str(key["split"]), int(key["seed"]), int(key["index"]))
+                found[name] = Graded(str(puzzle), {metric: _grade(value) for metric, value in verdicts.items()})
+                if puzzle is None:
+                    raise ValueError("no puzzle")
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                sentence = f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}."
+                raise ValueError(sentence) from error
     return found
 
 
@@ -48,6 +59,13 @@ def records(path: Path, num_records: int) -> list[dict[str, Any]]:
     """The first whole records of an evaluation."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in islice(file, num_records)]
+
+
+def _grade(value: Any) -> bool | float | None:
+    """A verdict, a graded value, or None for what could not be measured. Raises TypeError for anything else."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise TypeError(f"{value!r} is no grade")
 
 
 def _member(line: str, name: str) -> Any:

@@ -31,6 +31,8 @@ from percasym.sweep.apart import FAILED, INTERRUPTED, end_in_order, stoppable
 from percasym.sweep.cells import expanded
 from percasym.sweep.outcomes import Outcome, on_disk, told
 
+FINISHED = ("done", "skipped")
+"""States of a cell whose run is finished."""
 TARGET = "hydra_plugins.percasym.StudySweeper"
 """Its name in conf/hydra/sweeper/study.yaml: Hydra builds no plug-in from outside that package."""
 
@@ -93,6 +95,9 @@ class StudySweeper(Sweeper):
             stopped(path, "interrupted")  # A launcher that ends its workers by force gave theirs no time to say so.
         _enter(checked, outcomes)
         Console(highlight=False).print(*(told(folder, outcomes) for folder in _folders(checked)))
+        if code != INTERRUPTED:
+            for folder in _folders(checked):
+                _compared([path for path, outcome in outcomes.items() if path.is_relative_to(folder) and outcome.state in FINISHED])
         if code == INTERRUPTED:
             print("Interrupted. The same command goes on with the study.", file=sys.stderr)
         elif any(outcome.state == "failed" for outcome in outcomes.values()):
@@ -148,6 +153,18 @@ def _enter(cells: Sequence[Checked], outcomes: Mapping[Path, Outcome]) -> None:
 def _folders(cells: Sequence[Checked]) -> list[Path]:
     """More than one only where `study` itself is swept."""
     return list(dict.fromkeys(cell.folder for cell in cells))
+
+
+def _compared(paths: Sequence[Path]) -> None:
+    """Print the comparison of these finished runs; what keeps it from being made is one sentence, and no failure of the study."""
+    from percasym.report.comparison_table import console, show  # Not needed by the cells, which import this module too.
+    from percasym.report.load import load_run
+    from percasym.report.study import study_of
+
+    try:
+        show(study_of(map(load_run, paths), ""), console())
+    except (ConfigError, OSError, ValueError) as error:
+        print(f"The cells could not be compared: {sentence(error)}", file=sys.stderr)
 
 
 def _outcome(job: JobReturn) -> Outcome:

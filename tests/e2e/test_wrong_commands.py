@@ -11,7 +11,7 @@ import pytest
 from percasym.cli import main
 
 COMMANDS = (
-    "plan", "report", "status", "rollouts", "diagnose-rewards", "audit", "export", "gallery", "dashboard", "replay", "show",
+    "plan", "report", "compare", "status", "rollouts", "diagnose-rewards", "audit", "export", "gallery", "dashboard", "replay", "show",
 )  # fmt: skip
 
 WORDS = {
@@ -44,6 +44,13 @@ WORDS = {
     "report metrics_text": "metrics_text/s/seed0/metrics.jsonl is not as a run writes it (ValueError: could not convert ",
     "report good --out file.txt": "The report could not be written: ",
     "report good --markdown --wat": "percasym: unrecognized arguments: --wat.",
+    "compare": "percasym compare: the following arguments are required: RUN.",
+    "compare nowhere": "No run directory at or below nowhere. Train one first, or name the folder of a study.",
+    "compare good file.txt": "No run directory at or below file.txt.",
+    "compare good": "No finished run at or below good has test results (1 of 1 runs not finished). ",
+    "compare meta_half": "meta_half/s/seed0/meta.json is not as a run writes it (JSONDecodeError: ",
+    "compare summary_wrong": "summary_wrong/s/seed0/summary.json is not as a run writes it (AttributeError: ",
+    "compare good --wat": "percasym: unrecognized arguments: --wat.",
     "status": "percasym status: the following arguments are required: RUN.",
     "status nowhere": "No run directory at or below nowhere.",
     "status 100%_%s_ü": "No run directory at or below 100%_%s_ü.",

@@ -15,9 +15,11 @@ from rich.console import Console
 
 from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.rollout_reader import read_rollouts
+from percasym.report.comparison_table import show
 from percasym.report.load import load_run
 from percasym.report.publish import publish
 from percasym.report.status import status
+from percasym.report.study import study_of
 from percasym.report.table import markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
@@ -172,6 +174,7 @@ def test_a_run_is_shown_or_refused(folder: Path, parts: dict) -> None:
     Console(quiet=True).print(status([record], (), time.time()))
     assert markdown([record])
     assert publish([record], folder / "report").page.exists()
+    show(study_of([record], "x"), Console(quiet=True))
 
 
 @cases()

@@ -92,10 +92,26 @@ def record(index: int, verdict: Verdict, stated: str | None = None, reasoning: s
     }
 
 
+Graded = Sequence[tuple[Any, Any, Any]]
+"""a, a_p and a_r of each sample."""
+
+
+def regraded(records: Sequence[dict[str, Any]], grades: Graded, puzzles: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The same samples with these grades, and of these puzzles."""
+    named = [dict(zip(("end_to_end", "perception", "reasoning"), each, strict=True)) for each in grades]
+    own = puzzles or [record["puzzle"] for record in records]
+    return [r | {"grades": r["grades"] | g, "puzzle": p} for r, g, p in zip(records, named, own, strict=True)]
+
+
 def write_cell_run(
-    study: Path, balance: str, seed: int, after: float, *, verdicts: Sequence[Verdict] = EACH_KIND, steps: int = 4, **more: Any
-) -> Path:
-    """A finished run of `balance` (none, ngdiff, or a weight such as 0.5) whose three metrics are all `after`."""
+    study: Path, balance: str, seed: int, after: float, *, verdicts: Sequence[Verdict] = EACH_KIND, steps: int = 4,
+    grades: tuple[Graded, Graded] | None = None, puzzles: Sequence[str] | None = None, **more: Any
+) -> Path:  # fmt: skip
+    """A finished run of `balance` (none, ngdiff, or a weight such as 0.5) whose three metrics are all `after`.
+
+    `grades` are those of the samples before and after training; without them only the samples after training are kept.
+    """
+    verdicts = verdicts if grades is None else [(True, True)] * len(grades[1])
     target, weight = STRATEGIES.get(balance, ("fixed.Fixed", float(balance) if balance[0].isdigit() else None))
     shown = balance if balance in STRATEGIES else f"fixed{balance}"
     path = study / f"sudoku-qwen3vl-sft-{shown}" / f"seed{seed}"
@@ -106,7 +122,11 @@ def write_cell_run(
     for step in range(1, steps + 1):
         moved = {"balance/weight": weight if weight is not None else 0.2 + 0.1 * step, "share/loss": 0.1, "time/step_seconds": 2.0}
         run.log(step, moved | {"grad/perception": 2.0, "grad/reasoning": 1.0})
-    run.samples("test", steps, [record(index, verdict, **more) for index, verdict in enumerate(verdicts)])
+    records = [record(index, verdict, **more) for index, verdict in enumerate(verdicts)]
+    if grades is None:
+        run.samples("test", steps, records)
+    for step, graded in zip((0, steps), grades or (), strict=False):
+        run.samples("test", step, regraded(records[: len(graded)], graded, puzzles))
     numbers = {
         part: {name: Estimate(mean=mean, ci95=(mean - 0.05, mean + 0.05), n=len(verdicts)) for name in METRICS}
         for part, mean in (("before", 0.1), ("after", after), ("gain", after - 0.1))

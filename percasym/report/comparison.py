@@ -1,0 +1,227 @@
+"""What every cell of a study gained in a, a_p and a_r, how it differs from the cell with balance=none, and which predictions hold.
+
+The asymmetry of a cell is gain(a_r) - gain(a_p): per test sample the change of the reasoning grade minus the change of the perception
+grade, averaged with a bootstrap that draws whole puzzles. Like every paired difference here it is computed for each seed, and mean and
+interval are averaged over the seeds. Numbers only: `comparison_table.py` prints them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from percasym import metrics
+from percasym.report.study import Cell, Group, average, seed_of
+from percasym.report.table import README_COLUMNS
+from percasym.report.verdicts import Graded, SampleName
+from percasym.types import Estimate
+
+A, A_P, A_R = README_COLUMNS
+"""Keys of the three metrics, in the order in which reports show them."""
+PREDICTED = (A, A_P)
+"""Metrics that balancing is predicted to raise. Of a_r nothing is predicted: its finding states the cost."""
+
+
+class Verdict(StrEnum):
+    """What an interval says about a difference."""
+
+    clear = "clear of 0"
+    """The interval excludes 0; on the predicted side, where there is a prediction."""
+    unresolved = "not resolved at this n"
+    """The interval contains 0."""
+    against = "against the prediction"
+    """The interval excludes 0, on the other side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One metric of one cell; nan where it was not measured."""
+
+    before: Estimate
+    after: Estimate
+    gain: Estimate
+    difference: Estimate
+    """After training, minus the same of the baseline, paired by seed and sample; nan for the baseline itself."""
+    verdict: Verdict | None
+    """Of the difference; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedCell:
+    """One cell beside the baseline of its group."""
+
+    label: str
+    is_baseline: bool
+    num_seeds: int
+    changes: Mapping[str, Change]
+    """By metric: `end_to_end`, `perception`, `reasoning`."""
+    asymmetry: Estimate
+    asymmetry_verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The cells of one group."""
+
+    title: str
+    cells: tuple[ComparedCell, ...]
+    """The baseline first, where there is one."""
+    num_samples: tuple[int, ...]
+    """Test samples of the evaluation after training: one number, unless the runs differ."""
+    is_over_seeds: bool
+    """Whether the intervals of `after` and `gain` are over seeds; otherwise, like all others, over test samples."""
+
+    @property
+    def baseline(self) -> ComparedCell | None:
+        """The cell with balance=none that the differences refer to."""
+        return next((cell for cell in self.cells if cell.is_baseline), None)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any cell measured anything."""
+        return any(not math.isnan(change.after.mean) for cell in self.cells for change in cell.changes.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One result of a comparison."""
+
+    sentence: str
+    """The number in percentage points, its 95 % interval, n and the verdict, in words."""
+    estimate: Estimate
+    verdict: Verdict
+
+
+def compare(group: Group) -> Comparison:
+    """The numbers of a group's cells. Raises ValueError when a file of samples cannot be read, or a cell has two runs of one seed."""
+    for cell in group.cells:
+        _refuse_twins(cell)
+    parts = {metric: [group.estimates(metric, part) for part in ("before", "after", "gain")] for metric in README_COLUMNS}
+    differences = {metric: group.differences(metric) for metric in README_COLUMNS}
+    compared = []
+    for place, cell in enumerate(group.cells):
+        is_baseline = cell is group.baseline
+        changes = {}
+        for metric in README_COLUMNS:
+            before, after, gain = (part[place] for part in parts[metric])
+            one = differences[metric][place]
+            found = verdict(one, predicted=metric in PREDICTED and cell.strategy not in ("none", ""))
+            changes[metric] = Change(before=before, after=after, gain=gain, difference=one, verdict=found)
+        gap = asymmetry(cell)
+        compared.append(
+            ComparedCell(
+                label=cell.label, is_baseline=is_baseline, num_seeds=len(cell.runs), changes=changes,
+                asymmetry=gap, asymmetry_verdict=verdict(gap, predicted=cell.strategy == "none"),
+            )
+        )  # fmt: skip
+    counts = {run.summary.after[A].n for cell in group.cells for run in cell.runs if run.summary and A in run.summary.after}
+    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)), is_over_seeds=group.has_spread)
+
+
+def asymmetry(cell: Cell) -> Estimate:
+    """gain(a_r) - gain(a_p) of a cell, averaged over its seeds; nan where no run kept the samples of both evaluations."""
+    before, after = cell.verdicts_before, cell.verdicts
+    same = [seed for seed in after if seed in before and before[seed].keys() == after[seed].keys()]
+    return average([_asymmetry(before[seed], after[seed]) for seed in same])
+
+
+def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
+    """What the interval says; `predicted` means that a value above 0 was. None where nothing was measured.
+
+    >>> str(verdict(Estimate(mean=-0.1, ci95=(-0.2, -0.05), n=9), predicted=True))
+    'against the prediction'
+    >>> str(verdict(Estimate(mean=-0.1, ci95=(-0.2, -0.05), n=9), predicted=False))
+    'clear of 0'
+    """
+    low, high = estimate.ci95
+    if math.isnan(estimate.mean):
+        return None
+    if low <= 0 <= high:
+        return Verdict.unresolved
+    return Verdict.against if predicted and high < 0 else Verdict.clear
+
+
+def findings(comparison: Comparison) -> tuple[Finding, ...]:
+    """The asymmetry of the baseline (without one: of every cell), then each other cell in a, a_p and a_r against the baseline.
+
+    What was not measured has no finding.
+    """
+    baseline, n = comparison.baseline, counted(comparison.num_samples)
+    found = [_asymmetry_finding(cell, n) for cell in comparison.cells if cell is baseline or baseline is None]
+    if baseline is not None:
+        others = [cell for cell in comparison.cells if cell is not baseline]
+        found += [_difference_finding(cell, metric, baseline.label, n) for cell in others for metric in README_COLUMNS]
+    return tuple(one for one in found if one is not None)
+
+
+def counted(num_samples: Sequence[int]) -> str:
+    """The number of test samples, for a sentence.
+
+    >>> counted([128]), counted([64, 128]), counted([])
+    ('n = 128', 'n = 64 to 128', 'n not recorded')
+    """
+    if not num_samples:
+        return "n not recorded"
+    return f"n = {num_samples[0]}" if len(num_samples) == 1 else f"n = {num_samples[0]} to {num_samples[-1]}"
+
+
+def _refuse_twins(cell: Cell) -> None:
+    seeds: dict[int, Path] = {}
+    for run in cell.runs:
+        seed = seed_of(run)
+        if seed in seeds:
+            raise ValueError(f"{seeds[seed]} and {run.path} are the same cell and seed. Name the runs of one study.")
+        seeds[seed] = run.path
+
+
+def _asymmetry(before: Mapping[SampleName, Graded], after: Mapping[SampleName, Graded]) -> Estimate:
+    samples = sorted(after)
+    gaps: list[float | None] = []
+    for sample in samples:
+        old, new = (side[sample].grades for side in (before, after))
+        grades = [new.get(A_R), old.get(A_R), new.get(A_P), old.get(A_P)]
+        known = [float(value) for value in grades if value is not None]
+        gaps.append((known[0] - known[1]) - (known[2] - known[3]) if len(known) == len(grades) else None)
+    return metrics.average(gaps, [after[sample].puzzle for sample in samples])
+
+
+def _asymmetry_finding(cell: ComparedCell, n: str) -> Finding | None:
+    if cell.asymmetry_verdict is None:
+        return None
+    way = "less" if cell.asymmetry.mean < 0 else "more"
+    said = f"{cell.label}: a_r gained {_points(cell.asymmetry)} points {way} than a_p"
+    return _finding(said, cell.asymmetry, cell.asymmetry_verdict, n)
+
+
+def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) -> Finding | None:
+    change = cell.changes[metric]
+    if change.verdict is None:
+        return None
+    size, name = _points(change.difference), README_COLUMNS[metric]
+    if metric == A_R and change.difference.mean < 0:
+        said = f"{cell.label}: costs {size} points of {name} against {baseline}"
+    else:
+        way = "lower" if change.difference.mean < 0 else "higher"
+        said = f"{cell.label}: {name} is {size} points {way} than with {baseline}"
+    return _finding(said, change.difference, change.verdict, n)
+
+
+def _finding(said: str, estimate: Estimate, found: Verdict, n: str) -> Finding:
+    return Finding(sentence=f"{said} (95 % interval {interval(estimate)}, {n}): {found}.", estimate=estimate, verdict=found)
+
+
+def interval(estimate: Estimate) -> str:
+    """The ends of a difference in percentage points, with a decimal: whole numbers could hide on which side of 0 an end lies.
+
+    >>> interval(Estimate(mean=0.1, ci95=(0.003, 0.2), n=9))
+    '[+0.3, +20.0]'
+    """
+    low, high = (f"{100 * end:+z.1f}" for end in estimate.ci95)
+    return f"[{low}, {high}]"
+
+
+def _points(estimate: Estimate) -> str:
+    return f"{abs(100 * estimate.mean):.1f}"

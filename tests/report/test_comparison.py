@@ -1,0 +1,195 @@
+"""The comparison of a study's cells: goldens worked by hand, the words of its verdicts, and what cannot be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
+from percasym.report.load import load_runs
+from percasym.report.study import study_of
+from percasym.report.verdicts import graded, last_evaluation
+from percasym.types import Estimate
+
+NOTHING: Sequence[tuple[Any, Any, Any]] = [(False, False, False)] * 8
+"""a, a_p and a_r of eight samples: the base model fails."""
+REASONS = [(True, False, True)] * 4 + [(False, False, False)] * 4
+"""Four samples are answered and reasoned right, none is seen right."""
+SEES = [(False, True, False)] * 8
+
+
+def compared(study: Path) -> Comparison:
+    (group,) = study_of(load_runs(study), "x").groups
+    return compare(group)
+
+
+def one(mean: float, low: float, high: float) -> Estimate:
+    return Estimate(mean=mean, ci95=(low, high), n=8)
+
+
+def test_the_asymmetry_is_the_gain_of_reasoning_minus_that_of_perception(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    # Changes of (a_p, a_r) of the 4 samples: (0, +1), (0, +1), (+1, +1), (-1, 0); differences +1, +1, 0, +1; mean 3 / 4.
+    before = [(False, False, False)] * 3 + [(False, True, False)]
+    after = [(True, False, True), (True, False, True), (True, True, True), (False, False, False)]
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(before, after))
+    (cell,) = compared(tmp_path).cells
+    assert cell.asymmetry.mean == 0.75
+    # A mean of 4 draws of 3 ones and a 0 is below 1 / 4 in 1 of 256, below 1 / 2 in 13 of 256 (5 %): the 2.5 % end is 1 / 4.
+    assert cell.asymmetry.ci95 == (0.25, 1.0)
+    assert cell.asymmetry_verdict is Verdict.clear
+
+
+def test_the_asymmetry_counts_a_puzzle_once(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    # Eight puzzles, half of them with a difference of 1: no draw of 8 in 256 is all zeros, so 2.5 % of the means lie above 0.
+    cell_run(tmp_path / "eight", "none", 0, 0.5, grades=(NOTHING, REASONS))
+    assert compared(tmp_path / "eight").cells[0].asymmetry.mean == 0.5
+    assert compared(tmp_path / "eight").cells[0].asymmetry_verdict is Verdict.clear
+    # Two puzzles, one of ones and one of zeros: a quarter of the draws are all zeros.
+    cell_run(tmp_path / "two", "none", 0, 0.5, grades=(NOTHING, REASONS), puzzles=["ones"] * 4 + ["zeros"] * 4)
+    clustered = compared(tmp_path / "two").cells[0]
+    assert clustered.asymmetry.ci95 == (0.0, 1.0)
+    assert clustered.asymmetry_verdict is Verdict.unresolved
+
+
+def test_seeds_are_averaged_with_their_intervals(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    everything = [(True, False, True)] * 8
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS), puzzles=["ones"] * 4 + ["zeros"] * 4)
+    cell_run(tmp_path / "s", "none", 1, 0.5, grades=(NOTHING, everything), puzzles=["ones"] * 4 + ["zeros"] * 4)
+    (cell,) = compared(tmp_path).cells
+    assert cell.num_seeds == 2
+    assert cell.asymmetry == Estimate(mean=0.75, ci95=(0.5, 1.0), n=2), "of 1/2 [0, 1] and 1 [1, 1]"
+
+
+def test_a_sample_that_was_not_measured_is_left_out(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    after = [(True, False, True)] * 2 + [(True, None, True), (True, False, None)]
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING[:4], after))
+    assert compared(tmp_path).cells[0].asymmetry.mean == 1.0
+
+
+@pytest.mark.parametrize("before", [None, NOTHING[:5]])
+def test_without_the_same_samples_before_there_is_no_asymmetry(cell_run: Callable[..., Path], tmp_path: Path, before: Any) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=None if before is None else (before, SEES))
+    comparison = compared(tmp_path)
+    assert math.isnan(comparison.cells[0].asymmetry.mean)
+    assert comparison.cells[0].asymmetry_verdict is None
+    assert findings(comparison) == (), "what was not measured is no finding"
+
+
+def test_before_after_gain_and_difference_of_each_cell(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(NOTHING, SEES))
+    comparison = compared(tmp_path)
+    assert [(cell.label, cell.is_baseline) for cell in comparison.cells] == [("none", True), ("ngdiff", False)]
+    assert comparison.num_samples == (8,)
+    none, ngdiff = (cell.changes["perception"] for cell in comparison.cells)
+    assert (none.before.mean, none.after.mean, none.gain.mean) == pytest.approx((0.1, 0.5, 0.4)), "of summary.json"
+    assert none.gain.ci95 == pytest.approx((0.35, 0.45))
+    assert math.isnan(none.difference.mean) and none.verdict is None, "the baseline has no difference to itself"
+    # All of 8 pairs turned right. Agresti and Min: n = 10, centre .8, reach 1.96 sqrt(9 - 10 * .64) / 10 = .316.
+    assert ngdiff.difference.mean == 1.0
+    assert ngdiff.difference.ci95 == pytest.approx((0.484, 1.0), abs=1e-3)
+    assert ngdiff.verdict is Verdict.clear
+    # 4 of 8 turned wrong: centre -.4, reach 1.96 sqrt(5 - 10 * .16) / 10 = .361.
+    a, a_r = (comparison.cells[1].changes[metric] for metric in ("end_to_end", "reasoning"))
+    assert a_r.difference.ci95 == a.difference.ci95 == pytest.approx((-0.761, -0.039), abs=1e-3)
+    assert a.verdict is Verdict.against, "balancing was predicted to raise a"
+    assert a_r.verdict is Verdict.clear, "nothing was predicted of a_r"
+
+
+def test_each_finding_is_a_sentence_with_number_interval_and_verdict(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(NOTHING, SEES))
+    said = [finding.sentence for finding in findings(compared(tmp_path))]
+    assert said == [
+        "none: a_r gained 50.0 points more than a_p (95 % interval [+12.5, +87.5], n = 8): clear of 0.",
+        "ngdiff: a is 50.0 points lower than with none (95 % interval [-76.1, -3.9], n = 8): against the prediction.",
+        "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0.",
+        "ngdiff: costs 50.0 points of a_r against none (95 % interval [-76.1, -3.9], n = 8): clear of 0.",
+    ]
+
+
+def test_a_balancing_cell_that_sees_better_only_by_little_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, SEES))
+    cell_run(tmp_path / "s", "0.5", 0, 0.5, grades=(NOTHING, [*SEES[:7], (False, False, True)]))
+    said = {finding.sentence.split(" (")[0]: finding.verdict for finding in findings(compared(tmp_path))}
+    assert said == {
+        "none: a_r gained 100.0 points less than a_p": Verdict.against,
+        "0.5: a is 0.0 points higher than with none": Verdict.unresolved,
+        "0.5: a_p is 12.5 points lower than with none": Verdict.unresolved,
+        "0.5: a_r is 12.5 points higher than with none": Verdict.unresolved,
+    }
+
+
+def test_without_a_baseline_the_asymmetry_of_each_cell_is_told_and_nothing_predicted(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for balance in ("0.5", "ngdiff"):
+        cell_run(tmp_path / "s", balance, 0, 0.5, grades=(NOTHING, SEES))
+    comparison = compared(tmp_path)
+    assert comparison.baseline is None
+    assert [finding.sentence for finding in findings(comparison)] == [
+        f"{cell}: a_r gained 100.0 points less than a_p (95 % interval [-100.0, -100.0], n = 8): clear of 0." for cell in ("0.5", "ngdiff")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "predicted", "word"),
+    [
+        ((0.01, 0.2), True, "clear of 0"),
+        ((-0.01, 0.2), True, "not resolved at this n"),
+        ((0.0, 0.2), True, "not resolved at this n"),
+        ((-0.2, 0.0), True, "not resolved at this n"),
+        ((-0.2, -0.01), True, "against the prediction"),
+        ((-0.2, -0.01), False, "clear of 0"),
+        ((0.01, 0.2), False, "clear of 0"),
+        ((-0.1, 0.2), False, "not resolved at this n"),
+    ],
+)
+def test_the_words_of_a_verdict_are_fixed(interval: tuple[float, float], predicted: bool, word: str) -> None:
+    assert verdict(one(sum(interval) / 2, *interval), predicted=predicted) == word
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    assert verdict(one(math.nan, math.nan, math.nan), predicted=True) is None
+
+
+def test_training_seeds_give_no_interval_to_what_was_measured_before_them(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for balance in ("none", "0.5"):
+        for seed in (0, 1):
+            cell_run(tmp_path / "s", balance, seed, 0.5 + 0.1 * seed)
+    comparison = compared(tmp_path)
+    assert comparison.is_over_seeds
+    change = comparison.cells[0].changes["reasoning"]
+    assert change.before.ci95 == pytest.approx((0.05, 0.15)), "the interval of the samples: all seeds start from one model"
+    # Two cells of (.5, .6): s = .0707 with 2 degrees of freedom, reach 4.303 * .0707 / sqrt(2) = .2152.
+    assert change.after.ci95 == pytest.approx((0.55 - 0.2152, 0.55 + 0.2152), abs=1e-4)
+
+
+def test_two_runs_of_one_cell_and_seed_are_refused(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for study in ("one", "two"):
+        cell_run(tmp_path / study, "none", 0, 0.5)
+    with pytest.raises(ValueError, match=r"one/.*seed0 and .*two/.*seed0 are the same cell and seed\. Name the runs of one study\."):
+        compared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"reasoning": true', '"reasoning": "yes"'),
+        lambda text: text.replace('"index": ', '"place": '),
+        lambda text: text.replace('"grades": {', '"grades": ["', 1),
+    ],
+    ids=["cut", "a text for a grade", "a key without its index", "a list of grades"],
+)
+def test_samples_that_a_run_would_not_write_are_refused_with_their_line(
+    cell_run: Callable[..., Path], tmp_path: Path, damage: Callable[[str], str]
+) -> None:
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS)))
+    assert file is not None
+    assert len(graded(file)) == 8
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(ValueError, match=r"^Line \d of .*test_000004\.jsonl is no test record, for it has no key, p\* or grades"):
+        graded(file)
