@@ -70,6 +70,7 @@ FIGURES = [
     Figure(what="ngdiff / fixed, scale=tiny", file="sft_step", found=sft("tiny", "ngdiff / fixed"), aim="<= 1.30"),
     Figure(what="ngdiff / fixed, 2.5 % perception", file="sft_step", found=sft("2.5 %", "ngdiff / fixed"), aim="<= 1.10"),
     Figure(what="two backward passes / fixed", file="sft_step", found=sft("2.5 %", "naive / fixed")),
+    Figure(what="linear layer, oneDNN / PyTorch's own", file="linear", found=rollouts("feed-forward, up, 2048 rows")),
     Figure(what="loss / naive, bytes", file="loss_memory_128", found=bytes_ratio, aim="<= 0.125"),
     Figure(what="loss / naive, time, width 128", file="loss_memory_128", found=loss_seconds("ours"), aim="<= 1.1"),
     Figure(what="loss / naive, time, width 1,024", file="loss_memory_1024", found=loss_seconds("ours"), aim="<= 1.1"),
