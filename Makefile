@@ -15,8 +15,9 @@ READY := $(VENV)/.installed
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: $(READY)  ## Train the packaged tiny Qwen3-VL with balanced spans and show what changed (8 minutes on 2 cores)
-	$(BIN)/python train.py task=sudoku model=qwen3vl paradigm=sft balance=ngdiff
+demo: $(READY)  ## Train without and with balanced gradients side by side, compare them and write a report (conf/experiment/demo.yaml)
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/percasym report multirun/demo
 
 study: $(READY)  ## Run a study and report it: make study STUDY=rl_frontier (1.5 hours for sft_frontier on 2 cores; resumes where it was stopped)
 	$(BIN)/python train.py -m experiment=$(STUDY)

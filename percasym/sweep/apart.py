@@ -1,4 +1,9 @@
-"""One cell of a study in an interpreter of its own: nothing of it stays behind, and no way it ends takes the study with it."""
+"""One cell of a study in an interpreter of its own: nothing of it stays behind, and no way it ends takes the study with it.
+
+Cells that a launcher runs side by side on one machine share its cores and its terminal. joblib sets OMP_NUM_THREADS of its workers to
+max(1, cores // n_jobs), unless the user has set it, and a cell inherits that. What a cell writes to stderr (its progress) then reaches the
+terminal line by line with its name in front; two live progress bars would overwrite each other.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from pathlib import Path
-from subprocess import Popen
+from subprocess import PIPE, Popen
 from tempfile import TemporaryDirectory
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
+from typing import IO
 
 from percasym.runs.lock import writer
 from percasym.runs.marks import stopped
@@ -25,6 +32,8 @@ FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 """What a command answers: Python's code for a traceback, argparse's for a wrong command line, 128 + SIGINT, 128 + SIGTERM."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What stops a study, and its cell in good order."""
+LAST_LINES_SECONDS = 5.0
+"""How long the last lines of a cell may take after its end: a process that it left behind may hold its stderr open for ever."""
 
 
 def apart(command: Sequence[str], path: Path) -> Outcome:
@@ -34,14 +43,21 @@ def apart(command: Sequence[str], path: Path) -> Outcome:
     """
     with TemporaryDirectory(prefix="percasym-") as place, stoppable():
         said = Path(place) / "last_words"
+        beside = parent_process() is not None  # This is a worker of a launcher: other cells run at the same time.
         child = Popen(
-            command, env=os.environ | {LAST_WORDS: str(said), STUDY: str(os.getpid())}, process_group=0
+            command, env=os.environ | {LAST_WORDS: str(said), STUDY: str(os.getpid())}, process_group=0, stderr=PIPE if beside else None
         )  # Ctrl-C reaches it through us, and once.
+        lines = Thread(target=_forward, args=(child.stderr, f"{path.parent.name}/{path.name}"), daemon=True)
+        if beside:
+            lines.start()
         try:
             code = child.wait()
         except KeyboardInterrupt:
             _stop(child)
             raise
+        finally:
+            if beside:
+                lines.join(LAST_LINES_SECONDS)
         if code in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt
         if not code:
@@ -51,6 +67,13 @@ def apart(command: Sequence[str], path: Path) -> Outcome:
         stopped(path, "failed", reason=reason)
     print(f"{path} failed: {reason}", file=sys.stderr, flush=True)
     return Outcome(state="failed", reason=reason)
+
+
+def _forward(lines: IO[bytes], name: str) -> None:
+    """Write what a cell says to stderr, each line with the cell's name in front."""
+    with lines:
+        for line in lines:
+            print(f"{name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr, flush=True)
 
 
 def _unsaid(code: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -73,10 +74,11 @@ def test_every_cell_of_a_study_can_run_in_a_directory_of_its_own(name: str) -> N
     assert {cell.folder for cell in found} == {Path("multirun") / name}
     assert all(cell.name.endswith("/seed3") for cell in found), "the command line takes the place of the study's seeds"
     expected = yaml.safe_load(EXPERIMENTS[name].read_text())["hydra"]["sweeper"]
-    assert expected["params"]["seed"] == "0,1", "each cell has two seeds"
+    seeds = expected.get("params", {}).get("seed", "0")
+    assert seeds == ("0" if name == "demo" else "0,1"), "each cell has two seeds, but for the demo: a run for each of two cores"
     said = head(name)["Cost"]
     if number := re.match(r"(\d+) runs", said):
-        assert int(number[1]) == 2 * len(found)
+        assert int(number[1]) == len(seeds.split(",")) * len(found)
 
 
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS.keys() - set(STUDIES)))
@@ -93,6 +95,27 @@ def test_the_frontier_of_sft_runs_seed_by_seed_and_changes_nothing_but_the_weigh
     assert names(found) == [f"{cell}/seed{seed}" for seed in (0, 1) for cell in one_seed]
     by_hand = composed(["study=sft_frontier", "paradigm.eval_every=100", "balance=fixed", "balance.weight=0.1", "seed=0"], CONF)
     assert composed(found[2].words, CONF).record == by_hand.record
+
+
+def test_the_demo_is_ordinary_training_beside_balanced_gradients_with_nothing_else_changed() -> None:
+    found = cells("demo")
+    assert [cell.name for cell in found] == [f"sudoku-internvl35-sft-{balance}/seed0" for balance in ("none", "ngdiff")]
+    for cell, balance in zip(found, ("none", "ngdiff"), strict=True):
+        by_hand = composed(["study=demo", "task=sudoku", "model=internvl35", f"balance={balance}"], CONF)
+        assert composed(cell.words, CONF).record == by_hand.record
+
+
+def test_the_cells_of_the_demo_run_side_by_side_without_a_word_more() -> None:
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        asked = compose("config", overrides=["experiment=demo"], return_hydra_config=True).hydra
+    assert asked.mode.name == "MULTIRUN"
+    assert (asked.runtime.choices["hydra/launcher"], asked.launcher.n_jobs) == ("joblib", 2)
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile.partition("\ndemo: ")[2].partition("\n\n")[0].splitlines()[1:]
+    assert recipe == ["\t$(BIN)/python train.py experiment=demo", "\t$(BIN)/percasym report multirun/demo"]
+    assert '--editable ".[dev]"' in makefile, "the launcher comes with what make installs"
+    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    assert any(package.startswith("hydra-joblib-launcher") for package in dev)
 
 
 def test_strategies_and_surrogates_leave_none_out() -> None:

@@ -18,11 +18,12 @@ FAKE = Path(__file__).with_name("fake_train.py")
 
 @pytest.fixture
 def study(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`study("-m", "seed=0,1")`: this command in the test's folder, in a process of its own."""
+    """`study("-m", "seed=0,1", COLUMNS="100")`: this command in the test's folder and in a process of its own; None unsets a variable."""
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(FAKE), *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+        env = {name: value for name, value in (environment() | variables).items() if value is not None}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
 
     return run
 
@@ -50,7 +51,7 @@ def environment() -> dict[str, str]:
 
 
 def begun(folder: Path) -> list[str]:
-    """One line a run that began: cell, seed, process, whether torch was loaded."""
+    """One line a run that began: cell, seed, process, whether torch was loaded, OMP_NUM_THREADS."""
     file = folder / "begun.txt"
     return file.read_text().splitlines() if file.exists() else []
 

@@ -130,3 +130,58 @@ def test_cells_run_side_by_side_through_launchers_of_hydra(study, tmp_path: Path
         "fixed0.3/seed0": "failed: ZeroDivisionError: a defect",
     }
     assert len({line.split()[2] for line in begun(tmp_path)}) == 2
+
+
+def test_cells_side_by_side_share_the_cores_and_put_their_name_before_each_line(study, tmp_path: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ("-m", "study=s", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "balance=fixed")
+    done = study(*words, "balance.weight=0.1,0.3", OMP_NUM_THREADS=None)
+    threads = str(max(1, joblib.cpu_count() // 2))
+    assert [line.split()[4] for line in begun(tmp_path)] == [threads] * 2
+    assert "\nsudoku-qwen3vl-sft-fixed0.3/seed0: ZeroDivisionError: a defect\n" in done.stderr
+    assert "Traceback" not in {line[:9] for line in done.stderr.splitlines()}, "no line is without a name"
+    assert study(*words, "balance.weight=0.5,0.8", OMP_NUM_THREADS="3").returncode == 0
+    assert [line.split()[4] for line in begun(tmp_path)][2:] == ["3", "3"], "the user's own choice is kept"
+
+
+def test_cells_one_after_another_have_all_cores_and_stderr_to_themselves(study, tmp_path: Path) -> None:
+    done = study("-m", "study=s", "balance=fixed", "balance.weight=0.3,0.5", OMP_NUM_THREADS=None)
+    assert [line.split()[4] for line in begun(tmp_path)] == ["None", "None"]
+    assert "\nZeroDivisionError: a defect\n" in done.stderr
+
+
+def test_a_study_ends_with_the_comparison_of_its_finished_cells(study, tmp_path: Path) -> None:
+    done = study("-m", "study=s", "balance=fixed", "balance.weight=0.3,0.5")
+    assert done.returncode == 1, done.stderr
+    assert "fixed0.5: a_r gained 50.0 points more than a_p (95 % interval [+0.0, +100.0], n = 4): not resolved at this n." in done.stdout
+    assert "fixed0.3" not in done.stdout.partition("accuracy in %")[2], "what failed is not compared"
+    own = tmp_path / "mine" / "experiment" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(
+        "# @package _global_\nstudy: s\nhydra: {mode: MULTIRUN, sweeper: {cells: [balance=none, balance=fixed balance.weight=0.5]}}\n"
+    )
+    done = study("--config-dir=mine", "experiment=own", COLUMNS="100", TERM="xterm")
+    assert done.returncode == 0, done.stderr
+    table, _, comparison = done.stdout.partition("accuracy in %")
+    assert "skipped, for it was done" in table
+    assert max(map(len, comparison.splitlines())) <= 100 and "\x1b" not in comparison
+    assert "none: a_r gained 100.0 points more than a_p (95 % interval [+100.0, +100.0], n = 4): clear of 0." in comparison
+    # 2 of 4 pairs turned right, Agresti and Min: n = 6, centre 2 / 6, reach 1.96 sqrt(3 - 6 / 9) / 6 = .499.
+    assert "0.5: a_p is 50.0 points higher than with none (95 % interval [-16.6, +83.2], n = 4): not resolved at this n." in " ".join(
+        comparison.split()
+    )
+
+
+def test_samples_that_cannot_be_read_are_no_failure_of_the_study(study, tmp_path: Path) -> None:
+    assert study("-m", "study=s", "seed=0").returncode == 0
+    (tmp_path / "multirun/s" / CELL.format("none", 0) / "samples" / "test_000004.jsonl").write_text("{}\n")
+    done = study("-m", "study=s", "seed=0")
+    assert done.returncode == 0
+    assert done.stderr.startswith("The cells could not be compared: Line 1 of ") and done.stderr.count("\n") == 1
+
+
+def test_an_interrupted_study_compares_nothing(stopped_study, tmp_path: Path) -> None:
+    done = stopped_study("-m", "study=s", "balance=fixed", "balance.weight=0.5,0.7")
+    assert rows(done) == {"fixed0.5/seed0": "done", "fixed0.7/seed0": "interrupted"}
+    assert "accuracy in %" not in done.stdout
