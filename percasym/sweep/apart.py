@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import parent_process
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -41,9 +41,9 @@ def apart(command: Sequence[str], path: Path) -> Outcome:
 
     Raises KeyboardInterrupt when it was interrupted, by itself or with this process.
     """
-    with TemporaryDirectory(prefix="percasym-") as place, stoppable():
+    beside = parent_process() is not None  # This is a worker of a launcher: other cells run at the same time.
+    with TemporaryDirectory(prefix="percasym-") as place, nullcontext() if beside else stoppable():
         said = Path(place) / "last_words"
-        beside = parent_process() is not None  # This is a worker of a launcher: other cells run at the same time.
         child = Popen(
             command, env=os.environ | {LAST_WORDS: str(said), STUDY: str(os.getpid())}, process_group=0, stderr=PIPE if beside else None
         )  # Ctrl-C reaches it through us, and once.
@@ -128,3 +128,18 @@ def stoppable(first: Callable[[], object] | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_to_the_study() -> None:
+    """Let a worker of a launcher do nothing about what stops a study: a terminal sends it to all processes of the study at once.
+
+    The sweeping process gets them too and interrupts each cell once: a second time would end it without a checkpoint, and a worker that
+    dies takes the others and their cells with it. The handler is a function, for a cell would inherit an ignored signal.
+    """
+    for number in STOPS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _nothing)
+
+
+def _nothing(signum: int, frame: object) -> None:
+    pass

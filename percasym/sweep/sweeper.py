@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from percasym.runs.marks import stopped
 from percasym.runs.records import plain
 from percasym.runs.study import Planned, enter
 from percasym.schema import ConfigError
-from percasym.sweep.apart import FAILED, INTERRUPTED, end_in_order, stoppable
+from percasym.sweep.apart import FAILED, INTERRUPTED, end_in_order, leave_to_the_study, stoppable
 from percasym.sweep.cells import expanded
 from percasym.sweep.outcomes import Outcome, on_disk, told
 
@@ -70,6 +71,8 @@ class StudySweeper(Sweeper):
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if hasattr(self.launcher, "joblib"):  # The arguments of joblib.Parallel, in the launcher of hydra-joblib-launcher.
+            self.launcher.joblib |= _initialized()
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the cells that are not done yet, `arguments` being the words of the command line.
@@ -141,6 +144,13 @@ class StudySweeper(Sweeper):
 def register() -> None:
     """Let Hydra find the sweeper under the name that it insists on."""
     Plugins.instance().class_name_to_class[TARGET] = StudySweeper
+
+
+def _initialized() -> dict[str, Any]:
+    """What makes workers of joblib leave the signals of a terminal to this process; nothing in releases that take no such argument."""
+    from joblib import Parallel
+
+    return {"initializer": leave_to_the_study} if "backend_kwargs" in signature(Parallel).parameters else {}
 
 
 def _enter(cells: Sequence[Checked], outcomes: Mapping[Path, Outcome]) -> None:

@@ -30,16 +30,22 @@ def study(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def stopped_study(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The same, and a signal to the sweeping process as soon as a cell with weight 0.7 has begun."""
+    """The same, and a signal to the sweeping process as soon as a cell with weight 0.7 has begun.
 
-    def run(*words: str, number: signal.Signals = signal.SIGINT) -> subprocess.CompletedProcess[str]:
+    With `group` its workers get the signal too, a moment later, as those of a terminal do."""
+
+    def run(*words: str, number: signal.Signals = signal.SIGINT, group: bool = False) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(FAKE), *words]
-        with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=-1, stderr=-1, text=True) as sweep:
+        with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=-1, stderr=-1, text=True, start_new_session=True) as sweep:
             give_up = time.monotonic() + 60
             while not any("fixed0.7" in line for line in begun(tmp_path)):
                 assert time.monotonic() < give_up and sweep.poll() is None, "the cell never began"
                 time.sleep(0.05)
-            sweep.send_signal(number)
+            if group:
+                time.sleep(0.2)
+                os.killpg(sweep.pid, number)
+            else:
+                sweep.send_signal(number)
             out, err = sweep.communicate(timeout=60)
         return subprocess.CompletedProcess(command, sweep.returncode, out, err)
 

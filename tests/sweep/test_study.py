@@ -97,11 +97,14 @@ def test_a_study_that_is_terminated_leaves_no_cell_behind(stopped_study, tmp_pat
         os.kill(int(begun(tmp_path)[0].split()[2]), 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_cells_side_by_side_end_in_good_order_too(stopped_study, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, True)],
+)
+def test_cells_side_by_side_end_in_good_order_too(stopped_study, tmp_path: Path, number: signal.Signals, group: bool) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    done = stopped_study("-m", "study=s", *joblib, "balance=fixed", "balance.weight=0.7,0.9", number=number)
+    done = stopped_study("-m", "study=s", *joblib, "balance=fixed", "balance.weight=0.7,0.9", number=number, group=group)
     assert done.returncode == 130, done.stderr
     assert (tmp_path / "ended_in_order.txt").exists(), "joblib kills its workers as soon as it is interrupted itself"
     assert meta(tmp_path / "multirun/s" / CELL.format("fixed0.7", 0))["status"] == "interrupted"
