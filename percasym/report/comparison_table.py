@@ -15,7 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from percasym.report.comparison import ComparedCell, Comparison, Verdict, compare, counted, findings, interval
+from percasym.report.comparison import ComparedCell, Comparison, Verdict, compare
+from percasym.report.findings import counted, findings, interval
 from percasym.report.study import Study
 from percasym.report.table import README_COLUMNS, percent
 from percasym.types import Estimate

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
+from percasym.report.comparison import Comparison, Verdict, compare, verdict
+from percasym.report.findings import findings
 from percasym.report.load import load_runs
 from percasym.report.study import study_of
 from percasym.report.verdicts import graded, last_evaluation
