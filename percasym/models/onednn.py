@@ -7,6 +7,7 @@ O outputs.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from transformers import PreTrainedModel
 MIN_ROWS = 64
 """Below this many rows the call itself costs more than it saves (measured: 1.1 to 1.7 times as long at 32 rows of width 128)."""
 
+
+# Each new number of rows makes a primitive of half a megabyte, and 1,024 of them would be kept twice; read when the first one is made.
+for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_cache, "64")
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of PyTorch has the operator."""
