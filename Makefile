@@ -41,7 +41,7 @@ lint: $(READY)  ## Style, layers and types
 	$(BIN)/mypy
 
 base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 (resumes where it was stopped)
-	$(BIN)/python -m percasym.pretrain --family $(FAMILY)
+	$(BIN)/python -m percasym.app.pretrain --family $(FAMILY)
 
 gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 	$(BIN)/percasym gallery

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from percasym import launch
+from percasym.launch.main import job, main
 
 SCRIPT = Path(__file__).resolve()
 CONF = SCRIPT.parent / "conf"
@@ -19,8 +19,8 @@ CONF = SCRIPT.parent / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def train(cfg: DictConfig) -> object:
     """One run; Hydra calls this once per cell of a sweep."""
-    return launch.job(cfg, SCRIPT)
+    return job(cfg, SCRIPT)
 
 
 if __name__ == "__main__":
-    sys.exit(launch.main(train, CONF, sys.argv[1:]))
+    sys.exit(main(train, CONF, sys.argv[1:]))

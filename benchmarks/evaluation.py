@@ -25,12 +25,12 @@ os.environ["DS_ACCELERATOR"] = "cpu"  # Before transformers, which imports DeepS
 import torch
 from transformers import PreTrainedModel
 
+from percasym.config.settings import Evaluation
 from percasym.models.base import Family, Row
 from percasym.models.checkpoint import quiet
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.settings import Evaluation
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.trainers import evaluate as evaluation
+from percasym.training import evaluate as evaluation
 from percasym.types import Completion
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from percasym.models.onednn import OneDnnLinear
+from percasym.objectives.onednn import OneDnnLinear
 
 RESULT = Path(__file__).parent / "results" / "linear.json"
 SHAPES = {"attention": (128, 128), "feed-forward, up": (128, 384), "feed-forward, down": (384, 128)}

@@ -31,13 +31,13 @@ def rates(shapes: list[tuple[int, int]]) -> list[dict[str, float]]:
     import torch
     import transformers
 
+    from percasym.config.paradigm import Sft
+    from percasym.config.settings import TorchSettings
     from percasym.engine.ranks import Ranks
     from percasym.engine.torch import torch_engine
     from percasym.models.base import Batch
     from percasym.models.qwen3vl import Qwen3VL
-    from percasym.paradigm import Sft
-    from percasym.settings import TorchSettings
-    from percasym.trainers.sft import backward
+    from percasym.training.sft import backward
     from percasym.types import Span
 
     torch.set_num_threads(1)

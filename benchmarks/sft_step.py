@@ -41,19 +41,19 @@ from percasym.balance.base import inversely
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.config.paradigm import Sft
+from percasym.config.settings import DeepSpeedSettings, TorchSettings
 from percasym.data.generated import Generated
 from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.torch import torch_engine
 from percasym.models.base import Batch
 from percasym.models.qwen3vl import IMAGE, Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
-from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
-from percasym.settings import DeepSpeedSettings, TorchSettings
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.trainers.progress import Progress
-from percasym.trainers.sft import train
-from percasym.trainers.shares import Share
+from percasym.training.progress import Progress
+from percasym.training.sft import train
+from percasym.training.shares import Share
 from percasym.types import UNSUPERVISED, Span
 
 RESULTS = Path(__file__).parent / "results" / "sft_step.json"

@@ -13,8 +13,7 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from percasym.collected import Collected
-from percasym.types import Estimate, Fault, Grade, Rollout, SampleKey
+from percasym.types import Estimate, Fault, Grade, Rollout
 
 if TYPE_CHECKING:
     from percasym.tasks.base import Task
@@ -35,7 +34,7 @@ def grade(task: Task, truth: str, rollout: Rollout) -> Grade:
     stated = None if response.percept is None else task.parse(response.percept)
     if response.percept is not None and stated is None:
         faults = (*faults, Fault.percept_not_readable)
-    outcome = not faults and response.answer is not None and is_right(task, rollout.prompt.key, truth, response.answer)
+    outcome = not faults and response.answer is not None and task.right(rollout.prompt.key, truth, response.answer)
     return Grade(
         perception=stated == truth,
         perception_graded=0.0 if stated is None else task.agreement(truth, stated),
@@ -45,14 +44,9 @@ def grade(task: Task, truth: str, rollout: Rollout) -> Grade:
     )
 
 
-def is_right(task: Task, key: SampleKey, truth: str, answer: str) -> bool:
-    """Is `answer` right for the sample of `key`, whose percept is `truth`?"""
-    return task.right(key, answer) if isinstance(task, Collected) else task.verify(truth, answer)
-
-
 def _faithful(task: Task, stated: str | None, answer: str | None) -> bool | None:
     """Does `answer` follow from a percept that is not p*? None where nothing could be read, or the task cannot tell."""
-    if stated is None or (isinstance(task, Collected) and "verify" in task.lacks):
+    if stated is None or "verify" in task.lacks:
         return None
     return answer is not None and task.verify(stated, answer)
 

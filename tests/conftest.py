@@ -171,11 +171,11 @@ def make_engine(monkeypatch):
     """Wrap a model: `make_engine("deepspeed", model, lr=1e-3)`; `deepspeed2-offload` is ZeRO stage 2 with the optimizer on the CPU."""
     import torch
 
+    from percasym.config.paradigm import Sft
+    from percasym.config.settings import DeepSpeedSettings, TorchSettings
     from percasym.engine.deepspeed import deepspeed_engine
     from percasym.engine.ranks import ALONE, Ranks
     from percasym.engine.torch import torch_engine
-    from percasym.paradigm import Sft
-    from percasym.settings import DeepSpeedSettings, TorchSettings
 
     def make(name: str, model: torch.nn.Module, ranks: Ranks = ALONE, **options: float):
         paradigm = Sft(**{"steps": 20, "batch_size": 8, "micro_batch_size": 8, "lr": 1e-3} | options)

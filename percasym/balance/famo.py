@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
 from percasym.balance.moving import Warmed, known, sigmoid
-from percasym.schema import at_least
+from percasym.config.schema import at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

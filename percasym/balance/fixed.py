@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.schema import fraction
+from percasym.config.schema import fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

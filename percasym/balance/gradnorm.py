@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
 from percasym.balance.moving import Warmed, known, tells
-from percasym.schema import at_least
+from percasym.config.schema import at_least
 
 FLOOR = 1e-3
 """Neither weight falls below this before they are summed to 1: a span of weight 0 has no norm left to pull."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.schema import fraction
+from percasym.config.schema import fraction
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.schema import fraction, one_of
+from percasym.config.schema import fraction, one_of
 
 Kind = Literal["constant", "linear", "cosine", "perception_first"]
 

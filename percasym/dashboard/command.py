@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from percasym.config.schema import ConfigError
 from percasym.dashboard.workspace import definition, workspace
 from percasym.report.load import RunRecord, load_runs
 from percasym.runs.records import document, write_whole
-from percasym.schema import ConfigError
 
 ANSWER_SECONDS = 20
 """How long W&B may take to say who is logged in."""

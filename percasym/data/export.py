@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from percasym.config.schema import ConfigError
 from percasym.runs.records import write_lines
-from percasym.schema import ConfigError
 from percasym.spans.grammar import Grammar
 from percasym.tasks.base import Task
 from percasym.types import Sample, SampleKey

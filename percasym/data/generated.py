@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from percasym.config.paradigm import rows_per_forward
 from percasym.data.buckets import buckets
 from percasym.models.base import Batch, Family, Row
-from percasym.paradigm import rows_per_forward
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.types import SampleKey
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from percasym.config.schema import read
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.runs.records import read_lines
-from percasym.schema import read
 from percasym.types import Completion, Fault, Grade, Prompt, Response, Rollout, SampleKey, Span
 
 Record = Mapping[str, Any]

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
-from percasym.engine.slopes import Slopes
-from percasym.engine.stash import Parts
+from percasym.engine.hidden_norms import Slopes
+from percasym.engine.span_gradients import Parts
 from percasym.models.base import Batch
 from percasym.types import Span
 

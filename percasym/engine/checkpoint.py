@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from percasym.config.schema import ConfigError
 from percasym.engine.base import Updater
 from percasym.engine.ranks import Ranks
 from percasym.models.adapt import restore
-from percasym.schema import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,6 +18,9 @@ import torch
 from torch import distributed, nn
 from transformers import PreTrainedModel
 
+from percasym.config.paradigm import Training
+from percasym.config.schema import ConfigError
+from percasym.config.settings import DeepSpeedSettings
 from percasym.engine.base import Updater
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.optimizer import adamw
@@ -26,9 +29,6 @@ from percasym.engine.ranks import ALONE, Ranks
 from percasym.engine.torch import WholeUpdater
 from percasym.engine.zero import ZeroUpdater
 from percasym.objectives.token_nll import TokenNll
-from percasym.paradigm import Training
-from percasym.schema import ConfigError
-from percasym.settings import DeepSpeedSettings
 
 ROOM_FRAC = 0.8
 """Share of a device's memory that the whole weights may take while a run evaluates (our choice: the rest is for the key-value cache)."""

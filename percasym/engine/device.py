@@ -6,8 +6,8 @@ import os
 
 import torch
 
+from percasym.config.schema import ConfigError
 from percasym.engine.ranks import ALONE, Ranks
-from percasym.schema import ConfigError
 
 
 def choose_device(local_rank: int = 0) -> torch.device:

@@ -19,16 +19,16 @@ from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
+from percasym.config.paradigm import Training
 from percasym.engine import checkpoint
 from percasym.engine.base import StepInfo, Updater
+from percasym.engine.hidden_norms import Slopes
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
-from percasym.engine.sight import Sight
-from percasym.engine.slopes import Slopes
-from percasym.engine.stash import Stash
+from percasym.engine.span_gradients import Stash
+from percasym.engine.vision_cache import Sight
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
-from percasym.paradigm import Training
 from percasym.types import Span
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from percasym.paradigm import Training
+from percasym.config.paradigm import Training
 
 
 def adamw(module: nn.Module, settings: Training) -> AdamW:

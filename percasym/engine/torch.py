@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from percasym.config.paradigm import Training
+from percasym.config.settings import TorchSettings
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.optimizer import adamw, set_lr
 from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import ALONE, Ranks
-from percasym.engine.stash import Parts
+from percasym.engine.span_gradients import Parts
 from percasym.objectives.token_nll import TokenNll
-from percasym.paradigm import Training
-from percasym.settings import TorchSettings
 
 
 def torch_engine(

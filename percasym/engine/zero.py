@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from percasym.engine.optimizer import set_lr
-from percasym.engine.stash import Parts
+from percasym.engine.span_gradients import Parts
 
 
 class ZeroUpdater:

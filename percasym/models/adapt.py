@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from percasym.schema import one_of
+from percasym.config.schema import one_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,6 +1,6 @@
 """Blank tiny checkpoints: a tokenizer learned from the tasks' own texts and a small model of the real class.
 
-    python -m percasym.pretrain --help     (pretrains what this module makes)
+    python -m percasym.app.pretrain --help     (pretrains what this module makes)
 
 The directories are ordinary Hugging Face checkpoints: config, safetensors, tokenizer, image processor
 and chat template, so that tiny and 8B take the same code path.

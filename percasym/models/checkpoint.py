@@ -98,7 +98,7 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     from transformers import AutoModelForImageTextToText
     from transformers.utils import is_flash_attn_2_available
 
-    from percasym.models.onednn import with_onednn
+    from percasym.objectives.onednn import with_onednn
 
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")

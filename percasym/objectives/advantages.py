@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from percasym.paradigm import Mixing
+from percasym.config.paradigm import Mixing
 from percasym.types import Span
 
 EPS = 1e-4

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from percasym.models.onednn import product
+from percasym.objectives.onednn import product
 
 
 class LinearNll(torch.autograd.Function):

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from percasym.config.paradigm import PolicyLoss
 from percasym.objectives.coefficients import coefficients
-from percasym.paradigm import PolicyLoss
 from percasym.types import UNSUPERVISED, Span
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from percasym.models.onednn import OneDnnLinear
 from percasym.objectives.linear_head import LinearLoss, LinearNll
+from percasym.objectives.onednn import OneDnnLinear
 from percasym.types import UNSUPERVISED
 
 CHUNK_BYTES = 2**27

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from percasym.config.paradigm import Rl
+from percasym.config.settings import Settings
 from percasym.models.adapt import Adaptation
-from percasym.paradigm import Rl
-from percasym.settings import Settings
 
 GREEDY, SAMPLED, NARROWED = 12, 28, 60
 """Bytes for each logit while a token is chosen: the likeliest, a drawn one, one drawn under top-k or top-p (sorted, summed in 64 bits)."""

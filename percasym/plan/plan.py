@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from percasym.config.schema import ConfigError
+from percasym.config.settings import Settings
 from percasym.models.adapt import Adaptation
 from percasym.models.anatomy.base import Anatomy
 from percasym.plan import memory
@@ -13,8 +15,6 @@ from percasym.plan.layout import Layout
 from percasym.plan.lengths import Lengths, measure
 from percasym.plan.parameters import Parameters, count
 from percasym.plan.work import Work, work
-from percasym.schema import ConfigError
-from percasym.settings import Settings
 
 GPU_GB = 80.0
 """Memory of one GPU in 10^9 bytes, unless said otherwise (A100, H100)."""

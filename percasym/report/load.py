@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from percasym.config.schema import ConfigError, read
 from percasym.runs.records import plain, read_lines
-from percasym.schema import ConfigError, read
 from percasym.types import Estimate
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from percasym.config.schema import at_least, fraction
 from percasym.rewards.base import Group, Scene, Scores
 from percasym.rewards.percepts import Claim, score_percepts
 from percasym.rewards.pictures import read_pixels, write_pixels
-from percasym.schema import at_least, fraction
 from percasym.types import Prompt
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from percasym.config.schema import one_of
 from percasym.rewards.base import Group, Scene, Scores, Skills
 from percasym.rewards.percepts import stated
-from percasym.schema import one_of
 
 Vote = Literal["soft", "majority"]
 

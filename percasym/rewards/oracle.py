@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from percasym.schema import one_of
+from percasym.config.schema import one_of
 from percasym.types import Grade
 
 Grading = Literal["exact", "graded"]

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from percasym.config.schema import at_least, fraction, one_of
 from percasym.rewards.base import Group, Scene, Scores
 from percasym.rewards.percepts import Claim, score_percepts
-from percasym.schema import at_least, fraction, one_of
 from percasym.types import SampleKey
 
 Known = Literal["same", "other"]

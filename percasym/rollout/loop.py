@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from percasym.models.base import Family, Row
 from percasym.rollout.cache import RoomyCache
-from percasym.rollout.choose import Chooser
+from percasym.rollout.sampler import Chooser
 from percasym.rollout.step import step_of
 from percasym.types import Completion
 

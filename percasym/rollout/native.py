@@ -13,11 +13,11 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
+from percasym.config.sampling import Native
 from percasym.models.base import Family, Row
 from percasym.rollout.base import Opening
-from percasym.rollout.choose import Greedy, Sampler
 from percasym.rollout.loop import Stop, continued
-from percasym.sampling import Native
+from percasym.rollout.sampler import Greedy, Sampler
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Prompt, Rollout
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from percasym.config.sampling import Vllm
+from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
 from percasym.rollout.agreement import disagreement
 from percasym.rollout.base import Opening
 from percasym.rollout.weights import merged_weights
-from percasym.sampling import Vllm
-from percasym.schema import ConfigError
 from percasym.types import Completion, Prompt, Rollout
 
 BOUND = 0.1

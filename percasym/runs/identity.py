@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from percasym.schema import read
+from percasym.config.plugins import GROUPS, trust, updated
+from percasym.config.schema import read
 
 OWNED = (
     "config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "diverged", "failure.log",
@@ -99,6 +100,8 @@ def is_same_run(path: Path, wanted: Mapping[str, Any]) -> bool:
     held = held_config(path)
     if held is None:
         return False
+    trusted = trust(wanted.get("plugins", ()))
+    held = {key: updated(key, value, trusted) if key in GROUPS else value for key, value in held.items()}
     if (difference := first_difference(held, wanted)) is not None:
         raise RunConflict(f"{path} holds a run with {difference}. Choose another study, or run.overwrite=true.")
     return True

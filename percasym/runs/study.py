@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from percasym.config.schema import ConfigError, read
 from percasym.runs.records import document, write_whole
-from percasym.schema import ConfigError, read
 
 STUDY = "study.json"
 

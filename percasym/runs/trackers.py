@@ -115,7 +115,7 @@ def word(config: Mapping[str, Any], group: str) -> str | None:
 
     >>> word({"task": {"_target_": "percasym.tasks.sudoku.task.Sudoku"}}, "task")
     'sudoku'
-    >>> word({"paradigm": {"_target_": "percasym.paradigm.Rl"}}, "paradigm")
+    >>> word({"paradigm": {"_target_": "percasym.config.paradigm.Rl"}}, "paradigm")
     'rl'
     """
     *path, name = str((config.get(group) or {}).get("_target_", "")).split(".")

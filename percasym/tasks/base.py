@@ -7,8 +7,8 @@ handed, so a surrogate reward may use them without ever seeing the label of a sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from percasym.types import Prompt, Sample, SampleKey
 
@@ -20,11 +20,23 @@ MAX_ATTEMPTS = 10_000
 
 Puzzle = TypeVar("Puzzle")
 
+Skill = Literal["draw", "solve", "valid", "verify"]
+"""What a task may be unable to do."""
+SKILLS: Mapping[Skill, str] = {
+    "draw": "draw a percept",
+    "solve": "solve a percept",
+    "valid": "say whether a percept is possible",
+    "verify": "say what follows from a percept that is not p*",
+}
+"""The same in words."""
+
 
 class Task(Protocol):
     """One synthetic domain whose picture has a canonical text."""
 
     name: ClassVar[str]
+    lacks: ClassVar[tuple[Skill, ...]]
+    """Methods that the task refuses, with a ConfigError: those of offline rows, behind whose percepts no generator stands."""
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key: same key, same bytes."""
@@ -61,6 +73,33 @@ class Task(Protocol):
     def canonical(self, percept: str) -> str:
         """The form under which two puzzles count as the same for splitting."""
         ...
+
+    def right(self, key: SampleKey, truth: str, answer: str) -> bool:
+        """Is `answer` right for the sample of `key`, whose percept is `truth`?"""
+        ...
+
+    def about(self) -> Mapping[str, Any] | None:
+        """Of offline rows, what a run directory keeps of the data: `path`, `rows` of each split, `skipped` rows, `examples` of why,
+        a `fingerprint`. None where samples are generated."""
+        ...
+
+
+class SyntheticTask:
+    """What is alike in all tasks whose samples are generated; such a task inherits from it."""
+
+    __slots__ = ()
+    lacks: ClassVar[tuple[Skill, ...]] = ()
+
+    def verify(self, percept: str, answer: str) -> bool:
+        """Is `answer` a correct solution of `percept`? Each task says so itself."""
+        raise NotImplementedError
+
+    def right(self, key: SampleKey, truth: str, answer: str) -> bool:
+        """Any answer that solves the percept is right."""
+        return self.verify(truth, answer)
+
+    def about(self) -> None:
+        """No data was read."""
 
 
 def prompt_as_text(sample: Sample) -> Prompt:

@@ -17,7 +17,7 @@ from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.rlw import RandomLossWeighting
 from percasym.balance.schedule import Schedule
 from percasym.balance.uncertainty import Uncertainty
-from percasym.config import composed
+from percasym.config.resolve import composed
 
 
 def course(balancer, losses) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from percasym.cli import main
+from percasym.cli.main import main
 from percasym.dashboard.panels import sections
 from percasym.runs.rundir import Run
 

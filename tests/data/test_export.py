@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from percasym import cli, metrics
+from percasym import metrics
+from percasym.cli import main as cli
+from percasym.config.schema import ConfigError
 from percasym.data.export import export
-from percasym.schema import ConfigError
 from percasym.spans.grammar import Grammar
 from percasym.tasks.base import Task
 from percasym.tasks.given.task import Given

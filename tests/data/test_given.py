@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from percasym import metrics
-from percasym.collected import SKILLS, Collected, counted
-from percasym.rewards import shelf
+from percasym.config.schema import ConfigError
+from percasym.rewards import registry
 from percasym.rewards.blindfold_self import BlindfoldSelf
 from percasym.rewards.consensus import Consensus
 from percasym.rewards.rerender import Rerender
-from percasym.schema import ConfigError
 from percasym.spans.grammar import Grammar
+from percasym.tasks.base import SKILLS
 from percasym.tasks.given.likeness import agreement, edits, same, tidy
 from percasym.tasks.given.source import SPLITS
 from percasym.tasks.given.task import Given
+from percasym.tasks.offline import counted
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Completion, Rollout, SampleKey
 
@@ -247,8 +248,8 @@ def test_one_percept_may_have_many_answers_each_for_its_own_question(row: Callab
 @pytest.mark.parametrize("skill", SKILLS)
 def test_what_collected_data_cannot_do_is_refused_in_one_sentence(row: Callable, write: Callable, skill: str) -> None:
     task = Given(path=write([row(1)]))
-    assert isinstance(task, Collected)
-    assert not isinstance(Sudoku(), Collected)
+    assert skill in task.lacks
+    assert skill not in Sudoku().lacks
     arguments = {"draw": ("red", key(0)), "solve": ("red",), "valid": ("red",), "verify": ("red", "1")}[skill]
     with pytest.raises(ConfigError, match=rf"were collected, not made: nobody can {SKILLS[skill].replace('*', '.')}"):
         getattr(task, skill)(*arguments)
@@ -256,16 +257,16 @@ def test_what_collected_data_cannot_do_is_refused_in_one_sentence(row: Callable,
 
 def test_rewards_that_ask_for_more_are_not_watched_and_refused_when_chosen() -> None:
     task = Given(path="rows.jsonl")
-    _, watched = shelf.watched(Consensus(), task)
+    _, watched = registry.watched(Consensus(), task)
     assert set(watched) == {"oracle", "consensus", "confidence", "image_dependence", "augmentation"}
-    assert set(shelf.watched(Consensus(), Sudoku())[1]) == set(shelf.SHELF)
+    assert set(registry.watched(Consensus(), Sudoku())[1]) == set(registry.REWARDS)
     with pytest.raises(
         ValueError, match=r"reward=rerender needs a task that can draw a percept; collected data cannot. Choose among oracle"
     ):
-        shelf.watched(Rerender(), task)
+        registry.watched(Rerender(), task)
     with pytest.raises(ValueError, match=r"Set reward.only_valid=false, or choose among oracle"):
-        shelf.watched(BlindfoldSelf(), task)
-    assert "blindfold_self" in shelf.watched(BlindfoldSelf(only_valid=False), task)[1]
+        registry.watched(BlindfoldSelf(), task)
+    assert "blindfold_self" in registry.watched(BlindfoldSelf(only_valid=False), task)[1]
 
 
 # Likeness

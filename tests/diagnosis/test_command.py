@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from percasym.cli import main
+from percasym.cli.main import main
 from percasym.diagnosis.diagnose import diagnose
 from percasym.diagnosis.rollout_file import RolloutGroup, record_group, write_rollouts
 from percasym.report.curves import INK, PERCEPTION, REASONING

@@ -11,10 +11,10 @@ from types import ModuleType
 
 import pytest
 
-from percasym import launch
-from percasym.config import composed
-from percasym.settings import Settings
-from percasym.sweep.outcomes import Outcome
+from percasym.config.resolve import composed
+from percasym.config.settings import Settings
+from percasym.launch import main as launch
+from percasym.launch.sweep.outcomes import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from percasym import cli
-from percasym.audit import Audit, audit
+from percasym.app.audit import Audit, audit
 from percasym.balance.base import Gramian, SpanStats
-from percasym.config import composed
-from percasym.trainers.shares import Share
+from percasym.cli import main as cli
+from percasym.config.resolve import composed
+from percasym.training.shares import Share
 
 CELL = Path("multirun/main/sudoku-qwen3vl-sft-ngdiff-smoke/seed0")
 

@@ -13,9 +13,9 @@ from typing import Literal
 import pytest
 import yaml
 
-from percasym.config import rebuild
+from percasym.config.resolve import rebuild
+from percasym.config.schema import ConfigError, build, dump
 from percasym.models.adapt import Lora
-from percasym.schema import ConfigError, build, dump
 from percasym.tasks.canvas import Look
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from percasym import examiner
+from percasym.app import evaluator as examiner
+from percasym.app.evaluator import Examiner
 from percasym.engine.ranks import Ranks
-from percasym.examiner import Examiner
 from percasym.report.curves import measured_on
 from percasym.report.load import load_run
 from percasym.runs.rundir import Run
-from percasym.trainers.evaluate import METRICS, EvalResult
+from percasym.training.evaluate import METRICS, EvalResult
 
 RIGHT = (True, False, False, True, True, True)
 """Grade of each test sample, in every metric: 1 of the first 2 is right, 4 of all 6."""

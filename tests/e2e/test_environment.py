@@ -120,7 +120,7 @@ def test_a_font_that_is_missing_is_named(command, words, monkeypatch: pytest.Mon
 
 
 def test_a_cache_that_a_library_insists_on_is_named(command, words, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from percasym import launch
+    from percasym.launch import main as launch
 
     def start(settings: object) -> None:
         os.makedirs("/dev/null/cache")  # As torch does for TORCHINDUCTOR_CACHE_DIR, when it is imported.

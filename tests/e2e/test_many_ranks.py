@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym import torchrun
+from percasym.launch import torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("run")
@@ -110,8 +110,8 @@ def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Pat
     import yaml
     from transformers import AutoModelForImageTextToText
 
-    from percasym.config import rebuild
-    from percasym.trainers.evaluate import evaluate
+    from percasym.config.resolve import rebuild
+    from percasym.training.evaluate import evaluate
 
     settings = rebuild(yaml.safe_load((whole / "config.yaml").read_text()), path=whole)
     model = AutoModelForImageTextToText.from_pretrained(whole / "final")

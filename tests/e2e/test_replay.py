@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym import cli
+from percasym.cli import main as cli
 
 TINY = [
     "scale=smoke", "engine=torch", "paradigm.steps=4", "paradigm.batch_size=2", "paradigm.micro_batch_size=1", "paradigm.save_every=1",

@@ -113,7 +113,7 @@ def test_what_cannot_work_together_is_one_sentence(train) -> None:
 
 
 def test_frozen_rollouts_say_which_reward_to_train_on(blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from percasym.cli import main
+    from percasym.cli.main import main
 
     out = tmp_path / "frozen" / "rollouts.jsonl"
     words = ["rollouts", "scale=smoke", f"model.path={blank}", "evaluation.max_new_tokens=6", "paradigm.group_size=3"]

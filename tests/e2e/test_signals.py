@@ -113,7 +113,7 @@ def test_an_evaluation_ends_at_once_and_is_made_again(train, whole, monkeypatch:
 
 
 def test_before_the_first_step_there_is_nothing_to_keep(train, whole, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from percasym import examiner
+    from percasym.app import evaluator as examiner
 
     expected, run, real = whole("sft"), tmp_path / "run", examiner.evaluate
 

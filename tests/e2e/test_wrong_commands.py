@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.cli import main
+from percasym.cli.main import main
 
 COMMANDS = (
     "plan", "report", "compare", "status", "rollouts", "diagnose-rewards", "audit", "export", "gallery", "dashboard", "replay", "show",

@@ -40,7 +40,7 @@ WRONG = {
     "class of another library": (["task._target_=os.system"], "task._target_=os.system lies outside percasym; add its package to plugins"),
     "class that does not exist": (["task._target_=percasym.tasks.chess.Chess"], "task._target_=percasym.tasks.chess.Chess cannot be imp"),
     "class of another group": (["task._target_=percasym.balance.none.NoBalance"], "task._target_=percasym.balance.none.NoBalance has no s"),
-    "function for a class": (["balance._target_=percasym.launch.main"], "balance._target_=percasym.launch.main is no dataclass, "),
+    "function for a class": (["balance._target_=percasym.launch.main.main"], "balance._target_=percasym.launch.main.main is no data"),
     "no processes": (["launch.nproc=0"], "launch.nproc must be at least 1, got 0."),
     "a batch that processes cannot share": (["launch.nproc=3"], "paradigm.batch_size=16 cannot be dealt out evenly to 3 ranks. Choose "),
     "machines that do not meet": (["launch.nnodes=2"], "launch.nnodes=2 needs launch.rendezvous=HOST:PORT, one of the machines and "),
@@ -102,7 +102,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("what", WRONG_WORLD)
 def test_a_wrong_checkpoint_or_machine_is_one_sentence(command, places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    from percasym import app
+    from percasym.app import run as app
 
     monkeypatch.setattr(app.torch.cuda, "is_available", lambda: False)
     words, begins = WRONG_WORLD[what]
@@ -141,7 +141,7 @@ def test_an_existing_folder_survives_a_refusal(command, tmp_path: Path) -> None:
 
 
 def test_a_defect_of_the_program_still_shows_its_traceback(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from percasym import launch
+    from percasym.launch import main as launch
 
     def broken(settings: object) -> None:
         raise ZeroDivisionError("a defect")
@@ -153,7 +153,7 @@ def test_a_defect_of_the_program_still_shows_its_traceback(command, monkeypatch:
 
 
 def test_an_interruption_says_how_to_go_on(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from percasym import launch
+    from percasym.launch import main as launch
 
     def stopped(settings: object) -> None:
         raise KeyboardInterrupt

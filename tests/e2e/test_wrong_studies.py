@@ -67,10 +67,10 @@ WRONG = {
     "no such tracker": (["tracker=nope"], "There is no tracker=nope; did you mean tracker=none? The choices are "),
     "other mode of the tracker": (["tracker=wandb", "tracker.mode=maybe"], "tracker.mode must be auto, online or offline, got 'maybe'"),
     "class without what an engine has": (
-        ["engine._target_=percasym.settings.Launch"],
-        "engine._target_=percasym.settings.Launch has no pr",
+        ["engine._target_=percasym.config.settings.Launch"],
+        "engine._target_=percasym.config.settings.Launch has no pr",
     ),
-    "class that tracks nothing": (["tracker._target_=percasym.settings.Launch"], "tracker._target_=percasym.settings.Launch has no start"),
+    "class that tracks nothing": (["tracker._target_=percasym.config.settings.Launch"], "tracker._target_=percasym.config.settings.Laun"),
     "folder without a name": (["hydra.run.dir="], "hydra.run.dir is empty. Name a folder, or leave it out."),
     "file for a run": (["hydra.run.dir=file.txt"], "file.txt cannot be read or written (File exists). Name another place."),
     "file above a run": (["hydra.run.dir=file.txt/x"], "file.txt/x cannot be read or written (Not a directory). Name another place."),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym import cli
+from percasym.cli import main as cli
 from percasym.tasks.given.task import Given
 from percasym.types import Sample, SampleKey
 

@@ -18,11 +18,11 @@ from torch.testing import assert_close
 from percasym.balance.hidden import Hidden
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.config.paradigm import Sft
+from percasym.config.schema import ConfigError
 from percasym.engine.ranks import Ranks
-from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
-from percasym.schema import ConfigError
-from percasym.trainers.sft import train
+from percasym.training.sft import train
 from percasym.types import Span
 
 P, R = Span.perception, Span.reasoning

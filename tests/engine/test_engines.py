@@ -158,8 +158,8 @@ def test_a_directory_without_a_checkpoint_is_named(make_engine, tiny_qwen, tmp_p
 
 
 def test_only_matrices_decay(tiny_qwen):
+    from percasym.config.paradigm import Sft
     from percasym.engine.optimizer import adamw
-    from percasym.paradigm import Sft
 
     matrices, rest = adamw(tiny_qwen(), Sft(steps=1, batch_size=1, micro_batch_size=1, lr=1e-3, weight_decay=0.1)).param_groups
     assert (matrices["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
@@ -189,7 +189,7 @@ def test_bfloat16_is_refused_where_it_is_emulated():
 
 
 def test_engine_settings_name_what_they_allow():
-    from percasym.settings import DeepSpeedSettings, TorchSettings
+    from percasym.config.settings import DeepSpeedSettings, TorchSettings
 
     with pytest.raises(ValueError, match=r"^engine\.zero_stage must be 0, 1, 2 or 3, got 4\.$"):
         DeepSpeedSettings(zero_stage=4)

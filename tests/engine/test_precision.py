@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from percasym.config.schema import ConfigError
 from percasym.engine.precision import inference, lowered
 from percasym.models.adapt import Adaptation, Lora, adapt
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.rollout.native import decode
-from percasym.schema import ConfigError
 from percasym.types import Span
 
 BF16 = torch.bfloat16

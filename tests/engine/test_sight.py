@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from percasym.engine.sight import Sight
+from percasym.engine.vision_cache import Sight
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.types import Span
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from percasym.engine.slopes import Slopes
+from percasym.engine.hidden_norms import Slopes
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.types import UNSUPERVISED, Span
 

@@ -56,7 +56,8 @@ class Forked:
     def begin(self, run: Path) -> None:
         """Start the command."""
         import train
-        from percasym import app, launch  # noqa: F401, imported before the process is copied
+        from percasym.app import run as app  # noqa: F401
+        from percasym.launch import main as launch
 
         self._pid = os.fork()
         if self._pid == 0:

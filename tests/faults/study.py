@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "faults")]
 from attempts import alive, children  # noqa: E402, beside this script
 from kills import SMALL, blank  # noqa: E402
 
-from percasym.cli import main as percasym  # noqa: E402
+from percasym.cli.main import main as percasym  # noqa: E402
 
 FAILING = 2
 STUDY = Path("multirun/killed")

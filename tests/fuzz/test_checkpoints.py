@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from percasym.config.schema import ConfigError
 from percasym.runs.checkpoint import DONE, latest_checkpoint, write_checkpoint
 from percasym.runs.sums import SUMS
-from percasym.schema import ConfigError
 from tests.fuzz.conftest import cases, damaged
 
 FILES = ("model/model.safetensors", "model/config.json", "engine.pt", "run.json", SUMS, DONE)

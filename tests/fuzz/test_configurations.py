@@ -8,10 +8,10 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from percasym.config import composed, rebuild
-from percasym.schema import ConfigError, build, dump
-from percasym.settings import DeepSpeedSettings, Evaluation, Launch
-from percasym.sweep.cells import expanded
+from percasym.config.resolve import composed, rebuild
+from percasym.config.schema import ConfigError, build, dump
+from percasym.config.settings import DeepSpeedSettings, Evaluation, Launch
+from percasym.launch.sweep.cells import expanded
 from percasym.tasks.canvas import Look
 from tests.fuzz.conftest import altered, cases, junk
 

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from percasym.config.schema import ConfigError
 from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.rollout_reader import read_rollouts
 from percasym.report.comparison_table import show
@@ -23,7 +24,6 @@ from percasym.report.study import study_of
 from percasym.report.table import markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
-from percasym.schema import ConfigError
 from percasym.tasks.given.item import from_columns, from_hub
 from percasym.tasks.given.picture import read_picture
 from percasym.tasks.given.source import lines

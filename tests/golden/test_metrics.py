@@ -8,13 +8,14 @@ import pytest
 
 from percasym import metrics
 from percasym.spans.grammar import Grammar
+from percasym.tasks.base import SyntheticTask
 from percasym.types import Completion, Fault, Prompt, Rollout, SampleKey, Span
 
 GRAMMAR = Grammar()
 
 
 @dataclass(frozen=True)
-class Sum:
+class Sum(SyntheticTask):
     """Percept: two digits; answer: their sum."""
 
     name: str = "sum"
@@ -90,7 +91,7 @@ class Remembered(Sum):
 
     lacks = ("draw", "solve", "valid", "verify")
 
-    def right(self, key: SampleKey, answer: str) -> bool:
+    def right(self, key: SampleKey, truth: str, answer: str) -> bool:
         return answer == ("7" if key.index == 0 else "seven")
 
     def about(self) -> dict:

@@ -14,8 +14,8 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
 
-from percasym.config import composed, force_options
-from percasym.sweep.sweeper import Checked, StudySweeper
+from percasym.config.resolve import composed, force_options
+from percasym.launch.sweep.sweeper import Checked, StudySweeper
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"

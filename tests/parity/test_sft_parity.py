@@ -14,11 +14,11 @@ from percasym.balance.base import BalanceState, SpanStats
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.config.paradigm import Sft
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
-from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
-from percasym.trainers.sft import backward, prefixes, train
+from percasym.training.sft import backward, prefixes, train
 from percasym.types import Span
 
 P, R = Span.perception, Span.reasoning

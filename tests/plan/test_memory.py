@@ -125,7 +125,7 @@ def kept_bytes(model: torch.nn.Module, batch, dtype: torch.dtype) -> int:
 @pytest.fixture
 def packaged(family_name):
     """The packaged tiny model's configuration with random weights, a batch of long rows, and what the model is made of."""
-    from percasym.config import composed
+    from percasym.config.resolve import composed
     from percasym.models.checkpoint import OURS, configured
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey
@@ -207,9 +207,9 @@ def test_the_loss_on_a_batch_needs_no_more_than_two_chunks_and_the_head(tiny_mod
 
 @pytest.mark.parametrize("words", [[], ["model.lora.rank=8"]], ids=["full", "lora"])
 def test_the_reference_is_the_copy_that_rl_holds(family_name, words):
-    from percasym.config import composed
+    from percasym.app.recipes.rl import RlLesson
+    from percasym.config.resolve import composed
     from percasym.engine.ranks import ALONE
-    from percasym.lessons.rl import RlLesson
     from percasym.plan.plan import plan
 
     settings = composed([f"model={family_name}", "model.freeze=[]", "paradigm=rl", "paradigm.kl=0.1", *words], ROOT / "conf")
@@ -227,8 +227,8 @@ def test_choosing_a_token_allocates_at_most_what_a_logit_is_given(options, plann
 
     from torch.profiler import ProfilerActivity, profile
 
-    from percasym.rollout.choose import Greedy, Sampler
-    from percasym.sampling import Native
+    from percasym.config.sampling import Native
+    from percasym.rollout.sampler import Greedy, Sampler
 
     rows, vocabulary, banned = 8, 20_000, torch.tensor([0])
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from percasym import cli
-from percasym.config import composed
+from percasym.cli import main as cli
+from percasym.config.resolve import composed
 from percasym.plan import plan as planning
 from percasym.plan.lengths import QWEN_PIECES, counter
 from percasym.plan.plan import Plan, plan
@@ -145,7 +145,7 @@ def test_a_plan_answers_at_once_and_loads_no_model_library(family: str, paradigm
     import resource
 
     code = (
-        "import sys; from percasym.cli import main; "
+        "import sys; from percasym.cli.main import main; "
         f"main(['plan', 'scale=paper', 'model={family}', 'paradigm={paradigm}']); "
         "assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)"
     )

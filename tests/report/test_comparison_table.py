@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from percasym.cli import main
+from percasym.cli.main import main
 from percasym.report.comparison_table import show
 from percasym.report.load import load_runs
 from percasym.report.study import study_of
@@ -105,7 +105,7 @@ def test_colours_are_for_terminals_that_want_them(two: Path, monkeypatch: pytest
 
 
 def test_a_pipe_gets_plain_text_of_a_hundred_columns_and_no_torch(two: Path) -> None:
-    work = f"import sys; from percasym.cli import main; code = main(['compare', {str(two)!r}]); print(code, 'torch' in sys.modules)"
+    work = f"import sys; from percasym.cli.main import main; code = main(['compare', {str(two)!r}]); print(code, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True, env={"PATH": "", "TERM": "xterm"})
     assert "\x1b" not in done.stdout
     assert done.stderr == ""

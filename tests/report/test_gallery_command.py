@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from percasym.gallery import SETTINGS, main
-from percasym.schema import ConfigError
+from percasym.cli.gallery import SETTINGS, main
+from percasym.config.schema import ConfigError
 
 
 @pytest.mark.parametrize("task", SETTINGS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from percasym.balance.base import Gramian, SpanStats
 from percasym.diagnosis.stream import reward_statistics
 from percasym.report.load import METRICS
-from percasym.trainers.shares import Share, measurements
+from percasym.training.shares import Share, measurements
 from percasym.types import Grade
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.cli import main
+from percasym.cli.main import main
 from percasym.report.load import load_runs
 from percasym.report.publish import publish
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from percasym.rewards.base import Labelled
-from percasym.rewards.shelf import SHELF
+from percasym.rewards.registry import REWARDS
 from percasym.types import Grade, SampleKey
 
 CONF = Path(__file__).parents[2] / "conf" / "reward"
@@ -78,7 +78,7 @@ def test_the_yaml_opens_with_a_title_that_has_a_source_and_a_command(name: str) 
 
 
 def test_every_reward_of_a_yaml_stands_on_the_shelf_under_its_name() -> None:
-    assert {name: target(name) for name in NAMES} == SHELF
+    assert {name: target(name) for name in NAMES} == REWARDS
 
 
 def test_a_label_is_read_by_the_oracle_alone() -> None:

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from percasym.config.sampling import Native
 from percasym.models.base import Family, Row
 from percasym.models.qwen3 import Qwen3Step
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.rollout.native import NativeRollouts, branched, decode, ends_with
-from percasym.sampling import Native
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from percasym.config.sampling import Native
 from percasym.models.base import Family
 from percasym.rollout.native import NativeRollouts, decode
-from percasym.sampling import Native
 from percasym.types import Prompt, Rollout, Span
 
 TEMPERATURE = 0.7

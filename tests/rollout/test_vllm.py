@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from percasym.config.sampling import Vllm
+from percasym.config.schema import ConfigError
 from percasym.models.adapt import Lora
 from percasym.models.base import Family
 from percasym.rollout.vllm import OutOfStepError, VllmRollouts
 from percasym.rollout.weights import merged_weights
-from percasym.sampling import Vllm
-from percasym.schema import ConfigError
 from percasym.types import Prompt, SampleKey, Span
 
 TOKENS = 6

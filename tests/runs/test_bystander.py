@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from percasym.runs.bystander import Bystander
 from percasym.runs.marks import stopped
+from percasym.runs.null_run import Bystander
 from percasym.runs.rundir import Run
 
 

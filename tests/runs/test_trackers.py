@@ -15,7 +15,7 @@ CONFIG = {
     "study": "main",
     "task": {"_target_": "percasym.tasks.graph_coloring.task.GraphColoring"},
     "model": {"_target_": "percasym.models.internvl35.InternVL35"},
-    "paradigm": {"_target_": "percasym.paradigm.Rl"},
+    "paradigm": {"_target_": "percasym.config.paradigm.Rl"},
     "balance": {"_target_": "percasym.balance.ngdiff.NGDiff"},
 }
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from percasym import launch
+from percasym.config.schema import ConfigError
+from percasym.config.settings import Settings
+from percasym.launch import main as launch
 from percasym.runs.lock import sole_writer
 from percasym.runs.rundir import Run
-from percasym.schema import ConfigError
-from percasym.settings import Settings
 from percasym.types import Estimate
 
 METRICS = ("end_to_end", "perception", "reasoning")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from percasym.schema import ConfigError
-from percasym.sweep.cells import expanded
+from percasym.config.schema import ConfigError
+from percasym.launch.sweep.cells import expanded
 
 
 def jobs(cells: list[str], params: dict[str, object], *given: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.cli import main
+from percasym.cli.main import main
 from tests.sweep.conftest import environment, meta
 
 ROOT = Path(__file__).resolve().parents[2]

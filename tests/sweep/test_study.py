@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.cli import main
+from percasym.cli.main import main
 from tests.sweep.conftest import begun, meta
 
 CELL = "sudoku-qwen3vl-sft-{}/seed{}"
@@ -67,7 +67,7 @@ def test_a_cell_whose_directory_holds_another_run_is_refused_beforehand(study, t
     assert study("study=s").returncode == 0
     done = study("-m", "study=s", "seed=1,0", "paradigm.lr=0.5")
     assert done.returncode == 2
-    assert "holds a run with paradigm.lr=0.0005, this one asks for paradigm.lr=0.5." in done.stderr
+    assert "holds a run with paradigm.lr=0.001, this one asks for paradigm.lr=0.5." in done.stderr
     assert not (tmp_path / "multirun/s" / CELL.format("none", 1)).exists()
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
+from percasym.config.settings import Evaluation
 from percasym.models import checkpoint
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.settings import Evaluation
 from percasym.tasks.canvas import Look
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.trainers import evaluate as module
-from percasym.trainers.evaluate import evaluate
+from percasym.training import evaluate as module
+from percasym.training.evaluate import evaluate
 from percasym.types import Completion
 
 EASY = Sudoku(size=4, givens=(12, 14), restate=True)

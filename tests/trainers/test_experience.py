@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from percasym.config.paradigm import Rl
 from percasym.models.base import Batch, Row
-from percasym.paradigm import Rl
-from percasym.trainers.experience import Group, Round
+from percasym.training.rollout_batch import Group, Round
 from percasym.types import UNSUPERVISED, Completion, Span
 
 P, R = Span.perception, Span.reasoning

@@ -16,14 +16,14 @@ from percasym.balance.gradnorm import GradNorm
 from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.config.paradigm import Rl
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
-from percasym.paradigm import Rl
 from percasym.runs.requests import Requests
-from percasym.trainers.experience import MicroBatch, Round
-from percasym.trainers.grpo import shortfall, train
-from percasym.trainers.postmortem import kept_batches
-from percasym.trainers.progress import Progress, TrainingDivergedError
+from percasym.training.divergence import kept_batches
+from percasym.training.grpo import shortfall, train
+from percasym.training.progress import Progress, TrainingDivergedError
+from percasym.training.rollout_batch import MicroBatch, Round
 from percasym.types import UNSUPERVISED, Span
 
 P, R = Span.perception, Span.reasoning
@@ -209,7 +209,7 @@ def test_the_policy_is_pulled_back_to_the_reference(monkeypatch) -> None:
     def everywhere_minus_one(learner, micro):
         return torch.where(micro.batch.labels != UNSUPERVISED, -1.0, 0.0)
 
-    monkeypatch.setattr("percasym.trainers.grpo.Learner._by_reference", everywhere_minus_one)
+    monkeypatch.setattr("percasym.training.grpo.Learner._by_reference", everywhere_minus_one)
     nothing = torch.zeros(1, 4, dtype=torch.float64)
     done = lesson(outcome=nothing, x=0.5, kl=0.1, reference=object())
     # k3 has slope 1 - exp(reference - logprob) in logprob; here logprob = .5 slope - 1, and the tokens of a row are 3 of 12.

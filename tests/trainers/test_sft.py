@@ -13,15 +13,15 @@ from percasym.balance.base import BalanceState, Gramian, SpanStats
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.config.paradigm import Sft
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
-from percasym.paradigm import Sft
 from percasym.runs.requests import Requests
-from percasym.trainers.postmortem import kept_batches, kept_facts
-from percasym.trainers.progress import Progress, TrainingDivergedError
-from percasym.trainers.schedule import learning_rate
-from percasym.trainers.sft import train
-from percasym.trainers.shares import Share, measurements, share_of
+from percasym.training.divergence import kept_batches, kept_facts
+from percasym.training.progress import Progress, TrainingDivergedError
+from percasym.training.schedule import learning_rate
+from percasym.training.sft import train
+from percasym.training.shares import Share, measurements, share_of
 from percasym.types import UNSUPERVISED, Span
 
 P, R = Span.perception, Span.reasoning

@@ -14,10 +14,10 @@ import yaml
 
 from percasym.balance.gradnorm import GradNorm
 from percasym.balance.hidden import Hidden
-from percasym.paradigm import Sft
+from percasym.config.paradigm import Sft
+from percasym.config.schema import build
 from percasym.runs.requests import Requests
-from percasym.schema import build
-from percasym.trainers.sft import train
+from percasym.training.sft import train
 
 CONF = Path(__file__).parents[2] / "conf" / "balance"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))

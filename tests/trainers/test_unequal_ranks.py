@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from percasym.lessons.sft import _refuse_unequal_ranks
-from percasym.paradigm import Sft
+from percasym.app.recipes.sft import _refuse_unequal_ranks
+from percasym.config.paradigm import Sft
 
 
 def settings(stage: int, *freeze: str) -> Any:

@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
-from percasym.collected import SKILLS, Skill
-from percasym.schema import ConfigError, at_least, one_of
+from percasym.config.schema import ConfigError, at_least, one_of
+from percasym.tasks.base import SKILLS, Skill
 from percasym.tasks.given.item import Item, Record, from_columns, from_hub
 from percasym.tasks.given.likeness import agreement, same, tidy
 from percasym.tasks.given.picture import read_picture
@@ -91,7 +91,7 @@ class Given:
         """The percept of a key's sample alone."""
         return self.table.item(key).percept
 
-    def right(self, key: SampleKey, answer: str) -> bool:
+    def right(self, key: SampleKey, truth: str, answer: str) -> bool:
         """Is `answer` that of the key's row, white space apart?"""
         return same(answer, self.table.item(key).answer)
 

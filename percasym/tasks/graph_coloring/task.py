@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from percasym.schema import fraction, one_of
+from percasym.config.schema import fraction, one_of
 from percasym.spans.grammar import Grammar
+from percasym.tasks.base import SyntheticTask
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.draw import Layout, draw_graph_png, least_image_px
 from percasym.tasks.graph_coloring.explain import MAX_VERBOSITY, WORDINGS, explain
@@ -45,7 +46,7 @@ QUESTIONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GraphColoring:
+class GraphColoring(SyntheticTask):
     """Connected graphs on lettered nodes; any colouring with exactly the chromatic number of colours is right."""
 
     name: ClassVar[str] = "graph_coloring"

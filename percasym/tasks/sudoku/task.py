@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from percasym.schema import fraction, one_of
+from percasym.config.schema import fraction, one_of
 from percasym.spans.grammar import Grammar
+from percasym.tasks.base import SyntheticTask
 from percasym.tasks.canvas import Look
 from percasym.tasks.sudoku.draw import draw
 from percasym.tasks.sudoku.explain import MAX_VERBOSITY, WORDINGS, explain
@@ -23,7 +24,7 @@ MIN_CELL_PX = 8  # Below this the digits 6, 8 and 9 are the same smudge.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sudoku:
+class Sudoku(SyntheticTask):
     """Sudokus with exactly one solution; a percept is `size` lines of `size` digits, 0 for an empty cell."""
 
     name: ClassVar[str] = "sudoku"

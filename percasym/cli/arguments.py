@@ -1,0 +1,41 @@
+"""Words of a command line, refused in one sentence: argparse's own refusals print the usage above it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from percasym.config.schema import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+"""The configuration of this checkout."""
+
+
+def conf_folder() -> Path:
+    """The folder of the configuration. Raises ConfigError where percasym was installed without its checkout."""
+    if not CONF.is_dir():
+        raise ConfigError(f"There is no {CONF}: the configuration is that of a checkout (pip install --editable).")
+    return CONF
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that raises ConfigError for words that it does not know; those of its subcommands are of this class too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse, in argparse's words and with what to do."""
+        raise ConfigError(f"{self.prog}: {message}. `{self.prog} --help` says what it takes.")
+
+
+def gathered(words: Sequence[str]) -> list[str]:
+    """The words of a command with every KEY=VALUE right behind its name, for argparse takes them from one place only.
+
+    One that follows an option is left where it is: it may be the option's value.
+
+    >>> gathered(["audit", "task=jsonl", "--samples", "8", "seed=1"])
+    ['audit', 'task=jsonl', 'seed=1', '--samples', '8']
+    """
+    free = [0, *(i for i, (a, b) in enumerate(pairwise(words), 1) if "=" in b and not a.startswith("-") and not b.startswith("-"))]
+    return [*(words[i] for i in free if words), *(word for i, word in enumerate(words) if i not in free)]

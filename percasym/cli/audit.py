@@ -1,0 +1,72 @@
+"""`percasym audit`: perception's share of tokens, loss and gradient in the first step, without training.
+
+percasym audit task=jsonl task.path=rows.jsonl --samples 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from percasym.app.audit import Audit
+
+from percasym.cli.arguments import conf_folder
+
+
+def register(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
+    audit = commands.add_parser("audit", help="perception's share of tokens, loss and gradient, without training")
+    audit.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=jsonl task.path=FILE model.path=DIR")
+    audit.add_argument("--samples", type=int, default=64, metavar="N", help="training samples to look at (default: 64)")
+    audit.set_defaults(work=_audit)
+
+
+def _audit(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from percasym.config.resolve import composed
+
+    settings = composed(given.words, conf_folder())
+    from percasym.app.audit import audit
+    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
+
+    found = audit(settings, num_samples=given.samples, device=choose_device())
+    console = Console(highlight=False, markup=False)
+    if found.data:
+        console.print(found.data, soft_wrap=True)
+    console.print(table(found, given.samples))
+    if (caution := found.caution()) is not None:
+        console.print(caution, soft_wrap=True)
+    console.print(found.advice(), soft_wrap=True)
+
+
+def table(found: Audit, num_samples: int) -> Table:
+    """Tokens, loss and gradient of both spans, and perception's share of each under the token average."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from percasym.models.adapt import PARTS
+
+    stats, share = found.stats, found.share
+    assert stats.losses is not None and stats.gramian is not None
+    shown = Table(box=SIMPLE_HEAD, title=f"first step on {num_samples} samples", title_justify="left")
+    for column in ("", "perception", "reasoning", "perception's share", "cosine"):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+    shown.add_row("tokens", *(f"{count:,}" for count in stats.counts), _percent(share.tokens), "")
+    shown.add_row("loss, mean of a token", *(f"{loss:.3f}" for loss in stats.losses), _percent(share.loss), "")
+    for name, gramian in (("gradient, norm", stats.gramian), *((f"  {part}", found.groups.get(part)) for part in PARTS)):
+        if gramian is None:
+            shown.add_row(name, "frozen", "frozen", "", "")
+        else:
+            norms = (f"{norm:.3g}" for norm in gramian.norms)
+            shown.add_row(name, *norms, _percent(found.gradient_share(gramian)), f"{gramian.cosine:.2f}")
+    shown.add_row("weight of NGDiff", f"{found.ngdiff:.3f}", f"{1 - found.ngdiff:.3f}", "", "")
+    return shown
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"

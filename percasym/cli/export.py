@@ -1,0 +1,35 @@
+"""`percasym export`: samples of a task as files that task=jsonl and task=hub read.
+
+percasym export task=sudoku --split train_sft --num 200 --out mine
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from percasym.cli.arguments import conf_folder
+
+
+def register(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
+    export = commands.add_parser("export", help="write samples of a task as files that task=jsonl and task=hub read")
+    export.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku task.size=9 seed=1")
+    export.add_argument("--split", default="train_sft", choices=("base", "train_sft", "train_rl", "test"))
+    export.add_argument("--num", type=int, default=200, metavar="N", help="samples (default: 200)")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    export.add_argument(
+        "--format", default="jsonl", choices=("jsonl", "hub"), help="columns of task=jsonl, or of the paper's released sets"
+    )
+    export.set_defaults(work=_export)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from percasym.config.resolve import composed
+    from percasym.data.export import export
+
+    settings = composed(given.words, conf_folder())
+    path = export(settings.task, split=given.split, seed=settings.seed, num=given.num, out=given.out, format=given.format)
+    read = f"task=jsonl task.path={path}" if given.format == "jsonl" else f"task=hub task.path={given.out}"
+    print(f"{given.num} rows in {path}: percasym audit {read}")

@@ -1,0 +1,52 @@
+"""The `percasym` command: everything about runs and tasks that is not training (that is train.py).
+
+percasym plan scale=paper        percasym report multirun/main        percasym compare multirun/main        percasym status multirun/main
+percasym dashboard multirun/main
+percasym gallery        percasym show graph_coloring        percasym diagnose-rewards multirun/main/sudoku-qwen3vl-rl-none/seed0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from percasym.cli import audit, export, plan, replay, report, rollouts, show
+from percasym.cli.arguments import Arguments, gathered
+from percasym.config.schema import ConfigError
+from percasym.dashboard import command as dashboard
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code: 2, with one sentence on stderr, for what the user got wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["gallery"]:  # Has options of its own.
+            from percasym.cli import gallery
+
+            return gallery.main(words[1:])
+        given = _parser().parse_args(gathered(words))
+        work: Callable[[argparse.Namespace], None] = given.work
+        work(given)
+    except (ConfigError, OSError) as error:
+        if (reason := _reason(error)) is None:
+            raise
+        print(" ".join(reason.split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _reason(error: Exception) -> str | None:
+    """What the user got wrong; None where it is a defect."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}). Name another place."
+    return str(error) if isinstance(error, ConfigError | FileNotFoundError) else None
+
+
+def _parser() -> Arguments:
+    parser = Arguments(prog="percasym", description="Look at runs and tasks; train.py trains.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("gallery", help="draw a page of samples for each task")
+    for command in (plan, report, audit, export, rollouts, replay, dashboard, show):
+        command.register(commands)
+    return parser

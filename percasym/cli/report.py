@@ -1,0 +1,100 @@
+"""What run directories say: `percasym report` (a page, figures, tables), `percasym compare` (cells against balance=none) and
+`percasym status` (where a study stands).
+
+percasym report multirun/main        percasym compare multirun/main        percasym status multirun/main
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from percasym.config.schema import ConfigError
+
+if TYPE_CHECKING:
+    from percasym.report.load import RunRecord
+
+
+def register(commands: Any) -> None:
+    """Add the three commands to a parser's subcommands."""
+    report = commands.add_parser("report", help="a study as a page, figures and tables")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
+    report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
+    report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all RUNs)")
+    report.set_defaults(work=_report)
+    compare = commands.add_parser("compare", help="the cells of a study against balance=none: gains, differences, which predictions hold")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
+    compare.set_defaults(work=_compare)
+    status = commands.add_parser("status", help="where a study stands: done, running with the time left, failed with its reason")
+    status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
+    status.set_defaults(work=_status)
+
+
+def _report(given: argparse.Namespace) -> None:
+    from percasym.report.comparison_table import console, show
+    from percasym.report.publish import publish
+    from percasym.report.study import study_of
+    from percasym.report.table import markdown, table
+
+    runs = _loaded(given.runs)
+    if given.markdown:
+        print(markdown(runs), end="")
+        return
+    out = console()
+    for run in runs:
+        out.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, markup=False)
+        if run.summary is not None:
+            out.print(table(run.summary))
+    try:
+        published = publish(runs, given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The report could not be written: {error}") from error
+    for sentence in published.left_out:
+        out.print(f"Left out: {sentence}", soft_wrap=True, markup=False)
+    try:
+        show(study_of(runs, ""), out)
+    except ValueError as error:
+        out.print(f"Not compared: {error}", soft_wrap=True, markup=False)
+    if published.figure is not None:
+        out.print(f"Figure: {published.figure}", soft_wrap=True, markup=False)
+    out.print(f"Page: {published.page}", soft_wrap=True, markup=False)
+
+
+def _compare(given: argparse.Namespace) -> None:
+    from percasym.report.comparison_table import console, show
+    from percasym.report.study import study_of
+
+    runs = _loaded(given.runs)
+    try:
+        shown = show(study_of(runs, ""), console())
+    except ValueError as error:
+        raise ConfigError(f"The runs could not be compared: {error}") from error
+    if not shown:
+        places, unfinished = ", ".join(map(str, given.runs)), sum(run.summary is None for run in runs)
+        counts = f"{unfinished} of {len(runs)} runs not finished"
+        raise ConfigError(f"No finished run at or below {places} has test results ({counts}). `percasym status` says where they stand.")
+
+
+def _loaded(roots: Sequence[Path]) -> list[RunRecord]:
+    """The runs at or below these folders, each once."""
+    from percasym.report.load import load_runs
+
+    return list({run.path.resolve(): run for root in roots for run in load_runs(root)}.values())
+
+
+def _status(given: argparse.Namespace) -> None:
+    import time
+
+    from rich.console import Console
+
+    from percasym.report.load import load_runs
+    from percasym.report.status import status
+    from percasym.runs.study import read_study
+
+    for root in given.runs:
+        planned = read_study(root)
+        runs = load_runs(root) if not planned or any(root.rglob("config.yaml")) else []  # A study may be known before its first run.
+        Console(highlight=False).print(status(runs, planned, time.time()))

@@ -1,0 +1,85 @@
+"""The commands that choose a reward before any training is spent: what would each pay for rollouts of a checkpoint?
+
+percasym rollouts task=sudoku model.path=RUN/final --out rollouts.jsonl
+percasym diagnose-rewards rollouts.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from percasym.cli.arguments import conf_folder
+from percasym.config.schema import ConfigError
+
+
+def register(commands: Any) -> None:
+    """Add both commands to a parser's subcommands."""
+    rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
+    rollouts.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final")
+    rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="number of prompts (default: 64)")
+    rollouts.add_argument(
+        "--split",
+        default="train_rl",
+        choices=("train_sft", "train_rl", "test"),
+        help="where they come from (default: train_rl, as in training)",
+    )
+    rollouts.add_argument(
+        "--out", type=Path, default=Path("rollouts.jsonl"), metavar="FILE", help="file to write (default: rollouts.jsonl)"
+    )
+    rollouts.set_defaults(work=_rollouts)
+    rewards = commands.add_parser("diagnose-rewards", help="which reward goes together with perception, from recorded rollouts")
+    rewards.add_argument(
+        "paths", nargs="+", type=Path, metavar="RUN_OR_ROLLOUTS", help="run directories (their last rollouts) or rollout files"
+    )
+    rewards.add_argument("--out", type=Path, metavar="DIR", help="folder of the figure and the tables (default: beside the rollouts)")
+    rewards.set_defaults(work=_diagnose_rewards)
+
+
+def _rollouts(given: argparse.Namespace) -> None:
+    from percasym.config.paradigm import Rl
+    from percasym.config.resolve import composed
+
+    settings = composed(["paradigm=rl", *given.words], conf_folder())
+    if not isinstance(settings.paradigm, Rl):
+        raise ConfigError("percasym rollouts samples as paradigm=rl does, and this asks for paradigm=sft. Leave paradigm out.")
+    from percasym.app.collect_rollouts import freeze
+    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
+
+    num_rollouts = freeze(settings, num_prompts=given.prompts, split=given.split, device=choose_device(), out=given.out)
+    print(f"{num_rollouts} rollouts in {given.out}: percasym diagnose-rewards {given.out}")
+
+
+def _diagnose_rewards(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from percasym.diagnosis.advice import advice, coupling_of_outcome
+    from percasym.diagnosis.diagnose import diagnose
+    from percasym.diagnosis.rollout_file import latest_rollouts
+    from percasym.diagnosis.rollout_reader import read_rollouts
+    from percasym.report.reward_table import comma_separated, markdown, tables
+    from percasym.report.scatter import scatter
+    from percasym.runs.records import write_whole
+
+    files = [latest_rollouts(path) for path in given.paths]
+    places = [(given.out or file.parent) / f"{file.stem}_rewards" for file in files]
+    if len(set(places)) < len(places):
+        raise ConfigError(
+            f"--out={given.out} would hold one diagnosis only, for some of these files have the same name. Diagnose them one by one."
+        )
+    console = Console(highlight=False, markup=False)
+    for file, place in zip(files, places, strict=True):
+        try:
+            groups = read_rollouts(file)
+            found = diagnose(groups)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place.with_suffix(".md"), markdown(found))
+        write_whole(place.with_suffix(".csv"), comma_separated(found))
+        picture = scatter(groups, found, place.with_suffix(".png"))
+        console.print(f"{file}:", soft_wrap=True)
+        for part in (*tables(found), advice(found), "", coupling_of_outcome(found), ""):
+            console.print(part)
+        console.print(f"Figure: {picture}; tables: {place.name}.md and {place.name}.csv beside it.", soft_wrap=True)

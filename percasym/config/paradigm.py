@@ -1,0 +1,168 @@
+"""How a model learns: what `paradigm.*` may say.
+
+Both paradigms share the optimizer, its schedule and the rhythm of evaluations; each adds what one step is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from percasym.config.schema import at_least, fraction, one_of
+
+PolicyLoss = Literal["grpo", "dr_grpo", "dapo", "gspo"]
+"""How the clipped surrogate of a token becomes a loss; see `percasym.objectives.policy`."""
+Mixing = Literal["sum_then_normalize", "normalize_then_sum"]
+"""Whether w mixes rewards (before a group is normalised) or advantages (after each reward was normalised alone: GDPO)."""
+
+
+def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
+    """Rows in one forward of one rank: `micro_batch_size`, or its whole share of a step where that is less.
+
+    >>> rows_per_forward(16, 4, num_ranks=2), rows_per_forward(16, 16, num_ranks=2)
+    (4, 8)
+
+    Raises ValueError when the ranks cannot share a step evenly.
+    """
+    share, left = divmod(batch_size, num_ranks)
+    if left or not share:
+        raise ValueError(f"paradigm.batch_size={batch_size} cannot be dealt out evenly to {num_ranks} ranks. Choose a multiple of that.")
+    rows = min(micro_batch_size, share)
+    if share % rows:
+        asked = f"paradigm.batch_size={batch_size} gives {share} samples to each of {num_ranks} ranks, and"
+        raise ValueError(f"{asked} paradigm.micro_batch_size={micro_batch_size} does not divide them. Choose one that does.")
+    return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What every paradigm needs."""
+
+    steps: int
+    """Optimizer steps of SFT; rounds of sampling and learning of RL."""
+    batch_size: int
+    """Samples (in RL: prompts) in one step, over all ranks and micro-batches."""
+    micro_batch_size: int
+    """Rows in one forward on one rank; its whole share of a step where that is less."""
+    lr: float
+    """Peak learning rate of AdamW."""
+    warmup_frac: float = 0.05
+    """Share of the steps in which the learning rate rises linearly."""
+    final_lr_frac: float = 0.1
+    """Where the cosine decay ends, as a share of the peak."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = 1.0
+    """Clip the global gradient norm here; 0 turns clipping off."""
+    eval_every: int = 0
+    """Steps between evaluations on the way; 0 evaluates before and after only."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 writes the final one only."""
+
+    def __post_init__(self) -> None:
+        at_least("paradigm", 1, steps=self.steps, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        at_least("paradigm", 0, eval_every=self.eval_every, save_every=self.save_every)
+        at_least("paradigm", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
+        fraction("paradigm", warmup_frac=self.warmup_frac, final_lr_frac=self.final_lr_frac)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"paradigm.betas must lie in [0, 1), got {list(self.betas)}.")
+        if not self.lr > 0:
+            raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
+
+    def evaluates_after(self, step: int) -> bool:
+        """Is there an evaluation on the way once `step` steps are done?"""
+        return self.eval_every > 0 and step % self.eval_every == 0 and step < self.steps
+
+    def saves_after(self, step: int) -> bool:
+        """Is there a checkpoint once `step` steps are done? The last step always has one."""
+        return step == self.steps or (self.save_every > 0 and step % self.save_every == 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sft(Training):
+    """Supervised fine-tuning with one weight per span (`paradigm=sft`)."""
+
+    probe_every: int = 0
+    """Steps between measurements of both span gradients under a strategy that does not need them;
+    0 measures the first step only. One costs a forward and backward over the perception prefix."""
+    text_frac: float = 0.0
+    """Share of the training samples that give p* as text in place of the picture. Trained on pictures alone, a model may lose the
+    ability to reason from p* as text (`reasoning_text`)."""
+
+    def __post_init__(self) -> None:
+        Training.__post_init__(self)
+        at_least("paradigm", 0, probe_every=self.probe_every)
+        fraction("paradigm", text_frac=self.text_frac)
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"paradigm.batch_size={self.batch_size} is not a multiple of paradigm.micro_batch_size={self.micro_batch_size}. "
+                "Choose a micro batch that divides the batch."
+            )
+
+    @property
+    def step_rows(self) -> int:
+        """Rows that one step learns from, over all ranks."""
+        return self.batch_size
+
+    def rows_per_forward(self, num_ranks: int) -> int:
+        """Rows in one forward of one rank. Raises ValueError when the ranks cannot share a step evenly."""
+        return rows_per_forward(self.batch_size, self.micro_batch_size, num_ranks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rl(Training):
+    """Group-relative policy optimisation with a perception-aware reward, R = w a_p + (1 - w) a (`paradigm=rl`)."""
+
+    group_size: int = 8
+    """Rollouts of each prompt: the group within which rewards are compared."""
+    epochs: int = 1
+    """Optimizer steps made with the rollouts of one round (inner epochs); each sees all of them."""
+    loss: PolicyLoss = "dapo"
+    clip_low: float = 0.2
+    """The probability ratio counts down to 1 - clip_low ..."""
+    clip_high: float = 0.2
+    """... and up to 1 + clip_high (DAPO's clip-higher: 0.28)."""
+    kl: float = 0.0
+    """Coefficient of the k3 estimate of the KL divergence to the model that RL started from; 0 keeps no copy of it."""
+    normalize: bool = True
+    """Divide advantages by the standard deviation of their group (GRPO); Dr. GRPO does not."""
+    mixing: Mixing = "sum_then_normalize"
+    route: bool = False
+    """Give perception tokens the perception advantage and reasoning tokens the outcome advantage, in place of one for all."""
+    token_weight: float | None = None
+    """Weight of perception tokens in the policy loss, each span averaged over its own tokens as in SFT; null weighs all tokens alike."""
+    overlong: Literal["score", "mask"] = "score"
+    """A completion that met the token limit is graded as it is (wrong), or left out of the loss."""
+    resample: int = 0
+    """How often a prompt whose group has one reward throughout is replaced by a fresh prompt (DAPO's dynamic sampling)."""
+    diagnose_every: int = 0
+    """Steps between diagnoses that ask the model more: a_r of each prompt, and the rewards that cost a forward; 0 for none."""
+    record_every: int = 10
+    """Steps between records of the rollouts; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        Training.__post_init__(self)
+        at_least("paradigm", 2, group_size=self.group_size)
+        at_least("paradigm", 1, epochs=self.epochs)
+        at_least("paradigm", 0, kl=self.kl, clip_low=self.clip_low, clip_high=self.clip_high)
+        at_least("paradigm", 0, resample=self.resample, diagnose_every=self.diagnose_every, record_every=self.record_every)
+        fraction("paradigm", clip_low=self.clip_low)
+        one_of("paradigm", PolicyLoss, loss=self.loss)
+        one_of("paradigm", Mixing, mixing=self.mixing)
+        one_of("paradigm", Literal["score", "mask"], overlong=self.overlong)
+        if self.token_weight is not None:
+            fraction("paradigm", token_weight=self.token_weight)
+            if self.loss == "gspo":
+                raise ValueError("paradigm.token_weight needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
+        if self.route and self.loss == "gspo":
+            raise ValueError("paradigm.route=true needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
+
+    @property
+    def step_rows(self) -> int:
+        """Rollouts that one step learns from, over all ranks."""
+        return self.batch_size * self.group_size
+
+    def rows_per_forward(self, num_ranks: int) -> int:
+        """Rows in one forward of one rank. Raises ValueError when the ranks cannot share the prompts of a step evenly."""
+        prompts = rows_per_forward(self.batch_size, self.batch_size, num_ranks)
+        return min(self.micro_batch_size, prompts * self.group_size)

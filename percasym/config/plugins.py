@@ -1,0 +1,84 @@
+"""A class that a configuration names, and what it must be to serve.
+
+Unlike `hydra.utils.instantiate`, nothing is called but dataclasses of this package and of the packages in `plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from importlib import import_module
+from typing import Any
+
+from percasym.config.schema import ConfigError, Plain, build, dump
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical"),
+    "model": ("codec", "load", "prompt", "row", "collate"),
+    "paradigm": ("rows_per_forward",),
+    "balance": ("start", "step"),
+    "engine": ("precision",),
+    "tracker": ("start",),
+    "reward": ("score|of",),
+    "rollout": (),
+}
+"""The plug-in groups, and what a plug-in of each must have (its protocol's; of `a|b`, one)."""
+
+MOVED = {
+    "percasym.paradigm.Sft": "percasym.config.paradigm.Sft",
+    "percasym.paradigm.Rl": "percasym.config.paradigm.Rl",
+    "percasym.sampling.Native": "percasym.config.sampling.Native",
+    "percasym.sampling.Vllm": "percasym.config.sampling.Vllm",
+    "percasym.settings.TorchSettings": "percasym.config.settings.TorchSettings",
+    "percasym.settings.DeepSpeedSettings": "percasym.config.settings.DeepSpeedSettings",
+}
+"""Classes that recorded configurations know by an earlier name, and where they are now."""
+
+
+def trust(packages: Sequence[str]) -> tuple[str, ...]:
+    """Packages whose classes may be named: ours, and these. Raises ConfigError for what is no name of one."""
+    for package in packages:
+        if not package.isidentifier():
+            raise ConfigError(f"plugins must name packages, as plugins=[my_tasks], got {package!r}.")
+    return ("percasym", *packages)
+
+
+def plugin(group: str, values: object, choice: str | None, trusted: Sequence[str]) -> Any:
+    """The dataclass that `values` name by `_target_`, built of the rest of them; `choice` is the option of the group that they came from.
+
+    Raises ConfigError.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("_target_"), str):
+        raise ConfigError(f"{group}={choice} names no class; choose an option of the group, or set {group}._target_.")
+    target: str = MOVED.get(values["_target_"], values["_target_"])
+    module, _, name = target.rpartition(".")
+    if not all(part.isidentifier() for part in target.split(".")):
+        raise ConfigError(f"{group}._target_ must be the dotted name of a class, got {target!r}.")
+    if module.split(".")[0] not in trusted:
+        raise ConfigError(f"{group}._target_={target} lies outside {', '.join(trusted)}; add its package to plugins=[...] if you trust it.")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{group}._target_={target} cannot be imported ({error}).") from error
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError(f"{group}._target_={target} is no dataclass, so it cannot serve as {group}.")
+    if missing := [method for method in GROUPS[group] if not any(hasattr(cls, name) for name in method.split("|"))]:
+        raise ConfigError(f"{group}._target_={target} has no {missing[0]}, so it cannot serve as {group}.")
+    return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
+
+
+def recorded(chosen: object) -> dict[str, Plain]:
+    """What `plugin` would make the same of."""
+    fields = dump(chosen)
+    assert isinstance(fields, dict)
+    return {"_target_": f"{type(chosen).__module__}.{type(chosen).__qualname__}", **fields}
+
+
+def updated(group: str, values: object, trusted: Sequence[str]) -> object:
+    """Recorded `values` of a group as this version records them: a moved class by its new name, options that did not exist then at their
+    defaults. Values that this version cannot read stay as they are.
+    """
+    try:
+        return recorded(plugin(group, values, None, trusted))
+    except ConfigError:
+        return values

@@ -1,0 +1,159 @@
+"""The border between Hydra and typed Python: the only module that knows OmegaConf.
+
+Each option of a group is a plug-in (`percasym.config.plugins`): a yaml with `_target_` and what differs from the
+defaults of that frozen dataclass. Every field can be set from the command line without a `+`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from percasym.config.paradigm import Rl
+from percasym.config.plugins import GROUPS, plugin, recorded, trust
+from percasym.config.schema import ConfigError, build, dump, no_such, read
+from percasym.config.settings import Evaluation, Launch, RunOptions, Settings
+
+OF_RL = ("reward", "rollout")
+"""The groups that paradigm=rl chooses from, and no other."""
+SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
+VALUES: dict[str, Any] = {"seed": int, "study": str, "plugins": tuple[str, ...]}
+STUDY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -> Settings:
+    """The typed settings of a composed configuration.
+
+    `choices` is what was chosen in each group (`{"task": "sudoku"}`), `path` the run directory.
+    Raises ConfigError. Imports the modules of the plug-ins, and through them no torch.
+    """
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(sentence(error)) from error
+    assert isinstance(tree, dict)
+    return _settings(tree, choices, path)
+
+
+def composed(words: Sequence[str], conf: Path) -> Settings:
+    """The settings that train.py would run with these words of its command line; nothing is run, no directory is made.
+
+    Raises ConfigError.
+    """
+    with initialize_config_dir(config_dir=str(conf.resolve()), version_base="1.3"):
+        try:
+            cfg = compose("config", overrides=force_options(words, conf), return_hydra_config=True)
+        except Exception as error:  # Hydra's, about the words.
+            raise ConfigError(sentence(error)) from error
+    choices = cfg.hydra.runtime.choices
+    with read_write(cfg), open_dict(cfg):
+        del cfg.hydra
+    return resolve(cfg, choices=choices, path=Path())
+
+
+def rebuild(record: Mapping[str, Any], *, path: Path) -> Settings:
+    """The settings whose record (with the section `run` added, or that section's defaults) this is; Hydra has no part in it."""
+    return _settings(record, {}, path)
+
+
+def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: Path) -> Settings:
+    known = [*VALUES, *GROUPS, *SECTIONS]
+    for key in tree:
+        if key not in known:
+            raise ConfigError(no_such("", str(key), known, owner="a run"))
+    values = {key: read(tree.get(key), hint, key) for key, hint in VALUES.items()}
+    folder(values["study"])
+    if not 0 <= values["seed"] < 2**63:  # What torch takes.
+        raise ConfigError(f"seed must be at least 0 and below 2 ** 63, got {values['seed']}.")
+    trusted = trust(values["plugins"])
+    plugins = {group: plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
+    samples = isinstance(plugins["paradigm"], Rl)
+    for group in OF_RL:
+        if tree.get(group) is not None and not samples:
+            raise ConfigError(f"{group}={choices.get(group)} needs paradigm=rl, got paradigm={choices.get('paradigm')}.")
+        plugins[group] = plugin(group, tree.get(group), choices.get(group), trusted) if samples else None
+    sections: dict[str, Any] = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
+    record = {key: dump(value) for key, value in values.items()}
+    record |= {group: recorded(chosen) for group, chosen in plugins.items() if chosen is not None}
+    record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` is about this call, not the run.
+    return Settings(path=path, record=record, family=plugins.pop("model"), **values, **plugins, **sections)
+
+
+def force_options(argv: Sequence[str], conf: Path) -> list[str]:
+    """The command line with `++` before each option that is no group of `conf`.
+
+    Hydra would refuse options that no yaml spells out; here the dataclass knows them all, and `resolve`
+    refuses the rest with a better sentence. Groups, flags and Hydra's own keys are left alone.
+
+    >>> force_options(["task=sudoku", "task.size=9", "-m", "hydra.run.dir=x"], Path("conf"))
+    ['task=sudoku', '++task.size=9', '-m', 'hydra.run.dir=x']
+    """
+    return [f"++{word}" if _is_option(word, conf) else word for word in argv]
+
+
+def sentence(error: Exception) -> str:
+    """What Hydra or OmegaConf found wrong, in one sentence."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        close = get_close_matches(name, error.options, n=1)
+        guess = f"; did you mean {group}={close[0]}?" if close else "."
+        return f"There is no {group}={name}{guess} The choices are {', '.join(error.options)}."
+    if isinstance(error, OverrideParseException):
+        return f"Cannot read {error.override.removeprefix('++')!r} on the command line: quote it for the shell, and write key=value."
+    if ambiguous := re.match(r"Ambiguous value for argument '(?:\+\+)?([^=]*)=(.*)'", str(error)):
+        key, values = ambiguous.groups()
+        return f"{key}={values} is more than one value: write {key}=[{values}] for a list, or put -m first for one run of each."
+    if isinstance(error, OmegaConfBaseException) and error.msg and error.full_key:
+        first = error.msg.splitlines()[0]  # The rest repeats the key and names OmegaConf's own types.
+        _, ours, said = first.partition("ConfigError raised while resolving interpolation: ")
+        return said if ours else f"{error.full_key}: {first}."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}). Name another place."
+    if isinstance(error, UnicodeDecodeError):
+        return f"A file of the configuration is not text ({error})."
+    return " ".join(str(error).replace("++", "").split())
+
+
+def cell(*keys: str, _root_: DictConfig) -> str:
+    """Directory name of a composed configuration (before it is checked): what tells the cells of a study apart.
+
+    A study that sweeps over more than that names the `keys`: `${cell:balance.kind}` ends in -cosine, `${cell:paradigm.lr}` in -lr0.001.
+    """
+    chosen = _root_.hydra.runtime.choices
+    weight = OmegaConf.select(_root_, "balance.weight")
+    shown = f"{weight:g}" if isinstance(weight, int | float) else ""
+    scale = [] if chosen.scale == "tiny" else [chosen.scale]
+    reward = [] if chosen.reward in (None, "oracle") else [chosen.reward]
+    more = [_named(key.rpartition(".")[2], OmegaConf.select(_root_, key)) for key in keys if OmegaConf.select(_root_, key) is not None]
+    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *reward, *more, *scale])
+
+
+def _named(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}".lower()
+
+
+def folder(study: str) -> str:
+    """`study` itself, once it is known to stay inside multirun/: Hydra makes the directory before the configuration is checked."""
+    if not STUDY.fullmatch(str(study)):
+        raise ConfigError(f"study must be a name of letters, digits, '_', '-' and '.', got {study!r}.")
+    return study
+
+
+OmegaConf.register_new_resolver("cell", cell, replace=True)
+OmegaConf.register_new_resolver("folder", folder, replace=True)
+
+
+def _is_option(word: str, conf: Path) -> bool:
+    key, equals, _ = word.partition("=")
+    plain = bool(equals) and re.fullmatch(r"[A-Za-z_][\w.]*", key) is not None
+    return plain and key.split(".")[0] != "hydra" and not (conf / key).is_dir()

@@ -1,0 +1,57 @@
+"""How rollouts are sampled: what `rollout.*` may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from percasym.config.schema import at_least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which token comes next."""
+
+    temperature: float = 1.0
+    """Logits are divided by it."""
+    top_p: float = 1.0
+    """Sample among the likeliest tokens that together have this probability; 1 keeps all."""
+    top_k: int = 0
+    """Sample among this many likeliest tokens; 0 keeps all."""
+    max_new_tokens: int
+    """Where a completion is cut off."""
+
+    def __post_init__(self) -> None:
+        at_least("rollout", 0, top_k=self.top_k)
+        at_least("rollout", 1, max_new_tokens=self.max_new_tokens)
+        if not self.temperature > 0:
+            raise ValueError(f"rollout.temperature must be above 0, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"rollout.top_p must lie in (0, 1], got {self.top_p}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Native(Sampling):
+    """Decode with the model that is being trained (`rollout=native`)."""
+
+    batch_size: int = 256
+    """Rollouts in one batch."""
+
+    def __post_init__(self) -> None:
+        Sampling.__post_init__(self)
+        at_least("rollout", 1, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vllm(Sampling):
+    """Decode with vLLM in the same process, its weights refreshed after each update (`rollout=vllm`)."""
+
+    memory_frac: float = 0.4
+    """Share of the GPU's memory that vLLM may take."""
+    max_prompt_tokens: int = 4096
+    """Room for a prompt with its image tokens, beside `max_new_tokens`."""
+
+    def __post_init__(self) -> None:
+        Sampling.__post_init__(self)
+        at_least("rollout", 1, max_prompt_tokens=self.max_prompt_tokens)
+        if not 0 < self.memory_frac < 1:
+            raise ValueError(f"rollout.memory_frac must lie in (0, 1), got {self.memory_frac}.")

@@ -1,0 +1,141 @@
+"""The typed settings of a run: what the configuration becomes before any work starts.
+
+Each class is the schema of one configuration group: its fields are the only keys, its types the only
+types, its checks the only values. Plug-ins (tasks, strategies, families) bring their own dataclasses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from percasym.config.schema import at_least, one_of
+
+if TYPE_CHECKING:
+    from percasym.balance.base import Balancer
+    from percasym.config.paradigm import Rl, Sft
+    from percasym.config.sampling import Sampling
+    from percasym.config.schema import Plain
+    from percasym.models.base import Family
+    from percasym.rewards.base import Reward
+    from percasym.tasks.base import Task
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What trunk and head compute in; weights, gradients and optimizer are float32 always. `auto` is bfloat16
+on an accelerator that computes it natively, float32 elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How the three metrics are measured (`evaluation.*`); greedy decoding."""
+
+    num_samples: int
+    """Samples of the test split, before and after training."""
+    num_curve_samples: int
+    """Samples behind every point of a curve, the first and the last included: the first ones of the same split, at most `num_samples`."""
+    max_new_tokens: int
+    batch_size: int
+    seed: int = 0
+    """Seed of the test samples, so that runs with different training seeds share one test set."""
+
+    def __post_init__(self) -> None:
+        at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
+                  max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchSettings:
+    """The reference engine: plain PyTorch on one device (`engine=torch`)."""
+
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("engine", Precision, precision=self.precision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepSpeedSettings:
+    """DeepSpeed, ZeRO included (`engine=deepspeed`)."""
+
+    precision: Precision = "auto"
+    zero_stage: int = 0
+    """What is split over the ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too. One rank gains nothing from any
+    (measured in benchmarks/)."""
+    offload: bool = False
+    """Keep optimizer state and master weights in the memory of the CPU, and update there (ZeRO 1 to 3)."""
+
+    def __post_init__(self) -> None:
+        one_of("engine", Precision, precision=self.precision)
+        if self.zero_stage not in range(4):
+            raise ValueError(f"engine.zero_stage must be 0, 1, 2 or 3, got {self.zero_stage}.")
+        if self.offload and not self.zero_stage:
+            raise ValueError("engine.offload=true needs engine.zero_stage of 1, 2 or 3: without ZeRO there is nothing to keep elsewhere.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How many processes work on a run (`launch.*`); an outer torchrun or srun is noticed without them."""
+
+    nproc: int = 1
+    """Processes (ranks) on each machine: one for each of its accelerators."""
+    nnodes: int = 1
+    """Machines; the same command is given on each of them."""
+    rendezvous: str | None = None
+    """host:port of one of several machines, where all of them meet."""
+
+    def __post_init__(self) -> None:
+        at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
+        if self.nnodes > 1 and not re.fullmatch(r".+:\d{1,5}", self.rendezvous or ""):
+            raise ValueError(f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT, one of the machines and a free port of it.")
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes on all machines."""
+        return self.nproc * self.nnodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What to do with the run directory (`run.*`)."""
+
+    overwrite: bool = False
+    """Throw away what an earlier run left there."""
+    keep_last: int = 2
+    """Checkpoints that stay, the newest ones: where one is damaged, a run goes on from the one before it. 0 keeps all."""
+    keep_best: bool = False
+    """Keep the checkpoint of the highest eval/end_to_end on the way, too."""
+
+    def __post_init__(self) -> None:
+        at_least("run", 0, keep_last=self.keep_last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One run: everything that the yaml files and the command line said, typed and checked."""
+
+    seed: int
+    study: str
+    plugins: tuple[str, ...]
+    """Packages outside percasym whose classes may be named in the configuration."""
+    task: Task
+    family: Family
+    paradigm: Sft | Rl
+    evaluation: Evaluation
+    balance: Balancer
+    reward: Reward | None
+    """What RL rewards as perception; None under any other paradigm."""
+    rollout: Sampling | None
+    """How RL samples; None under any other paradigm."""
+    engine: Any
+    """Settings of the engine (`engine.*`)."""
+    tracker: Any
+    """Settings of the tracker (`tracker.*`)."""
+    launch: Launch
+    run: RunOptions
+    path: Path
+    """The run directory."""
+    record: Mapping[str, Plain]
+    """The same as plain data, defaults included: what the run directory keeps and compares."""

@@ -1,0 +1,89 @@
+"""What each perception reward is shown, and no more: only one that reads labels sees grades, only one that asks is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from percasym.rewards.base import Labelled, Policy, Reward, Scene, Scores, Surrogate
+from percasym.tasks.base import Task
+from percasym.training.rollout_batch import Group
+from percasym.types import Prompt, Response, Rollout, SampleKey
+
+
+def score(reward: Reward, groups: Sequence[Group], task: Task, policy: Policy) -> Scores:
+    """The scores of a reward, in the shape of `groups`.
+
+    Raises PermissionError when a surrogate asks for what it did not say that it asks for.
+    """
+    if isinstance(reward, Labelled):
+        return [[reward.of(grade) for grade in group.grades] for group in groups]
+    truths = {group.sample.prompt.key: group.sample.truth for group in groups}
+
+    def right(prompt: Prompt, answer: str) -> bool:
+        if not reward.asks_outcome:
+            _refuse(reward, "asks_outcome")
+        return task.right(prompt.key, truths[prompt.key], answer)
+
+    scene = Scene(skills=TruthFree(_task=task), right=right, policy=policy if reward.asks_policy else Silent(reward=reward))
+    return reward.score([group.rollouts for group in groups], scene)
+
+
+def asks_policy(reward: Reward) -> bool:
+    """Whether a reward costs more passes of the model."""
+    return not isinstance(reward, Labelled) and reward.asks_policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthFree:
+    """The skills of a task, without its samples."""
+
+    _task: Task
+
+    def parse(self, text: str) -> str | None:
+        """The canonical form of a stated percept; None when it is not well formed."""
+        return self._task.parse(text)
+
+    def agreement(self, truth: str, stated: str) -> float:
+        """How much two canonical percepts have in common, in [0, 1]."""
+        return self._task.agreement(truth, stated)
+
+    def verify(self, percept: str, answer: str) -> bool:
+        """Is `answer` a correct solution of `percept`?"""
+        return self._task.verify(percept, answer)
+
+    def draw(self, percept: str, key: SampleKey) -> bytes:
+        """The picture of a canonical percept as PNG bytes; the key decides the look only."""
+        return self._task.draw(percept, key)
+
+    def solve(self, percept: str) -> str | None:
+        """An exact solution of a canonical percept, or None when there is none."""
+        return self._task.solve(percept)
+
+    def valid(self, percept: str) -> bool:
+        """Could the task, as it is set, show this percept in some picture?"""
+        return self._task.valid(percept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silent:
+    """The policy before a reward that said it would not ask."""
+
+    reward: Surrogate
+
+    def answers(self, prompts: Sequence[Prompt]) -> list[Response]:
+        """Refused."""
+        _refuse(self.reward, "asks_policy")
+
+    def percepts(self, prompts: Sequence[Prompt]) -> list[str | None]:
+        """Refused."""
+        _refuse(self.reward, "asks_policy")
+
+    def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> list[list[float]]:
+        """Refused."""
+        _refuse(self.reward, "asks_policy")
+
+
+def _refuse(reward: Surrogate, permission: str) -> NoReturn:
+    raise PermissionError(f"{type(reward).__name__} looked at what only a reward with {permission} = True may see. Declare it there.")
