@@ -41,7 +41,7 @@ TASKS: tuple[Sudoku | GraphColoring, ...] = (
     Sudoku(
         size=4,
         givens=(9, 13),
-        verbosity=1,
+        verbosity=2,
         restate=True,
         variety_frac=0.5,
         look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.6, 1.0), noise=0.03, jitter=0.05),
@@ -50,22 +50,22 @@ TASKS: tuple[Sudoku | GraphColoring, ...] = (
         nodes=(5, 7),
         density=(0.35, 0.6),
         max_steps=24,
-        verbosity=1,
+        verbosity=2,
         variety_frac=0.5,
         look=Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05),
     ),
 )
-"""Easier to see than `scale=tiny`, and reasoned about tersely: a step's result without the look-ups that led to it. The long form of
-reasoning is then new to the base model, as chains of thought are to a real one before post-training."""
+"""Easier to see than `scale=tiny`, and reasoned about in fewer words: the checks that end a demonstration there are new to the base model,
+as the long form of a chain of thought is to a real one before post-training."""
 
-NUM_CUT, NUM_TEXTS, NUM_WHOLE = 24, 8, 4
+NUM_CUT, NUM_TEXTS, NUM_WHOLE = 16, 10, 4
 """Rows of each task in one step: pictures cut after the perception, p* as text, whole responses to pictures."""
 
 NUM_TOGETHER = 15
 """Rows of one forward, of like length."""
 
 SETTINGS = Sft(
-    steps=900, batch_size=1, micro_batch_size=1, lr=1.5e-3, warmup_frac=0.05, final_lr_frac=0.1, weight_decay=0.01, save_every=50
+    steps=1000, batch_size=1, micro_batch_size=1, lr=1.5e-3, warmup_frac=0.05, final_lr_frac=0.1, weight_decay=0.01, save_every=50
 )
 
 
