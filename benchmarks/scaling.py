@@ -53,7 +53,7 @@ def rates(shapes: list[tuple[int, int]]) -> list[dict[str, float]]:
         batch = Batch(ids=ids, mask=torch.ones_like(ids), labels=labels, aligned={"position_ids": torch.arange(tokens).expand(3, rows, -1)})
         spent = []
         for _ in range(3 if rows * tokens < 4096 else 2):
-            ranks.wait()
+            ranks.barrier()
             began = time.process_time(), time.perf_counter()
             backward(engine, [batch], {Span.reasoning: 1.0}, (0, rows * (tokens - 1) * ranks.num_ranks))
             engine.step(1e-4)

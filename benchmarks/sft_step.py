@@ -51,7 +51,7 @@ from percasym.models.qwen3vl import IMAGE, Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.runs.requests import Requests
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.training.progress import Progress
+from percasym.training.progress import TrainingState
 from percasym.training.sft import train
 from percasym.training.shares import Share
 from percasym.types import UNSUPERVISED, Span
@@ -86,7 +86,7 @@ class Watch(TrainerCallback):
         self.__exit__()
 
 
-class Silent:
+class ForbiddenPolicy:
     """A run that keeps the numbers of its last step."""
 
     def __init__(self) -> None:
@@ -122,8 +122,8 @@ def trainer_step(model: torch.nn.Module, batch: Batch) -> tuple[float, float]:
 
 def our_step(engine, balancer, window: list[Batch]) -> tuple[tuple[float, float], float]:
     """A step of our own loop, not the first of a run (which always measures both gradients), and its weight."""
-    run, settings = Silent(), Sft(steps=2, batch_size=ROWS, micro_batch_size=ROWS, lr=5e-4)
-    start = Progress(step=1, balance=balancer.start(), share=Share(tokens=0.0, loss=0.0, gradient=0.0))
+    run, settings = ForbiddenPolicy(), Sft(steps=2, batch_size=ROWS, micro_batch_size=ROWS, lr=5e-4)
+    start = TrainingState(step=1, balance=balancer.start(), share=Share(tokens=0.0, loss=0.0, gradient=0.0))
     with Watch() as watch:
         train(engine=engine, batches=[window], balancer=balancer, settings=settings, run=run, evaluate=lambda step: None, start=start)
     return watch.seconds, run.values["balance/weight"]

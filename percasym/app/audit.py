@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from percasym.app.recipes.sft import SftLesson
+from percasym.app.recipes.sft import SftRecipe
 from percasym.balance.base import Gramian, SpanStats
 from percasym.balance.ngdiff import NGDiff
 from percasym.config.paradigm import Sft
@@ -116,7 +116,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         batch_size=num_samples,
         micro_batch_size=rows,
         seed=settings.seed,
-        split=SftLesson.split,
+        split=SftRecipe.split,
         text_frac=paradigm.text_frac,
     )
     try:
@@ -134,7 +134,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
     for span, batches in ((Span.perception, [batch.until(Span.perception) for batch in window]), (Span.reasoning, window)):
         sums = backward(engine, batches, {span: 1.0}, counts)
         gradients[span] = {name: parameter.grad for name, parameter in trained.items()}
-        engine.stash(span)
+        engine.keep_gradient(span)
     owners = {name: part_of(name, settings.family.parts) for name in trained}
 
     def of(group: Part) -> Iterator[Parts]:

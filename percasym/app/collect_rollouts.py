@@ -22,13 +22,13 @@ from percasym.diagnosis.rollout_file import write_rollouts
 from percasym.engine.precision import inference
 from percasym.models.checkpoint import quiet
 from percasym.rewards import registry
-from percasym.runs.progress import Progress
-from percasym.training.collect import Sampler
+from percasym.runs.progress import ProgressBar
+from percasym.training.collect import RolloutCollector
 from percasym.training.rollout_records import recorded
 
 
 @dataclass(slots=True, kw_only=True)
-class Still:
+class InferenceOnlyEngine:
     """An engine that trains nothing: one model, one rank."""
 
     model: PreTrainedModel
@@ -37,12 +37,12 @@ class Still:
     num_ranks: int = 1
 
     @contextmanager
-    def whole(self) -> Iterator[PreTrainedModel]:
+    def gathered_weights(self) -> Iterator[PreTrainedModel]:
         """The model, ready for decoding."""
         with inference(self.model, self.device):
             yield self.model
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over one rank."""
         return values
 
@@ -70,7 +70,7 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
         raise ConfigError(str(error)) from error
     out.parent.mkdir(parents=True, exist_ok=True)  # Where that is not possible, nothing is sampled.
     num_rollouts = num_prompts * paradigm.group_size
-    with Progress(2 * num_rollouts, "sampling", 0) as bar:  # From the picture, then with p* given.
+    with ProgressBar(2 * num_rollouts, "sampling", 0) as bar:  # From the picture, then with p* given.
         done = 0
 
         def advance(num_rows: int) -> None:
@@ -78,8 +78,8 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
             done += num_rows
             bar.advance(done)
 
-        sampler = Sampler(
-            engine=Still(model=model, device=device),
+        sampler = RolloutCollector(
+            engine=InferenceOnlyEngine(model=model, device=device),
             task=settings.task,
             family=settings.family,
             rollouts=rollouts,

@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 from percasym.config.settings import Settings
 from percasym.engine.base import Engine
 from percasym.engine.ranks import Ranks
-from percasym.runs.null_run import Bystander
+from percasym.runs.base import Run
 from percasym.runs.requests import Stopped
-from percasym.runs.rundir import Run
 from percasym.training.evaluate import METRICS, EvalResult, evaluate
 
 T = TypeVar("T")
@@ -27,13 +26,13 @@ NUM_SAMPLES = "eval/num_samples"
 """Samples behind the other `eval/*` numbers of a step."""
 
 
-class Examiner:
+class Evaluator:
     """Evaluates one model on the test split and writes what comes out into its run.
 
     When the run is asked to stop, an evaluation ends at the next answers and leaves nothing: it is made again.
     """
 
-    def __init__(self, settings: Settings, run: Run | Bystander, engine: Engine, ranks: Ranks) -> None:
+    def __init__(self, settings: Settings, run: Run, engine: Engine, ranks: Ranks) -> None:
         self.seconds = 0.0
         """Spent in evaluations so far."""
         self._settings, self._run, self._engine, self._ranks = settings, run, engine, ranks
@@ -60,11 +59,11 @@ class Examiner:
     def missed(self, step: int) -> bool:
         """Is an evaluation on the way due after `step` steps, and not among what the run has said?"""
         due = self._settings.paradigm.evaluates_after(step)
-        return due and step not in (self._ranks.agree(lambda: self._run.said(f"eval/{METRICS[0]}")) or ())
+        return due and step not in (self._ranks.broadcast(lambda: self._run.logged(f"eval/{METRICS[0]}")) or ())
 
     def kept(self, step: int) -> EvalResult:
         """An evaluation that an interrupted run left behind."""
-        records = self._ranks.agree(lambda: self._run.read_samples(TEST, step))
+        records = self._ranks.broadcast(lambda: self._run.read_samples(TEST, step))
         assert records is not None, f"{self._run.path} has a checkpoint and no evaluation of step {step}"
         return EvalResult.of(records)
 
@@ -95,7 +94,7 @@ class Examiner:
                 raise Stopped(self._run.requests.stop)
             advance(num_rows)
 
-        with suppress(Stopped), self._engine.whole() as model:
+        with suppress(Stopped), self._engine.gathered_weights() as model:
             advance_unless_stopped(0)
             return evaluate(
                 model=model,

@@ -26,12 +26,12 @@ from percasym.models.architecture import write_blank
 from percasym.models.base import Batch, Family, Row
 from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.training.progress import Progress
+from percasym.training.progress import TrainingState
 from percasym.training.sft import train
 from percasym.types import Sample, SampleKey, Span
 
@@ -121,7 +121,7 @@ def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
 def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name: str = "qwen3vl") -> None:
     """Pretrain in `work` (resuming what is there) and write the finished checkpoint to `directory`."""
     config = {"seed": seed, "settings": asdict(settings), "tasks": [asdict(task) for task in TASKS]}
-    run = Run.open(work, config)
+    run = RunDirectory.open(work, config)
     blank = work / "blank"
     torch.manual_seed(seed)
     if not (blank / "model.safetensors").is_file():
@@ -131,7 +131,7 @@ def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name:
     start = None
     if (latest := run.latest_checkpoint()) is not None:
         engine.load(latest[1])
-        start = Progress.load(latest[1])
+        start = TrainingState.load(latest[1])
     windows = Mixture(family=family, seed=seed).windows(start.step if start else 0, settings.steps)
     train(engine=engine, batches=windows, balancer=Fixed(weight=0.3), settings=settings, run=run, evaluate=lambda step: None, start=start)
     family.save(engine.model, directory)

@@ -77,9 +77,9 @@ def replay(settings: Settings, device: torch.device) -> Replay:
     seen, thought = span_counts(batch.labels for batch in batches).tolist()
     wrong = list(_wrong(engine, batches))
     backward(engine, [batch.until(Span.perception) for batch in batches], {Span.perception: 1.0}, (seen, thought))
-    engine.stash(Span.perception)
+    engine.keep_gradient(Span.perception)
     sums = backward(engine, batches, {Span.reasoning: 1.0}, (seen, thought))
-    engine.stash(Span.reasoning)
+    engine.keep_gradient(Span.reasoning)
     return Replay(
         step=int(facts["step"]),
         at=found[0] if found else 0,

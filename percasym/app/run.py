@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console
 
-from percasym.app.evaluator import TEST, Examiner
-from percasym.app.recipes.rl import RlLesson
-from percasym.app.recipes.sft import SftLesson
+from percasym.app.evaluator import TEST, Evaluator
+from percasym.app.recipes.rl import RlRecipe
+from percasym.app.recipes.sft import SftRecipe
 from percasym.app.run_context import custody, finished
 from percasym.config.paradigm import Rl, Sft
 from percasym.config.schema import ConfigError
@@ -34,22 +34,21 @@ from percasym.models.checkpoint import quiet
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
-from percasym.runs.null_run import Bystander
-from percasym.runs.rundir import Run
+from percasym.runs.base import Run
 from percasym.tasks.offline import counted
 from percasym.types import SampleKey
 
 ENGINES: dict[type, Callable[..., Engine]] = {DeepSpeedSettings: deepspeed_engine, TorchSettings: torch_engine}
-LESSONS: dict[type, Callable[..., Any]] = {Sft: SftLesson, Rl: RlLesson}
+RECIPES: dict[type, Callable[..., Any]] = {Sft: SftRecipe, Rl: RlRecipe}
 
 
-class Lesson(Protocol):
+class Recipe(Protocol):
     """A paradigm at work."""
 
     split: str
     """Where its samples come from."""
 
-    def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> Mapping[str, Any]:
+    def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> Mapping[str, Any]:
         """Train from `checkpoint`, or from the start, to the end; what the summary says of it beside the evaluations."""
         ...
 
@@ -64,10 +63,10 @@ def run(settings: Settings) -> None:
     device = choose_device(place.local_rank)
     ranks = Ranks.join(place.rank, place.num_ranks, device)
     console = Console(quiet=ranks.rank > 0)
-    if ranks.agree(lambda: finished(settings)):
+    if ranks.broadcast(lambda: finished(settings)):
         console.print(f"{settings.path} is finished; run.overwrite=true would repeat it.", soft_wrap=True, highlight=False)
         return show(settings.path, console)
-    engine, lesson = prepare(settings, device, ranks)
+    engine, recipe = prepare(settings, device, ranks)
     where = describe(device, ranks)
     about: dict[str, Any] = {"device": where, "images": settings.family.images()}
     if (data := settings.task.about()) is not None:
@@ -77,46 +76,46 @@ def run(settings: Settings) -> None:
         console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
         for remark in directory.remarks:
             console.print(remark, soft_wrap=True, highlight=False, markup=False)
-        work(settings, directory, engine, lesson, ranks, began)
+        work(settings, directory, engine, recipe, ranks, began)
     ranks.leave()
     return show(settings.path, console)
 
 
-def work(settings: Settings, directory: Run | Bystander, engine: Engine, lesson: Lesson, ranks: Ranks, began: float) -> None:
+def work(settings: Settings, directory: Run, engine: Engine, recipe: Recipe, ranks: Ranks, began: float) -> None:
     """Evaluate, train, evaluate again and write the summary; an interrupted run goes on from its last checkpoint.
 
     The seconds in the summary are those of this session, from `began` on.
     """
-    examiner = Examiner(settings, directory, engine, ranks)
+    evaluator = Evaluator(settings, directory, engine, ranks)
     setup = time.perf_counter() - began
-    if found := ranks.agree(directory.latest_checkpoint):
-        before = examiner.kept(0)
+    if found := ranks.broadcast(directory.latest_checkpoint):
+        before = evaluator.kept(0)
         engine.load(found[1])
-        if examiner.missed(found[0]):  # The run was asked to stop while it evaluated, after this very step.
-            examiner.on_the_way(found[0])
+        if evaluator.missed(found[0]):  # The run was asked to stop while it evaluated, after this very step.
+            evaluator.on_the_way(found[0])
     else:
-        before = examiner.in_full(0, "evaluating before")
-    trained, examined = time.perf_counter(), examiner.seconds
-    learned = lesson.teach(engine, directory, examiner.on_the_way, found[1] if found else None)
-    trained = time.perf_counter() - trained - (examiner.seconds - examined)
-    after = examiner.in_full(settings.paradigm.steps, "evaluating after")
-    with engine.whole() as model:
+        before = evaluator.in_full(0, "evaluating before")
+    trained, examined = time.perf_counter(), evaluator.seconds
+    learned = recipe.train(engine, directory, evaluator.on_the_way, found[1] if found else None)
+    trained = time.perf_counter() - trained - (evaluator.seconds - examined)
+    after = evaluator.in_full(settings.paradigm.steps, "evaluating after")
+    with engine.gathered_weights() as model:
         directory.final(lambda path: settings.family.save(model, path))
-    seconds = {"setup": setup, "train": trained, "evaluate": examiner.seconds}
+    seconds = {"setup": setup, "train": trained, "evaluate": evaluator.seconds}
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
     directory.finish({**results, "num_puzzles": len(set(after.puzzles)), **learned, "seconds": seconds})
 
 
-def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Lesson]:
-    """Engine and lesson, after making sure that the task has samples, that the family can read them, and that the ranks can share them."""
+def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Engine, Recipe]:
+    """Engine and recipe, after making sure that the task has samples, that the family can read them, and that the ranks can share them."""
     quiet()
     torch.manual_seed(settings.seed)
     task, family = settings.task, settings.family
     try:
         compute_dtype(settings.engine.precision, device)
-        lesson: Lesson = LESSONS[type(settings.paradigm)](settings, device, ranks)
+        recipe: Recipe = RECIPES[type(settings.paradigm)](settings, device, ranks)
         last_test = settings.evaluation.num_samples - 1
-        for split, seed, last in ((lesson.split, settings.seed, 0), (TEST, settings.evaluation.seed, last_test)):
+        for split, seed, last in ((recipe.split, settings.seed, 0), (TEST, settings.evaluation.seed, last_test)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=last)))])
         build = ENGINES[type(settings.engine)]
         engine = build(
@@ -131,7 +130,7 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
         raise ConfigError(str(error)) from error
     if ranks.num_ranks > 1:
         torch.manual_seed(settings.seed * ranks.num_ranks + ranks.rank)  # Ranks see other rows, and drop other activations.
-    return engine, lesson
+    return engine, recipe
 
 
 def show(path: Path, console: Console) -> None:

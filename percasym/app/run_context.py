@@ -12,13 +12,14 @@ from typing import Any
 from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
 from percasym.engine.ranks import Ranks
+from percasym.runs.base import Run
 from percasym.runs.identity import held_config, is_done, is_same_run
 from percasym.runs.lock import sole_writer
-from percasym.runs.null_run import Bystander
+from percasym.runs.null_run import NullRun
 from percasym.runs.records import plain
 from percasym.runs.requests import Stopped, hearing
 from percasym.runs.retention import Retention
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.runs.space import refusal, require_room
 from percasym.training.progress import TrainingDivergedError
 
@@ -34,14 +35,14 @@ def finished(settings: Settings) -> bool:
 
 
 @contextmanager
-def custody(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], checkpoint_bytes: int) -> Iterator[Run | Bystander]:
+def custody(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], checkpoint_bytes: int) -> Iterator[Run]:
     """The run directory while this process works on it: nobody else writes there, and signals are heard.
 
     Raises ConfigError for what its user can mend: another run or another process there, no room, a disk that refuses, divergence.
     """
     with ExitStack() as held:
         try:
-            directory = Bystander(settings.path) if ranks.rank else _opened(settings, about, checkpoint_bytes, held)
+            directory = NullRun(settings.path) if ranks.rank else _opened(settings, about, checkpoint_bytes, held)
         except (ValueError, OSError) as error:
             if reason := str(error) if isinstance(error, ValueError) else refusal(settings.path, error):
                 raise ConfigError(reason) from error
@@ -51,7 +52,7 @@ def custody(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], check
                 yield directory
         except Stopped:
             directory.interrupted()
-            ranks.wait()  # Whoever left now would be taken for dead, and all others be ended.
+            ranks.barrier()  # Whoever left now would be taken for dead, and all others be ended.
             raise
         except KeyboardInterrupt:
             directory.interrupted()
@@ -65,14 +66,14 @@ def custody(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], check
             raise
 
 
-def _opened(settings: Settings, about: Mapping[str, Any], checkpoint_bytes: int, held: ExitStack) -> Run:
+def _opened(settings: Settings, about: Mapping[str, Any], checkpoint_bytes: int, held: ExitStack) -> RunDirectory:
     path = settings.path
     if not settings.run.overwrite:  # Refused before anything is written, the lock included.
         is_same_run(path, plain(settings.record))
     held_config(path)
     require_room(path, checkpoint_bytes, "A checkpoint")
     held.enter_context(sole_writer(path))
-    return Run.open(
+    return RunDirectory.open(
         path,
         settings.record,
         settings.run.overwrite,

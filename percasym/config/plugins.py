@@ -50,7 +50,8 @@ def plugin(group: str, values: object, choice: str | None, trusted: Sequence[str
     """
     if not isinstance(values, dict) or not isinstance(values.get("_target_"), str):
         raise ConfigError(f"{group}={choice} names no class; choose an option of the group, or set {group}._target_.")
-    target: str = MOVED.get(values["_target_"], values["_target_"])
+    named: str = values["_target_"]
+    target = MOVED.get(named, named)
     module, _, name = target.rpartition(".")
     if not all(part.isidentifier() for part in target.split(".")):
         raise ConfigError(f"{group}._target_ must be the dotted name of a class, got {target!r}.")

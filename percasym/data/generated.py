@@ -36,7 +36,7 @@ class Generated:
     rank: int = 0
     num_ranks: int = 1
     longest: Callable[[list[int]], list[int]] = list
-    """The greatest over ranks of each number that all of them give (`Ranks.greatest`); alone, one's own."""
+    """The greatest over ranks of each number that all of them give (`Ranks.all_reduce_max`); alone, one's own."""
     ahead: bool = True
     """Make windows in a thread while others are at work, which hides the making behind an accelerator.
     Beside a step on the CPU, a thread takes more than it gives (2 cores: 2.4 s a step, not 1.8 s)."""

@@ -1,4 +1,4 @@
-"""Which reward could teach a model to see? Asked of frozen rollouts, before any training is spent.
+"""Which reward could teach a model to see? Measured on recorded rollouts, before any training is spent.
 
 found = diagnose(read_rollouts(path))
 print(advice(found), coupling_of_outcome(found))

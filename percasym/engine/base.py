@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
-from percasym.engine.hidden_norms import Slopes
+from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.span_gradients import Parts
 from percasym.models.base import Batch
 from percasym.types import Span
@@ -43,7 +43,7 @@ class Engine(Protocol):
         """The Hugging Face model; under ZeRO-3 its weights are there inside `whole` only."""
         ...
 
-    def whole(self) -> AbstractContextManager[PreTrainedModel]:
+    def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
         """While it lasts, the Hugging Face model with all its weights on every rank, for decoding and saving; no training inside."""
         ...
 
@@ -59,15 +59,15 @@ class Engine(Protocol):
         """Add the gradient of `loss` to the open gradient."""
         ...
 
-    def looking(self) -> AbstractContextManager[None]:
+    def cache_vision(self) -> AbstractContextManager[None]:
         """For the first of two passes over the same pictures in the same order; a vision tower at rest looks at them then ..."""
         ...
 
-    def recalling(self) -> AbstractContextManager[None]:
+    def reuse_vision(self) -> AbstractContextManager[None]:
         """... and not again in the second."""
         ...
 
-    def stash(self, span: Span) -> None:
+    def keep_gradient(self, span: Span) -> None:
         """Set the open gradient aside as that of `span` and open an empty one."""
         ...
 
@@ -75,7 +75,7 @@ class Engine(Protocol):
         """Inner products of the two stashed gradients over all ranks."""
         ...
 
-    def slopes(self) -> Slopes:
+    def hidden_norms(self) -> HiddenNorms:
         """From now on, what every `backward` says of the last hidden state."""
         ...
 
@@ -83,7 +83,7 @@ class Engine(Protocol):
         """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
         ...
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks."""
         ...
 

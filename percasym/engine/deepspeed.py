@@ -71,7 +71,7 @@ def deepspeed_engine(
         forward=engine,
         backward=lambda loss: engine.backward(loss * averaged_over, scale_wrt_gas=False),
         updater=updater,
-        whole=_gathering(deepspeed, engine) if stage == 3 else lambda changing: nullcontext(),
+        gathered_weights=_gathering(deepspeed, engine) if stage == 3 else lambda changing: nullcontext(),
         traced=stage == 3,
     )
     return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)

@@ -22,11 +22,11 @@ from percasym.balance.base import Gramian
 from percasym.config.paradigm import Training
 from percasym.engine import checkpoint
 from percasym.engine.base import StepInfo, Updater
-from percasym.engine.hidden_norms import Slopes
+from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
-from percasym.engine.span_gradients import Stash
-from percasym.engine.vision_cache import Sight
+from percasym.engine.span_gradients import SpanGradients
+from percasym.engine.vision_cache import VisionCache
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.types import Span
@@ -42,7 +42,7 @@ class Backend:
     backward: Callable[[Tensor], object]
     """Adds to an open gradient that `updater` sums over ranks."""
     updater: Updater
-    whole: Callable[[bool], AbstractContextManager[object]]
+    gathered_weights: Callable[[bool], AbstractContextManager[object]]
     """While it lasts, every rank has all weights: to use them, or (`True`) to change them, all ranks alike."""
     traced: bool = False
     """Every pass must go through the same modules (ZeRO-3 fetches their weights in the order of the pass before)."""
@@ -57,9 +57,9 @@ class SpanEngine:
         self._backend, self._updater, self._module = backend, backend.updater, backend.module
         self._ranks, self._device = ranks, device
         self._max_norm = paradigm.max_grad_norm or math.inf
-        self._stash = Stash()
-        self._sight = None if backend.traced else Sight.of(self.model)
-        self._slopes: Slopes | None = None
+        self._span_gradients = SpanGradients()
+        self._vision_cache = None if backend.traced else VisionCache.of(self.model)
+        self._hidden_norms: HiddenNorms | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -67,9 +67,9 @@ class SpanEngine:
         return self._module.model
 
     @contextmanager
-    def whole(self) -> Iterator[PreTrainedModel]:
+    def gathered_weights(self) -> Iterator[PreTrainedModel]:
         """While it lasts, the Hugging Face model with all its weights on every rank, for decoding and saving; no training inside."""
-        with self._backend.whole(False), inference(self.model, self._device):
+        with self._backend.gathered_weights(False), inference(self.model, self._device):
             yield self.model
 
     def nll(self, batch: Batch) -> Tensor:
@@ -80,43 +80,43 @@ class SpanEngine:
         """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighing `nll` afterwards."""
         coefficients = coefficients.to(self._device)
         loss, nll = self._forward(batch, coefficients=coefficients)
-        if self._slopes is not None:
-            self._slopes.follow(loss, coefficients, batch.labels)
+        if self._hidden_norms is not None:
+            self._hidden_norms.follow(loss, coefficients, batch.labels)
         return loss, nll
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the open gradient."""
         self._backend.backward(loss)
 
-    def looking(self) -> AbstractContextManager[None]:
+    def cache_vision(self) -> AbstractContextManager[None]:
         """For the first of two passes over the same pictures in the same order; a vision tower at rest looks at them then ..."""
-        return self._sight.looking() if self._sight else nullcontext()
+        return self._vision_cache.cache_vision() if self._vision_cache else nullcontext()
 
-    def recalling(self) -> AbstractContextManager[None]:
+    def reuse_vision(self) -> AbstractContextManager[None]:
         """... and not again in the second."""
-        return self._sight.recalling() if self._sight else nullcontext()
+        return self._vision_cache.reuse_vision() if self._vision_cache else nullcontext()
 
-    def stash(self, span: Span) -> None:
+    def keep_gradient(self, span: Span) -> None:
         """Set the open gradient aside as that of `span` and open an empty one."""
-        self._stash.keep(span, self._updater.take())
+        self._span_gradients.keep(span, self._updater.take())
 
     def gramian(self) -> Gramian:
         """Inner products of the two stashed gradients over all ranks."""
-        perception, reasoning, cross = self._over_parts(self._stash.products()).tolist()
+        perception, reasoning, cross = self._over_parts(self._span_gradients.products()).tolist()
         return Gramian(perception=perception, reasoning=reasoning, cross=cross)
 
-    def slopes(self) -> Slopes:
+    def hidden_norms(self) -> HiddenNorms:
         """From now on, what every `backward` says of the last hidden state."""
-        self._slopes = self._slopes or Slopes(self._module.model.model)
-        return self._slopes
+        self._hidden_norms = self._hidden_norms or HiddenNorms(self._module.model.model)
+        return self._hidden_norms
 
     def combine(self, weights: Mapping[Span, float]) -> None:
         """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
-        self._updater.put(self._stash.combined(weights))
+        self._updater.put(self._span_gradients.combined(weights))
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks."""
-        return self._ranks.total(values)
+        return self._ranks.all_reduce_sum(values)
 
     def step(self, lr: float) -> StepInfo:
         """Clip, update the parameters, and empty the open gradient; one that is not finite changes nothing."""
@@ -132,17 +132,17 @@ class SpanEngine:
 
     def save(self, directory: Path) -> None:
         """Write the weights as a Hugging Face directory `model/`, and beside it optimizer and random state for `load`."""
-        self._ranks.wait()  # Rank 0 makes the directory ...
-        with self.whole() as model:
+        self._ranks.barrier()  # Rank 0 makes the directory ...
+        with self.gathered_weights() as model:
             if self.rank == 0:
                 checkpoint.save_weights(directory, model)
         checkpoint.save_state(directory, self._ranks, self._updater)
-        self._ranks.wait()  # ... and calls it a checkpoint when all are through.
+        self._ranks.barrier()  # ... and calls it a checkpoint when all are through.
 
     def load(self, directory: Path) -> None:
         """Restore what `save` wrote, on as many ranks."""
         state = checkpoint.read_state(directory, self._ranks, self._updater)
-        with self._backend.whole(True):
+        with self._backend.gathered_weights(True):
             checkpoint.load_weights(directory, self.model)
         self._updater.refresh()
         checkpoint.load_state(state, self._updater)
@@ -155,4 +155,4 @@ class SpanEngine:
 
     def _over_parts(self, values: Tensor) -> Tensor:
         """Sum what was computed from the parts that ranks hold; where all hold the whole, it is the sum already."""
-        return self._ranks.total(values) if self._updater.split else values
+        return self._ranks.all_reduce_sum(values) if self._updater.split else values

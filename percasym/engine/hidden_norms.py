@@ -16,7 +16,7 @@ from percasym.objectives.coefficients import span_sums
 from percasym.types import Span
 
 
-class Slopes:
+class HiddenNorms:
     """Squared norms of d nll_t / d h_(t-1), summed over the tokens of each span.
 
     A token that no loss reached (its weight was zero) counts as zero. Shapes: B rows, T tokens, D hidden size.
@@ -29,7 +29,9 @@ class Slopes:
         trunk.register_forward_hook(self._remember)
 
     def follow(self, loss: Tensor, coefficients: Tensor, labels: Tensor) -> None:
-        """Catch the slopes in the backward pass of `loss`: tokens' losses from the last forward pass, times `coefficients` [B, T], summed.
+        """Record the gradients at the last hidden states in the backward pass of `loss`.
+
+        `loss` is the sum of the tokens' losses of the last forward pass, times `coefficients` [B, T].
 
         `labels` [B, T] name the spans.
         """
@@ -41,8 +43,8 @@ class Slopes:
             upstream = (arrived.pop() * coefficients)[:, 1:]  # The loss of token t hangs on h_(t-1).
             labelled = labels[:, 1:].to(gradient.device)
             norms = torch.linalg.vector_norm(gradient[:, :-1], dim=-1, dtype=torch.float32)
-            slopes = torch.where(upstream == 0, 0.0, norms / upstream)
-            self._sums = self._sums.to(gradient.device) + span_sums(slopes.double().square(), labelled)
+            hidden_norms = torch.where(upstream == 0, 0.0, norms / upstream)
+            self._sums = self._sums.to(gradient.device) + span_sums(hidden_norms.double().square(), labelled)
 
         loss.register_hook(arrived.append)
         hidden.register_hook(at_hidden)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 BUCKET_NUMEL = 2**24
 """Elements that travel in one message (64 MiB in float32): large enough for full bandwidth, small beside a model."""
-PATIENCE = timedelta(hours=2)
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """How long a rank waits for another: longer than writing any checkpoint. A rank that dies is noticed at once by whoever started it."""
 
 
@@ -36,10 +36,10 @@ class Ranks:
         """Meet the peers under the address in the environment (torchrun's variables); alone, nobody is waited for."""
         if num_ranks > 1 and not distributed.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
-            distributed.init_process_group(backend, rank=rank, world_size=num_ranks, timeout=PATIENCE)
+            distributed.init_process_group(backend, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
         return cls(rank, num_ranks, device)
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks, in the type and on the device of `values`."""
         if self.num_ranks == 1:
             return values
@@ -47,7 +47,7 @@ class Ranks:
         distributed.all_reduce(summed)
         return summed.to(values.device)
 
-    def greatest(self, values: list[int]) -> list[int]:
+    def all_reduce_max(self, values: list[int]) -> list[int]:
         """Element-wise greatest over ranks of as many numbers from each."""
         if self.num_ranks == 1:
             return values
@@ -55,7 +55,7 @@ class Ranks:
         distributed.all_reduce(greatest, distributed.ReduceOp.MAX)
         return greatest.tolist()
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_in_place(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over ranks; all ranks give tensors of the same shapes."""
         if self.num_ranks == 1:
             return
@@ -73,11 +73,11 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values
 
-    def agree(self, ask: Callable[[], T]) -> T:
+    def broadcast(self, ask: Callable[[], T]) -> T:
         """What rank 0 finds; nobody else asks."""
         return cast(T, self.gather(ask() if self.rank == 0 else None)[0])
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when every rank is here."""
         if self.num_ranks > 1:
             distributed.barrier()

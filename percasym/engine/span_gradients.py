@@ -18,7 +18,7 @@ Parts = Sequence[Tensor | None]
 """A gradient as one rank holds it, in an order that stays; None where it does not reach a parameter."""
 
 
-class Stash:
+class SpanGradients:
     """Up to one gradient per span."""
 
     def __init__(self) -> None:

@@ -42,7 +42,9 @@ def torch_engine(
     nn.Module.to(lowered(model, dtype), device).train()
     module = TokenNll(model, dtype=dtype, temperature=temperature)
     updater = WholeUpdater(module, adamw(module, paradigm), ranks)
-    backend = Backend(module=module, forward=module, backward=Tensor.backward, updater=updater, whole=lambda changing: nullcontext())
+    backend = Backend(
+        module=module, forward=module, backward=Tensor.backward, updater=updater, gathered_weights=lambda changing: nullcontext()
+    )
     return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)
 
 
@@ -59,7 +61,7 @@ class WholeUpdater:
     def gradient(self) -> Parts:
         """The open gradient, summed over ranks."""
         if not self._summed:
-            self._ranks.add(self._reached())
+            self._ranks.all_reduce_in_place(self._reached())
             self._summed = True
         return [parameter.grad for parameter in self._trained]
 
@@ -95,7 +97,7 @@ class WholeUpdater:
 
     def _reached(self) -> list[Tensor]:
         """The gradients of all parameters that any rank reaches; zero where this one does not."""
-        reached = self._ranks.total(torch.tensor([parameter.grad is not None for parameter in self._trained], dtype=torch.int32))
+        reached = self._ranks.all_reduce_sum(torch.tensor([parameter.grad is not None for parameter in self._trained], dtype=torch.int32))
         chosen = [parameter for parameter, count in zip(self._trained, reached.tolist(), strict=True) if count]
         for parameter in chosen:
             if parameter.grad is None:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from transformers import PreTrainedModel
 
 
-class Sight:
+class VisionCache:
     """The tower of one model: `looking` in the first pass, `recalling` in the second."""
 
     def __init__(self, tower: nn.Module) -> None:
@@ -27,13 +27,13 @@ class Sight:
         """Rows of the inputs that they belong to: patches, or tiles."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Sight | None:
+    def of(cls, model: PreTrainedModel) -> VisionCache | None:
         """None where there is no tower, or some of it is trained."""
         tower = model.get_encoder(modality="image")
         return None if tower is model or any(parameter.requires_grad for parameter in tower.parameters()) else cls(tower)
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def cache_vision(self) -> Iterator[None]:
         """Inside, what the tower says is kept."""
         self._said, self._rows, look = [], 0, self._tower.forward
 
@@ -47,7 +47,7 @@ class Sight:
             yield
 
     @contextmanager
-    def recalling(self) -> Iterator[None]:
+    def reuse_vision(self) -> Iterator[None]:
         """Inside, the same pictures in the same order, however cut, are answered from what was kept, and are then forgotten."""
         said = tree_map(_joined, *self._said) if self._said else None
         at, total = 0, self._rows

@@ -29,15 +29,15 @@ class LinearNll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, learns: bool) -> Tensor:
         """[N] float32 losses from `hidden` [N, D] in the computing type and `weight` [V, D] in its own."""
-        nll, d_hidden, slopes = _losses(hidden), torch.empty_like(hidden) if learns else None, None
+        nll, d_hidden, dlogits = _losses(hidden), torch.empty_like(hidden) if learns else None, None
         cast = weight.to(hidden.dtype)
         for at, logprobs in _chunks(hidden, cast, rows):
             nll[at] = _of_targets(logprobs, targets[at])
             if d_hidden is not None:
-                slopes = _slopes(logprobs, targets[at], hidden.dtype)
-                d_hidden[at] = product(slopes, cast)
+                dlogits = _dlogits(logprobs, targets[at], hidden.dtype)
+                d_hidden[at] = product(dlogits, cast)
         ctx.rows = rows
-        kept = slopes if ctx.needs_input_grad[1] and len(hidden) <= rows else None
+        kept = dlogits if ctx.needs_input_grad[1] and len(hidden) <= rows else None
         ctx.save_for_backward(hidden, weight, targets, d_hidden, kept)
         return nll
 
@@ -50,8 +50,8 @@ class LinearNll(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             d_weight = _nothing(weight)
             whole = [(slice(None), kept)]
-            for at, slopes in _all_slopes(hidden, weight.to(hidden.dtype), targets, ctx.rows) if kept is None else whole:
-                _add_product(d_weight, slopes.T, (hidden[at] * upstream[at]).to(hidden.dtype))
+            for at, dlogits in _all_dlogits(hidden, weight.to(hidden.dtype), targets, ctx.rows) if kept is None else whole:
+                _add_product(d_weight, dlogits.T, (hidden[at] * upstream[at]).to(hidden.dtype))
             d_weight = d_weight.to(weight.dtype)
         return (d_hidden * upstream).to(hidden.dtype), d_weight, None, None, None
 
@@ -73,10 +73,10 @@ class LinearLoss(torch.autograd.Function):
         for at, logprobs in _chunks(hidden, cast, rows):
             nll[at] = _of_targets(logprobs, targets[at])
             if d_hidden is not None:
-                slopes, share = _slopes(logprobs, targets[at], hidden.dtype), coefficients[at, None]
-                d_hidden[at] = product(slopes, cast) * share
+                dlogits, share = _dlogits(logprobs, targets[at], hidden.dtype), coefficients[at, None]
+                d_hidden[at] = product(dlogits, cast) * share
                 if d_weight is not None:
-                    _add_product(d_weight, slopes.T, (hidden[at] * share).to(hidden.dtype))
+                    _add_product(d_weight, dlogits.T, (hidden[at] * share).to(hidden.dtype))
         ctx.gradients = d_hidden, None if d_weight is None else d_weight.to(weight.dtype)
         ctx.mark_non_differentiable(nll)
         return (nll * coefficients).sum(), nll
@@ -113,10 +113,10 @@ def _chunks(hidden: Tensor, cast: Tensor, rows: int) -> Iterator[tuple[slice, Te
         yield at, torch.log_softmax(logits, -1, out=logprobs_nv[: len(logits)])
 
 
-def _all_slopes(hidden: Tensor, cast: Tensor, targets: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
+def _all_dlogits(hidden: Tensor, cast: Tensor, targets: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
     """Where each chunk of tokens lies, and its s [n, V]."""
     for at, logprobs in _chunks(hidden, cast, rows):
-        yield at, _slopes(logprobs, targets[at], hidden.dtype)
+        yield at, _dlogits(logprobs, targets[at], hidden.dtype)
 
 
 def _of_targets(logprobs: Tensor, targets: Tensor) -> Tensor:
@@ -124,11 +124,11 @@ def _of_targets(logprobs: Tensor, targets: Tensor) -> Tensor:
     return -logprobs.gather(1, targets[:, None]).squeeze(1)
 
 
-def _slopes(logprobs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+def _dlogits(logprobs: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     """s, [n, V]: how the losses change with the logits; it takes the place of the log-probabilities."""
-    slopes = logprobs.exp_()
-    slopes[torch.arange(len(slopes), device=slopes.device), targets] -= 1
-    return slopes.to(dtype)
+    dlogits = logprobs.exp_()
+    dlogits[torch.arange(len(dlogits), device=dlogits.device), targets] -= 1
+    return dlogits.to(dtype)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -18,7 +18,7 @@ from percasym.objectives.coefficients import coefficients
 from percasym.types import UNSUPERVISED, Span
 
 
-def surrogate(
+def clipped_policy_loss(
     logprobs: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor, *, loss: PolicyLoss, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate of each token, [B, T], and which tokens are clipped, [B, T] bool: those have no gradient.

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from percasym.report.curves import ACCURACIES, INK, PERCEPTION, REASONING, measured_on
-from percasym.report.study import Cell, Group
+from percasym.report.study import Cell, CellGroup
 from percasym.report.style import canvas, dress, is_known, percent_axis, reach
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MAX_BARS = 12
 BARS = (("perception", "perception a_p", PERCEPTION, -0.19), ("reasoning", "reasoning a_r", REASONING, 0.19))
 
 
-def learning_curves(groups: Sequence[Group]) -> Figure | None:
+def learning_curves(groups: Sequence[CellGroup]) -> Figure | None:
     """a, a_p and a_r over training, a panel for each of the first `MAX_PANELS` cells; nothing where no run was evaluated twice."""
     chosen = [(group, cell) for group in groups for cell in group.cells if len(_mean_over_seeds(cell, ACCURACIES[0][0])) > 1][:MAX_PANELS]
     if not chosen:
@@ -42,7 +42,7 @@ def learning_curves(groups: Sequence[Group]) -> Figure | None:
         return figure
 
 
-def gap_bars(groups: Sequence[Group]) -> Figure | None:
+def gap_bars(groups: Sequence[CellGroup]) -> Figure | None:
     """Gain in perception beside gain in reasoning, a pair of bars for each cell; nothing where no gain was measured."""
     chosen = []
     for group in groups:

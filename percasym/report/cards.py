@@ -12,7 +12,7 @@ from typing import Any
 
 from percasym.report.marks import GraphMarks, GridMarks, astray, marks
 from percasym.report.pictures import Kept, graph, kept, picture, shelf
-from percasym.report.study import Cell, Group, seed_of
+from percasym.report.study import Cell, CellGroup, seed_of
 from percasym.report.verdicts import last_evaluation, records
 
 KINDS: Mapping[str, str] = {
@@ -43,7 +43,7 @@ def kind(grades: Mapping[str, bool | float | None]) -> str:
     return "seeing" if reasoned else "both"
 
 
-def gallery(groups: Sequence[Group]) -> str:
+def gallery(groups: Sequence[CellGroup]) -> str:
     """The filter, the pictures and the cards of all cells; empty where no run kept an evaluation."""
     cells = [cell for group in groups for cell in group.cells if _file(cell) is not None]
     if not cells:

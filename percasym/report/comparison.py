@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from percasym import metrics
-from percasym.report.study import Cell, Group, average, seed_of
+from percasym.report.study import Cell, CellGroup, average, seed_of
 from percasym.report.table import README_COLUMNS
 from percasym.report.verdicts import Graded, SampleName
 from percasym.types import Estimate
@@ -85,7 +85,7 @@ class Comparison:
         return any(not math.isnan(change.after.mean) for cell in self.cells for change in cell.changes.values())
 
 
-def compare(group: Group) -> Comparison:
+def compare(group: CellGroup) -> Comparison:
     """The numbers of a group's cells. Raises ValueError when a file of samples cannot be read, or a cell has two runs of one seed."""
     for cell in group.cells:
         _refuse_twins(cell)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from percasym.report.curves import INK
 from percasym.report.dynamics import shade
-from percasym.report.study import Cell, Group
+from percasym.report.study import Cell, CellGroup
 from percasym.report.style import canvas, dress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ GRADES, ADVANTAGE = '"grades": ', '"advantage": '
 _DECODER = json.JSONDecoder()
 
 
-def credit(groups: Sequence[Group]) -> Figure | None:
+def credit(groups: Sequence[CellGroup]) -> Figure | None:
     """Mean advantage of each kind of rollout, a bar for each cell; nothing where no run recorded advantages.
 
     Over all recorded rollouts of prompts that taught something (a group of equal rewards has advantages of 0), of all seeds.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from percasym.report.study import Cell, Group
+from percasym.report.study import Cell, CellGroup
 from percasym.report.style import canvas, dress
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MAX_POINTS = 100
 LINES = ("-", "--", "-.", ":")
 
 
-def dynamics(groups: Sequence[Group], numbers: Mapping[str, str] = NUMBERS) -> Figure | None:
+def dynamics(groups: Sequence[CellGroup], numbers: Mapping[str, str] = NUMBERS) -> Figure | None:
     """A figure's rows are groups, its columns those of `numbers` that some cell logged; nothing where none did."""
     shown = [group for group in groups if any(_line(cell, key)[0] for cell in group.cells for key in numbers)]
     keys = [key for key in numbers if any(_line(cell, key)[0] for group in shown for cell in group.cells)]

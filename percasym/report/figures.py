@@ -13,7 +13,7 @@ from percasym.report.credit import credit
 from percasym.report.dynamics import PAYMENT, dynamics
 from percasym.report.frontier import against_weight, frontier
 from percasym.report.rewards import reward_scatter
-from percasym.report.study import Group
+from percasym.report.study import CellGroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ class Drawing:
     caption: str
     missing: str
     """What a study must have to fill it."""
-    draw: Callable[[Sequence[Group]], Figure | None]
+    draw: Callable[[Sequence[CellGroup]], Figure | None]
 
 
 DRAWINGS = (
@@ -105,7 +105,7 @@ class Figured:
     svg: Path
 
 
-def figures(groups: Sequence[Group], folder: Path) -> tuple[list[Figured], list[Drawing]]:
+def figures(groups: Sequence[CellGroup], folder: Path) -> tuple[list[Figured], list[Drawing]]:
     """Draw into `folder` what the groups can fill; the second list is what was left out."""
     from matplotlib import rc_context
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from percasym.report.curves import INK, REASONING, WEIGHT
-from percasym.report.study import Cell, Group
+from percasym.report.study import Cell, CellGroup
 from percasym.report.style import canvas, dress, is_known, percent_axis, reach
 from percasym.types import Estimate
 
@@ -27,7 +27,7 @@ LETTER = 6
 WHISKER: Any = {"linestyle": "", "color": "#888888", "linewidth": 1.2, "zorder": 2}
 
 
-def frontier(groups: Sequence[Group]) -> Figure | None:
+def frontier(groups: Sequence[CellGroup]) -> Figure | None:
     """a_p against a_r, a point for each cell with a as its colour; nothing where no group has two cells that measured all three."""
     chosen = [(group, points) for group in groups if len(points := _points(group, A_P, A_R, A)) > 1]
     if not chosen:
@@ -54,7 +54,7 @@ def frontier(groups: Sequence[Group]) -> Figure | None:
         return figure
 
 
-def against_weight(groups: Sequence[Group]) -> Figure | None:
+def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
     """a against the weight of perception; nothing where no group has two constant weights.
 
     The line joins the cells whose weight was constant and its peak is marked; a strategy that moves the weight stands at its mean
@@ -90,7 +90,7 @@ def against_weight(groups: Sequence[Group]) -> Figure | None:
         return figure
 
 
-def _points(group: Group, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...]]]:
+def _points(group: CellGroup, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...]]]:
     """The cells that measured all of these."""
     columns = zip(*(group.estimates(metric) for metric in metrics), strict=True)
     return [(cell, numbers) for cell, numbers in zip(group.cells, columns, strict=True) if is_known(*numbers)]

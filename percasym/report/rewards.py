@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percasym.report.study import Group
+from percasym.report.study import CellGroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,13 +27,13 @@ class Rewarded:
     found: Diagnosis
 
 
-def rewarded(groups: Sequence[Group]) -> Rewarded | None:
+def rewarded(groups: Sequence[CellGroup]) -> Rewarded | None:
     """The rewards of the first run that recorded rollouts with some; None where there is none."""
     runs = [run.path for group in groups for cell in group.cells for run in cell.runs if any(run.path.glob("samples/rollouts_*.jsonl"))]
     return next((one for path in runs if (one := _diagnosed(path)) is not None), None)
 
 
-def reward_scatter(groups: Sequence[Group]) -> Figure | None:
+def reward_scatter(groups: Sequence[CellGroup]) -> Figure | None:
     """The scatter of `percasym diagnose-rewards`; nothing where no run recorded rollouts with rewards."""
     from percasym.report.scatter import scatter_of
 

@@ -60,7 +60,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class CellGroup:
     """Cells that may be compared: the same task, model and paradigm."""
 
     title: str
@@ -108,7 +108,7 @@ class Study:
 
     name: str
     runs: tuple[RunRecord, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[CellGroup, ...]
 
     @property
     def num_unfinished(self) -> int:
@@ -146,13 +146,13 @@ def _gain(before: Mapping[SampleName, Graded], after: Mapping[SampleName, Graded
     return gain(old, new, [after[sample].puzzle for sample in samples])
 
 
-def _grouped(title: str, cells: Mapping[str, Sequence[RunRecord]]) -> Group:
+def _grouped(title: str, cells: Mapping[str, Sequence[RunRecord]]) -> CellGroup:
     shared = set.intersection(*(set(name.split("-")) for name in cells))
     made = [
         Cell(name=name, label=_label(name, shared), strategy=_strategy(runs[0].config), runs=tuple(sorted(runs, key=seed_of)))
         for name, runs in cells.items()
     ]
-    return Group(title=title, cells=tuple(sorted(made, key=_rank)))
+    return CellGroup(title=title, cells=tuple(sorted(made, key=_rank)))
 
 
 def _rank(cell: Cell) -> tuple[int, float, str]:

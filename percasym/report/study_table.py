@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from percasym.report.load import METRICS
-from percasym.report.study import Group, Study, seed_of
+from percasym.report.study import CellGroup, Study, seed_of
 from percasym.report.table import README_COLUMNS, percent
 from percasym.types import Estimate
 
@@ -19,7 +19,7 @@ CELLS = ("group", "cell", "strategy", "weight", "metric", "seeds", "mean", "low"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TableRow:
     """One cell in the three headline metrics."""
 
     cell: str
@@ -28,17 +28,17 @@ class Row:
     """Value and difference of each metric, in percent."""
 
 
-def rows(group: Group) -> list[Row]:
+def rows(group: CellGroup) -> list[TableRow]:
     """The table of a group, its baseline first."""
     columns = [column for metric in README_COLUMNS for column in (_texts(group.estimates(metric)), _texts(group.differences(metric), True))]
     return [
-        Row(cell=cell.name, seeds=len(cell.runs), texts=texts)
+        TableRow(cell=cell.name, seeds=len(cell.runs), texts=texts)
         for cell, *texts_of in zip(group.cells, *columns, strict=True)
         if (texts := tuple(texts_of))
     ]
 
 
-def note(group: Group) -> str:
+def note(group: CellGroup) -> str:
     """What the intervals of a group are intervals of."""
     over = (
         "over seeds (Student's t, spread pooled over the cells)"
@@ -54,13 +54,13 @@ def note(group: Group) -> str:
     return f"Percent of the test split with 95 % intervals {over}. {against}"
 
 
-def markdown(group: Group) -> str:
+def markdown(group: CellGroup) -> str:
     """The table for a README."""
     lines = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *((row.cell, str(row.seeds), *row.texts) for row in rows(group))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def html(group: Group) -> str:
+def html(group: CellGroup) -> str:
     """The table for the page; it scrolls by itself where the page is narrow."""
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in HEADER)
     body = "".join(
@@ -86,7 +86,7 @@ def runs_csv(study: Study) -> str:
     return _csv(("cell", "seed", "status", *METRICS), lines)
 
 
-def _cell_rows(group: Group) -> Iterator[list[str]]:
+def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
     for metric in METRICS:
         columns = zip(group.cells, group.estimates(metric), group.differences(metric), strict=True)
         for cell, value, difference in columns:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from percasym.config.schema import at_least, fraction
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import Claim, score_percepts
 from percasym.rewards.pictures import read_pixels, write_pixels
 from percasym.types import Prompt
@@ -46,11 +46,11 @@ class Augmentation:
         at_least("reward", 0, noise=self.noise)
         fraction("reward", shift_frac=self.shift_frac, tint=self.tint)
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_percepts(groups, scene.skills, lambda claims: self._judge(claims, scene))
 
-    def _judge(self, claims: Sequence[Claim], scene: Scene) -> list[float | None]:
+    def _judge(self, claims: Sequence[Claim], scene: RewardContext) -> list[float | None]:
         prompts = list(dict.fromkeys(claim.prompt for claim in claims if claim.prompt.image is not None))
         views = [self.view(prompt, number) for prompt in prompts for number in range(self.num_views)]
         read = [None if text is None else scene.skills.parse(text) for text in scene.policy.percepts(views)] if views else []

@@ -1,6 +1,6 @@
 """What a perception reward is: the siblings of each prompt in, one number in [0, 1] for each out.
 
-A surrogate is scored on rollouts, which carry no percept label, in a `Scene`, which holds none either: the
+A surrogate is scored on rollouts, which carry no percept label, in a `RewardContext`, which holds none either: the
 truth-free skills of the task, whether an answer is right (what the outcome reward asks too), and the model itself.
 Only the oracle is handed grades.
 
@@ -67,7 +67,7 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class RewardContext:
     """All that a surrogate may look at besides the rollouts."""
 
     skills: Skills
@@ -83,7 +83,7 @@ class Surrogate(Protocol):
     asks_outcome: ClassVar[bool]
     asks_policy: ClassVar[bool]
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         ...
 

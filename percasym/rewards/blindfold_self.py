@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import Claim, score_percepts
-from percasym.tasks.base import told
+from percasym.tasks.base import with_text_percept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +28,13 @@ class BlindfoldSelf:
     only_valid: bool = True
     """A percept that the task cannot show, such as a solved grid, scores 0."""
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_percepts(groups, scene.skills, lambda claims: self._judge(claims, scene))
 
-    def _judge(self, claims: Sequence[Claim], scene: Scene) -> list[float]:
+    def _judge(self, claims: Sequence[Claim], scene: RewardContext) -> list[float]:
         asked = [i for i, claim in enumerate(claims) if not self.only_valid or scene.skills.valid(claim.percept)]
-        responses = scene.policy.answers([told(claims[i].prompt, claims[i].percept) for i in asked]) if asked else []
+        responses = scene.policy.answers([with_text_percept(claims[i].prompt, claims[i].percept) for i in asked]) if asked else []
         scores = [0.0] * len(claims)
         for i, response in zip(asked, responses, strict=True):
             if response.answer is not None and not response.faults:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import Claim, score_percepts
 
 
@@ -28,11 +28,11 @@ class BlindfoldSolver:
     only_valid: bool = True
     """A percept that the task cannot show, such as a solved grid, scores 0."""
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_percepts(groups, scene.skills, lambda claims: [float(self._suffices(claim, scene)) for claim in claims])
 
-    def _suffices(self, claim: Claim, scene: Scene) -> bool:
+    def _suffices(self, claim: Claim, scene: RewardContext) -> bool:
         if self.only_valid and not scene.skills.valid(claim.percept):
             return False
         answer = scene.skills.solve(claim.percept)

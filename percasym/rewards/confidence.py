@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar
 
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import Claim, score_rollouts
 from percasym.types import Span
 
@@ -28,7 +28,7 @@ class Confidence:
     asks_outcome: ClassVar[bool] = False
     asks_policy: ClassVar[bool] = False
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_rollouts(groups, scene.skills, lambda claims: [_certainty(claim) for claim in claims])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from percasym.config.schema import one_of
-from percasym.rewards.base import Group, Scene, Scores, Skills
+from percasym.rewards.base import Group, RewardContext, Scores, Skills
 from percasym.rewards.percepts import stated
 
 Vote = Literal["soft", "majority"]
@@ -36,7 +36,7 @@ class Consensus:
     def __post_init__(self) -> None:
         one_of("reward", Vote, vote=self.vote)
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return [self._group([stated(rollout, scene.skills) for rollout in group], scene.skills) for group in groups]
 

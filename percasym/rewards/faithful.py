@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from percasym.rewards.base import Group, Scene, Scores, Skills
+from percasym.rewards.base import Group, RewardContext, Scores, Skills
 from percasym.rewards.percepts import Claim, score_rollouts
 
 
@@ -24,7 +24,7 @@ class Faithful:
     asks_outcome: ClassVar[bool] = False
     asks_policy: ClassVar[bool] = False
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_rollouts(groups, scene.skills, lambda claims: [float(_follows(claim, scene.skills)) for claim in claims])
 

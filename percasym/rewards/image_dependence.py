@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import Claim, score_rollouts
 from percasym.rewards.pictures import read_pixels, write_pixels
 from percasym.types import Prompt, Span
@@ -34,11 +34,11 @@ class ImageDependence:
     asks_outcome: ClassVar[bool] = False
     asks_policy: ClassVar[bool] = True
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_rollouts(groups, scene.skills, lambda claims: self._judge(claims, scene))
 
-    def _judge(self, claims: Sequence[Claim], scene: Scene) -> list[float | None]:
+    def _judge(self, claims: Sequence[Claim], scene: RewardContext) -> list[float | None]:
         seen = [i for i, claim in enumerate(claims) if claim.prompt.image is not None]
         scores: list[float | None] = [None] * len(claims)
         if not seen:

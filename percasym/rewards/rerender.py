@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from percasym.config.schema import at_least, fraction, one_of
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import Claim, score_percepts
 from percasym.types import SampleKey
 
@@ -57,16 +57,16 @@ class Rerender:
         at_least("reward", 1, num_looks=self.num_looks)
         fraction("reward", blur_frac=self.blur_frac)
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_percepts(groups, scene.skills, lambda claims: self._judge(claims, scene))
 
-    def _judge(self, claims: Sequence[Claim], scene: Scene) -> list[float | None]:
+    def _judge(self, claims: Sequence[Claim], scene: RewardContext) -> list[float | None]:
         prompts = dict.fromkeys(claim.prompt for claim in claims)
         shown = {prompt: self._view(prompt.image) for prompt in prompts if prompt.image is not None}
         return [self._likeness(claim, shown[claim.prompt], scene) if claim.prompt in shown else None for claim in claims]
 
-    def _likeness(self, claim: Claim, shown: Grey, scene: Scene) -> float:
+    def _likeness(self, claim: Claim, shown: Grey, scene: RewardContext) -> float:
         key = claim.prompt.key
         keys = [key] if self.look == "same" else self._other_keys(key)
         return fmean(correlation(shown, self._view(scene.skills.draw(claim.percept, key))) for key in keys)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from percasym.rewards.base import Group, Scene, Scores
+from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import score_percepts
 
 
@@ -24,6 +24,6 @@ class ValidState:
     asks_outcome: ClassVar[bool] = False
     asks_policy: ClassVar[bool] = False
 
-    def score(self, groups: Sequence[Group], scene: Scene) -> Scores:
+    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         return score_percepts(groups, scene.skills, lambda claims: [float(scene.skills.valid(claim.percept)) for claim in claims])

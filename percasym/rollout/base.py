@@ -40,14 +40,14 @@ class RolloutEngine(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class ForcedPrefix:
     """A prompt, and the tokens that its rollouts are made to begin with."""
 
     prompt: Prompt
     forced: tuple[int, ...]
 
     @classmethod
-    def all(cls, codec: Codec, prompts: Sequence[Prompt], stated: Sequence[str] | None) -> list[Opening]:
+    def all(cls, codec: Codec, prompts: Sequence[Prompt], stated: Sequence[str] | None) -> list[ForcedPrefix]:
         """One for each prompt; the whole perception span of each percept in `stated` is forced."""
         spans = [()] * len(prompts) if stated is None else [tuple(codec.encode(codec.grammar.perception(percept))) for percept in stated]
         return [cls(prompt=prompt, forced=span) for prompt, span in zip(prompts, spans, strict=True)]

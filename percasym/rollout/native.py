@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from percasym.config.sampling import Native
 from percasym.models.base import Family, Row
-from percasym.rollout.base import Opening
+from percasym.rollout.base import ForcedPrefix
 from percasym.rollout.loop import Stop, continued
 from percasym.rollout.sampler import Greedy, Sampler
 from percasym.spans.codec import Codec
@@ -96,7 +96,7 @@ class NativeRollouts:
         """`group_size` rollouts of each prompt, as `RolloutEngine` says."""
         model, codec = self._model, self.family.codec()
         assert model is not None, "refresh comes before generate"
-        openings = Opening.all(codec, prompts, stated)
+        openings = ForcedPrefix.all(codec, prompts, stated)
         known = [self.family.prompt(prompt) for prompt in prompts] if asked is None else asked
         rows = [opening.row(row) for opening, row in zip(openings, known, strict=True)]
         banned = torch.tensor(codec.banned, device=next(model.parameters()).device)

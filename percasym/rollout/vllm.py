@@ -23,7 +23,7 @@ from percasym.config.sampling import Vllm
 from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
 from percasym.rollout.agreement import disagreement
-from percasym.rollout.base import Opening
+from percasym.rollout.base import ForcedPrefix
 from percasym.rollout.weights import merged_weights
 from percasym.types import Completion, Prompt, Rollout
 
@@ -95,7 +95,7 @@ class VllmRollouts:
         """
         codec, llm = self.family.codec(), self._llm
         assert llm is not None, "refresh comes before generate"
-        openings = Opening.all(codec, prompts, stated)
+        openings = ForcedPrefix.all(codec, prompts, stated)
         requests = [self._request(opening) for opening in openings for _ in range(group_size)]
         parameters = [self._parameters(prompt.key.entropy("rollout", seed, i) % SEEDS) for prompt in prompts for i in range(group_size)]
         answers = iter(llm.generate(requests, parameters, use_tqdm=False))
@@ -108,7 +108,7 @@ class VllmRollouts:
             self._compare([rollout for group in groups for rollout in group][:COMPARED])
         return groups
 
-    def _request(self, opening: Opening) -> dict[str, Any]:
+    def _request(self, opening: ForcedPrefix) -> dict[str, Any]:
         ids, picture = self.family.served(opening.prompt)
         return {"prompt_token_ids": [*ids, *opening.forced]} | ({"multi_modal_data": {"image": picture}} if picture is not None else {})
 

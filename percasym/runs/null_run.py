@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from percasym.runs.checkpoint import partial, place
-from percasym.runs.progress import Progress
+from percasym.runs.progress import ProgressBar
 from percasym.runs.requests import Requests
 
 
-class Bystander:
+class NullRun:
     """What a run directory is to every rank but the first."""
 
     def __init__(self, path: Path) -> None:
@@ -34,15 +34,15 @@ class Bystander:
     def read_samples(self, split: str, step: int) -> None:
         """Nothing: rank 0 reads, and tells."""
 
-    def said(self, name: str) -> None:
+    def logged(self, name: str) -> None:
         """Nothing: rank 0 reads, and tells."""
 
     def latest_checkpoint(self) -> None:
         """Nothing: rank 0 looks, and tells."""
 
-    def progress(self, total: int, title: str, start: int = 0) -> Progress:
+    def progress(self, total: int, title: str, start: int = 0) -> ProgressBar:
         """A bar that nobody sees."""
-        return Progress(total, title, start, console=Console(file=io.StringIO()))
+        return ProgressBar(total, title, start, console=Console(file=io.StringIO()))
 
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> None:
         """Let `save` write where rank 0 is writing; it waits until that place is there."""

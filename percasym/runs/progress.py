@@ -24,7 +24,7 @@ class Rate(ProgressColumn):
         return Text(rate(task.finished_speed or task.speed), style="progress.data.speed")
 
 
-class Progress:
+class ProgressBar:
     """Progress of `total` steps, of which `start` were done before; use as a context manager."""
 
     def __init__(

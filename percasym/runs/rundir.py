@@ -4,7 +4,7 @@
     checkpoints/step_000200/  final/
 
 Tables, figures and regrading read these files and nothing else. A step counts finished optimizer steps:
-0 is before training. Opening a path decides what becomes of it: nothing there is a new run, an
+0 is before training. ForcedPrefix a path decides what becomes of it: nothing there is a new run, an
 unfinished run of the same configuration resumes, a finished one is left alone, another
 configuration is refused.
 """
@@ -23,7 +23,7 @@ import yaml
 from percasym.runs import checkpoint
 from percasym.runs.history import Said, forget_samples, settled_bytes, take_back, values_by_step
 from percasym.runs.identity import delete_run, held_config, held_meta, is_same_run
-from percasym.runs.progress import Progress
+from percasym.runs.progress import ProgressBar
 from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
 from percasym.runs.requests import Requests
@@ -36,7 +36,7 @@ FAILURE = "failure.log"
 """What the ranks of a run said when one of them failed."""
 
 
-class Run:
+class RunDirectory:
     """One run directory, opened for writing with `Run.open`."""
 
     def __init__(self, path: Path, meta: dict[str, Any], status: Literal["new", "interrupted", "done"], clock: Callable[[], float]) -> None:
@@ -65,7 +65,7 @@ class Run:
         tracker: Tracker | None = None,
         keep: Retention | None = None,
         clock: Callable[[], float] = time.time,
-    ) -> Run:
+    ) -> RunDirectory:
         """Open the run of `config` at `path`; `about` (the device, say) is added to meta.json.
 
         On resume, metrics and samples beyond the latest checkpoint (all of them when there is none) are
@@ -109,9 +109,9 @@ class Run:
         path = self.path / "samples" / f"{split}_{step:06d}.jsonl"
         return read_lines(path) if path.exists() else None
 
-    def progress(self, total: int, title: str, start: int = 0) -> Progress:
+    def progress(self, total: int, title: str, start: int = 0) -> ProgressBar:
         """A context manager that shows how far the work is: `advance(step, loss=...)`."""
-        return Progress(total, title, start)
+        return ProgressBar(total, title, start)
 
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> Path:
         """Let `save` fill the checkpoint of `step`; a crash in between leaves no checkpoint rather than half of one.
@@ -123,7 +123,7 @@ class Run:
         num_bytes = settled_bytes(self.path / METRICS)
         said = Said(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
         path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=said.note())
-        self._keep.prune(path.parent, newest=step, scores=self.said(self._keep.best))
+        self._keep.prune(path.parent, newest=step, scores=self.logged(self._keep.best))
         self._write_meta(seconds=self._seconds())
         self._latest = step, path
         return path
@@ -132,7 +132,7 @@ class Run:
         """Step and path of the newest checkpoint that is whole."""
         return self._latest
 
-    def said(self, name: str) -> dict[int, float]:
+    def logged(self, name: str) -> dict[int, float]:
         """A number of metrics.jsonl, by step."""
         return values_by_step(self.path / METRICS, name)
 
@@ -155,7 +155,7 @@ class Run:
         self._close("failed", {}, failed=True, reason=reason)
 
     @classmethod
-    def _create(cls, path: Path, config: Mapping[str, Any], about: Mapping[str, Any], clock: Callable[[], float]) -> Run:
+    def _create(cls, path: Path, config: Mapping[str, Any], about: Mapping[str, Any], clock: Callable[[], float]) -> RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         meta = {"id": secrets.token_hex(4), "status": "running", "started": _moment(clock()), "seconds": 0.0} | provenance() | plain(about)
         write_whole(path / "meta.json", document(meta))
@@ -163,7 +163,7 @@ class Run:
         return cls(path, meta, "new", clock)
 
     @classmethod
-    def _reopen(cls, path: Path, about: Mapping[str, Any], clock: Callable[[], float]) -> Run:
+    def _reopen(cls, path: Path, about: Mapping[str, Any], clock: Callable[[], float]) -> RunDirectory:
         meta = held_meta(path)
         if meta["status"] == "done":
             return cls(path, meta, "done", clock)

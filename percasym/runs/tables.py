@@ -17,18 +17,18 @@ MAX_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class SampleTable:
     """Columns, and rows as long as these; a picture is PNG bytes, what is missing is None."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
 
-def table(records: Iterable[Mapping[str, Any]]) -> Table:
+def table(records: Iterable[Mapping[str, Any]]) -> SampleTable:
     """The first `MAX_ROWS` rows of the records of one `samples/<split>_<step>.jsonl`."""
     found = list(islice((row for record in records for row in _rows(record)), MAX_ROWS))
     columns = tuple(dict.fromkeys(name for row in found for name in row))
-    return Table(columns=columns, rows=[[row.get(name) for name in columns] for row in found])
+    return SampleTable(columns=columns, rows=[[row.get(name) for name in columns] for row in found])
 
 
 def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

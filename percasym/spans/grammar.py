@@ -84,7 +84,7 @@ class Grammar:
             return None, [Fault.no_perception]
         if opened > 1 or closed > 1:
             return None, [Fault.many_perceptions]
-        if not boundary:  # Asked once, in bytes: text has more kinds of white space, and labels must agree with what is read.
+        if not boundary:  # Checked once, in bytes: text has more kinds of white space, and labels must agree with what is read.
             return None, [Fault.perception_not_first]
         if not closed:
             return None, [Fault.perception_not_closed]

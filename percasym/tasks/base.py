@@ -104,10 +104,10 @@ class SyntheticTask:
 
 def prompt_as_text(sample: Sample) -> Prompt:
     """The prompt with p* as text in place of the image: what remains to be done is reasoning only."""
-    return told(sample.prompt, sample.truth)
+    return with_text_percept(sample.prompt, sample.truth)
 
 
-def told(prompt: Prompt, percept: str) -> Prompt:
+def with_text_percept(prompt: Prompt, percept: str) -> Prompt:
     """The prompt with any percept as text in place of the image."""
     return Prompt(key=prompt.key, image=None, question=f"{prompt.question}\n{percept}")
 

@@ -21,9 +21,9 @@ from percasym.objectives.advantages import zero_variance
 from percasym.rewards.base import Policy, Reward, Scores
 from percasym.rollout.base import RolloutEngine
 from percasym.tasks.base import Task
-from percasym.training.policy_queries import Asked
+from percasym.training.policy_queries import PolicyQueries
 from percasym.training.reward_context import asks_policy, score
-from percasym.training.rollout_batch import Group, Round
+from percasym.training.rollout_batch import PromptGroup, RolloutBatch
 from percasym.types import SampleKey
 
 
@@ -33,17 +33,17 @@ class Holder(Protocol):
     rank: int
     num_ranks: int
 
-    def whole(self) -> AbstractContextManager[PreTrainedModel]:
+    def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
         """While it lasts, the model with all its weights, for decoding."""
         ...
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampler:
+class RolloutCollector:
     """The rollouts of one rank: whole groups, every so-many-th prompt of a step."""
 
     engine: Holder
@@ -63,14 +63,14 @@ class Sampler:
     advance: Callable[[int], None] = lambda num_rows: None
     """Hears of finished rollouts."""
 
-    def gather(self, step: int, weight: float) -> Round:
+    def gather(self, step: int, weight: float) -> RolloutBatch:
         """Sample the prompts of a step (from 0) and reward them; groups that teach nothing under `weight` may be sampled anew."""
         settings = self.settings
         asks = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
         own, rewarding = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
-        with self.engine.whole() as model:
+        with self.engine.gathered_weights() as model:
             self.rollouts.refresh(model)
-            policy = Asked(
+            policy = PolicyQueries(
                 model=model,
                 family=self.family,
                 max_new_tokens=self.sampling.max_new_tokens,
@@ -96,7 +96,7 @@ class Sampler:
                 others = {name for name, reward in self.rewards.items() if name != self.reward and (asks or not asks_policy(reward))}
                 scored |= self._scores(groups, policy, others)
                 reasoning = self._reasoning(groups) if asks else [None] * len(groups)
-        return Round(
+        return RolloutBatch(
             groups=groups,
             places=own,
             perception=self._everybody(earned(scored[self.reward])),
@@ -107,14 +107,14 @@ class Sampler:
             reward_seconds=sum(rewarding),
         )
 
-    def _groups(self, indices: Sequence[int]) -> list[Group]:
+    def _groups(self, indices: Sequence[int]) -> list[PromptGroup]:
         """Rollouts of the prompts with these indices, graded."""
         samples = [self.task.sample(SampleKey(task=self.task.name, split=self.split, seed=self.seed, index=index)) for index in indices]
         prompts, num_siblings = [sample.prompt for sample in samples], self.settings.group_size
         asked = [self.family.prompt(prompt) for prompt in prompts]
         siblings = self.rollouts.generate(prompts, group_size=num_siblings, seed=self.seed, asked=asked, advance=self.advance)
         return [
-            Group(
+            PromptGroup(
                 sample=sample,
                 asked=row,
                 rollouts=rollouts,
@@ -123,7 +123,7 @@ class Sampler:
             for sample, row, rollouts in zip(samples, asked, siblings, strict=True)
         ]
 
-    def _reasoning(self, groups: Sequence[Group]) -> list[float | None]:
+    def _reasoning(self, groups: Sequence[PromptGroup]) -> list[float | None]:
         """a_r of each prompt: how often as many rollouts are right when p* is forced as their perception."""
         siblings = self.rollouts.generate(
             [group.sample.prompt for group in groups],
@@ -138,16 +138,16 @@ class Sampler:
             for group, rollouts in zip(groups, siblings, strict=True)
         ]
 
-    def _scores(self, groups: Sequence[Group], policy: Policy, names: set[str]) -> dict[str, Scores]:
+    def _scores(self, groups: Sequence[PromptGroup], policy: Policy, names: set[str]) -> dict[str, Scores]:
         return {name: score(self.rewards[name], groups, self.task, policy) for name in sorted(names)}
 
     def _everybody(self, own: Tensor) -> Tensor:
         """[P, G] over all ranks, from the rows of this rank's prompts."""
         rows = torch.zeros(self.settings.batch_size, self.settings.group_size, dtype=own.dtype)
         rows[self.engine.rank :: self.engine.num_ranks] = own
-        return self.engine.total(rows)
+        return self.engine.all_reduce_sum(rows)
 
-    def _teaches_nothing(self, groups: Sequence[Group], scores: Scores, weight: float) -> list[bool]:
+    def _teaches_nothing(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
         """Of each group: is its total reward the same for all siblings?"""
         total = weight * earned(scores) + (1 - weight) * outcomes(groups)
         return zero_variance(total).tolist()
@@ -158,7 +158,7 @@ def earned(scores: Scores) -> Tensor:
     return torch.tensor([[0.0 if score is None else score for score in row] for row in scores], dtype=torch.float64)
 
 
-def outcomes(groups: Sequence[Group]) -> Tensor:
+def outcomes(groups: Sequence[PromptGroup]) -> Tensor:
     """[P, G] float64: a."""
     return torch.tensor([[float(grade.outcome) for grade in group.grades] for group in groups], dtype=torch.float64)
 

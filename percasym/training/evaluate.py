@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from percasym import metrics
 from percasym.config.settings import Evaluation
 from percasym.models.base import Family
-from percasym.rollout.base import Opening
+from percasym.rollout.base import ForcedPrefix
 from percasym.rollout.native import branched
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.types import Completion, Estimate, Prompt, Rollout, Sample, SampleKey
@@ -84,7 +84,7 @@ def evaluate(
         return [completion for (completion,) in done]
 
     codec, prompts = family.codec(), [sample.prompt for sample in samples]
-    openings = Opening.all(codec, prompts, stated=[sample.truth for sample in samples])
+    openings = ForcedPrefix.all(codec, prompts, stated=[sample.truth for sample in samples])
     nothing: list[Sequence[int]] = [()] * len(samples)
     pictured = answers(prompts, nothing)
     reasoned = {i: rest for i, opening in enumerate(openings) if (rest := _after(pictured[i], opening.forced))}

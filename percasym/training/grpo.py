@@ -21,10 +21,11 @@ from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.config.paradigm import Rl
 from percasym.engine.base import Engine, StepInfo
 from percasym.models.base import Family
-from percasym.objectives.policy import kl_k3, normalisers, surrogate
+from percasym.objectives.policy import clipped_policy_loss, kl_k3, normalisers
 from percasym.objectives.token_nll import TokenNll, supervised
-from percasym.training.progress import Progress, Run, diverged, divergence, settle
-from percasym.training.rollout_batch import MicroBatch, Round, SpanAdvantages
+from percasym.runs.base import Run
+from percasym.training.progress import TrainingState, diverged, divergence, settle
+from percasym.training.rollout_batch import MicroBatch, RolloutBatch, SpanAdvantages
 from percasym.training.schedule import learning_rate
 from percasym.types import UNSUPERVISED, Span
 
@@ -33,15 +34,15 @@ def train(
     *,
     engine: Engine,
     family: Family,
-    gather: Callable[[int, float], Round],
-    observe: Callable[[int, Round, SpanAdvantages, float], Mapping[str, float]],
+    gather: Callable[[int, float], RolloutBatch],
+    observe: Callable[[int, RolloutBatch, SpanAdvantages, float], Mapping[str, float]],
     balancer: Balancer,
     settings: Rl,
     max_new_tokens: int,
     run: Run,
     evaluate: Callable[[int], None],
     reference: TokenNll | None = None,
-    start: Progress | None = None,
+    start: TrainingState | None = None,
 ) -> None:
     """Sample and learn until `settings.steps` rounds are done.
 
@@ -50,7 +51,7 @@ def train(
 
     Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped when that was asked from outside.
     """
-    state = start or Progress(step=0, balance=balancer.start(), share=None)
+    state = start or TrainingState(step=0, balance=balancer.start(), share=None)
     balance = state.balance
     with run.progress(settings.steps, "training", start=state.step) as bar:
         for step in range(state.step, settings.steps):
@@ -62,7 +63,7 @@ def train(
             experience = gather(step, balance.weight)
             gathered = time.perf_counter()
             stats = replace(stats, losses=shortfall(experience))
-            counts = tuple(engine.total(experience.counts(settings)).tolist())  # (N_p, N_r) of the whole step
+            counts = tuple(engine.all_reduce_sum(experience.counts(settings)).tolist())  # (N_p, N_r) of the whole step
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
             )
@@ -98,7 +99,7 @@ def train(
             bar.advance(done, a_p=values["reward/perception/mean"], a=values["reward/outcome/mean"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)
-            settle(run, engine, settings, Progress(step=done, balance=balance, share=None))
+            settle(run, engine, settings, TrainingState(step=done, balance=balance, share=None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ class Learner:
     reference: TokenNll | None
 
     def update(
-        self, experience: Round, balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
+        self, experience: RolloutBatch, balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
     ) -> tuple[BalanceState, SpanStats, StepInfo, dict[str, float]]:
         """One optimizer step on all rollouts of the round, with the weight that the strategy gives it."""
         if balancer.needs == "gramian":
@@ -128,7 +129,7 @@ class Learner:
         else:
             sums = self._backward(experience, experience.advantages(self.settings, balance.weight))
         info = self.engine.step(learning_rate(self.settings, step))
-        loss, kl, clipped, drift, num_tokens = self.engine.total(sums).tolist()
+        loss, kl, clipped, drift, num_tokens = self.engine.all_reduce_sum(sums).tolist()
         values = {"loss/policy": loss, "policy/clipped": clipped / max(1, num_tokens), "policy/drift": drift / max(1, num_tokens)}
         if self.reference is not None:
             values["policy/kl"] = kl
@@ -137,12 +138,12 @@ class Learner:
             values |= {"grad/perception": seen, "grad/reasoning": thought, "grad/cosine": stats.gramian.cosine}
         return balance, stats, info, values
 
-    def _stashed(self, experience: Round, span: Span, advantages: SpanAdvantages) -> Tensor:
+    def _stashed(self, experience: RolloutBatch, span: Span, advantages: SpanAdvantages) -> Tensor:
         sums = self._backward(experience, advantages)
-        self.engine.stash(span)
+        self.engine.keep_gradient(span)
         return sums
 
-    def _backward(self, experience: Round, advantages: SpanAdvantages) -> Tensor:
+    def _backward(self, experience: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
         """Add the gradient of the policy loss; on this rank its value, the KL, clipped tokens, sum of |log-ratio| and tokens, [5]."""
         settings, sums = self.settings, torch.zeros(5, dtype=torch.float64)
         rows = settings.rows_per_forward(self.engine.num_ranks)
@@ -150,7 +151,7 @@ class Learner:
             nll = self.engine.nll(micro.batch)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
-            losses, clipped = surrogate(
+            losses, clipped = clipped_policy_loss(
                 -nll, sampled, micro.tokens(advantages).to(device), mask,
                 loss=settings.loss, clip_low=settings.clip_low, clip_high=settings.clip_high,
             )  # fmt: skip
@@ -174,6 +175,6 @@ class Learner:
         return -self.reference(supervised(micro.batch.labels).to(device), **micro.batch.to(device).arguments)
 
 
-def shortfall(experience: Round) -> tuple[float, float]:
+def shortfall(experience: RolloutBatch) -> tuple[float, float]:
     """What is left to earn, 1 - mean reward, of perception and of the outcome: the losses that strategies read in RL."""
     return 1 - float(experience.perception.mean()), 1 - float(experience.outcome.mean())

@@ -15,7 +15,7 @@ from percasym.types import UNSUPERVISED, Prompt, Response, Rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PolicyQueries:
     """Greedy answers and log-probabilities of a model whose weights are all here."""
 
     model: PreTrainedModel

@@ -6,10 +6,8 @@ import json
 import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -17,7 +15,8 @@ from percasym.balance.base import BalanceState
 from percasym.config.paradigm import Training
 from percasym.engine.base import Engine
 from percasym.models.base import Batch
-from percasym.runs.requests import Requests, Stopped
+from percasym.runs.base import Run
+from percasym.runs.requests import Stopped
 from percasym.training.divergence import PLACE, keep_batches, keep_facts
 from percasym.training.shares import Share
 
@@ -26,42 +25,8 @@ LOSSES = ("loss/total", "loss/policy", "grad/norm")
 """The numbers of a step, of SFT or RL, that must be finite."""
 
 
-class Bar(Protocol):
-    """What shows how far training is."""
-
-    def advance(self, step: int, **shown: float) -> None:
-        """`step` steps are done; `shown` are the numbers to see now."""
-        ...
-
-
-class Run(Protocol):
-    """What training needs of a run directory."""
-
-    @property
-    def path(self) -> Path:
-        """The directory itself."""
-        ...
-
-    @property
-    def requests(self) -> Requests:
-        """What was asked of this rank from outside."""
-        ...
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep the numbers of a step."""
-        ...
-
-    def progress(self, total: int, title: str, start: int = 0) -> AbstractContextManager[Bar]:
-        """Show progress while the block runs."""
-        ...
-
-    def checkpoint(self, step: int, save: Callable[[Path], None]) -> object:
-        """Let `save` fill the checkpoint of a step."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingState:
     """Where training stands between two steps: what a checkpoint keeps besides the engine."""
 
     step: int
@@ -75,7 +40,7 @@ class Progress:
         (directory / PROGRESS).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, directory: Path) -> Progress:
+    def load(cls, directory: Path) -> TrainingState:
         """Read what `save` wrote."""
         kept = json.loads((directory / PROGRESS).read_text(encoding="utf-8"))
         return cls(step=kept["step"], balance=BalanceState(**kept["balance"]), share=Share(**kept["share"]) if kept["share"] else None)
@@ -102,19 +67,19 @@ def divergence(
     return TrainingDivergedError(f"{what} is {value} at step {step}. {kept}, or choose a paradigm.lr below {settings.lr}.")
 
 
-def settle(run: Run, engine: Engine, settings: Training, progress: Progress) -> None:
+def settle(run: Run, engine: Engine, settings: Training, progress: TrainingState) -> None:
     """Between two steps: write the checkpoint that is due or was asked for from outside, and stop where that was asked.
 
     Raises Stopped, on all ranks alike when any of them was asked.
     """
-    interrupt, terminate, save = engine.total(torch.tensor(run.requests.take())).tolist()
+    interrupt, terminate, save = engine.all_reduce_sum(torch.tensor(run.requests.take())).tolist()
     if settings.saves_after(progress.step) or interrupt or terminate or save:
         run.checkpoint(progress.step, _saving(engine, progress))
     if interrupt or terminate:
         raise Stopped(signal.SIGTERM if terminate else signal.SIGINT)
 
 
-def _saving(engine: Engine, progress: Progress) -> Callable[[Path], None]:
+def _saving(engine: Engine, progress: TrainingState) -> Callable[[Path], None]:
     """What fills a checkpoint."""
 
     def save(directory: Path) -> None:

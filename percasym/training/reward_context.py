@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from percasym.rewards.base import Labelled, Policy, Reward, Scene, Scores, Surrogate
+from percasym.rewards.base import Labelled, Policy, Reward, RewardContext, Scores, Surrogate
 from percasym.tasks.base import Task
-from percasym.training.rollout_batch import Group
+from percasym.training.rollout_batch import PromptGroup
 from percasym.types import Prompt, Response, Rollout, SampleKey
 
 
-def score(reward: Reward, groups: Sequence[Group], task: Task, policy: Policy) -> Scores:
+def score(reward: Reward, groups: Sequence[PromptGroup], task: Task, policy: Policy) -> Scores:
     """The scores of a reward, in the shape of `groups`.
 
     Raises PermissionError when a surrogate asks for what it did not say that it asks for.
@@ -26,7 +26,9 @@ def score(reward: Reward, groups: Sequence[Group], task: Task, policy: Policy) -
             _refuse(reward, "asks_outcome")
         return task.right(prompt.key, truths[prompt.key], answer)
 
-    scene = Scene(skills=TruthFree(_task=task), right=right, policy=policy if reward.asks_policy else Silent(reward=reward))
+    scene = RewardContext(
+        skills=TruthFree(_task=task), right=right, policy=policy if reward.asks_policy else ForbiddenPolicy(reward=reward)
+    )
     return reward.score([group.rollouts for group in groups], scene)
 
 
@@ -67,7 +69,7 @@ class TruthFree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Silent:
+class ForbiddenPolicy:
     """The policy before a reward that said it would not ask."""
 
     reward: Surrogate

@@ -24,7 +24,7 @@ SpanAdvantages = Mapping[Span, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class PromptGroup:
     """One prompt, its siblings and the verdicts on them."""
 
     sample: Sample
@@ -50,10 +50,10 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
+class RolloutBatch:
     """Everything that one rank sampled for one step."""
 
-    groups: Sequence[Group]
+    groups: Sequence[PromptGroup]
     """Those of this rank; the rewards below are everybody's, for some advantages are relative to all of them."""
     places: Sequence[int]
     """Which of the P prompts each of `groups` is."""

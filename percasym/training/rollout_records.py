@@ -8,10 +8,10 @@ from torch import Tensor
 
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.rewards.base import Labelled, Reward
-from percasym.training.rollout_batch import Round
+from percasym.training.rollout_batch import RolloutBatch
 
 
-def recorded(experience: Round, rewards: Mapping[str, Reward], advantages: Tensor | None = None) -> list[RolloutGroup]:
+def recorded(experience: RolloutBatch, rewards: Mapping[str, Reward], advantages: Tensor | None = None) -> list[RolloutGroup]:
     """This rank's groups with everything that was said about them; `advantages` [P * G] are those of the whole step."""
     made = None if advantages is None else advantages.view_as(experience.outcome).tolist()
     return [

@@ -21,7 +21,8 @@ from percasym.config.paradigm import Sft
 from percasym.engine.base import Engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
-from percasym.training.progress import Progress, Run, diverged, divergence, settle
+from percasym.runs.base import Run
+from percasym.training.progress import TrainingState, diverged, divergence, settle
 from percasym.training.schedule import learning_rate
 from percasym.training.shares import Share, measurements, share_of
 from percasym.types import Span
@@ -35,7 +36,7 @@ def train(
     settings: Sft,
     run: Run,
     evaluate: Callable[[int], None],
-    start: Progress | None = None,
+    start: TrainingState | None = None,
 ) -> Share:
     """Train until `settings.steps` updates are done and return perception's share at the first.
 
@@ -45,26 +46,26 @@ def train(
     Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped when that was asked from outside, ValueError when
     `batches` does not last as long as the steps.
     """
-    state = start or Progress(step=0, balance=balancer.start(), share=None)
+    state = start or TrainingState(step=0, balance=balancer.start(), share=None)
     balance, share = state.balance, state.share
-    slopes = engine.slopes() if balancer.needs == "hidden" else None
+    hidden_norms = engine.hidden_norms() if balancer.needs == "hidden" else None
     with run.progress(settings.steps, "training", start=state.step) as bar:
         began = time.perf_counter()
         for step, window in zip(range(state.step, settings.steps), batches, strict=True):
-            counts = tuple(engine.total(span_counts(batch.labels for batch in window)).tolist())  # (N_p, N_r) of the whole step
+            counts = tuple(engine.all_reduce_sum(span_counts(batch.labels for batch in window)).tolist())  # (N_p, N_r) of the whole step
             stats = SpanStats(step=step, num_steps=settings.steps, counts=counts)
             if balancer.needs == "counts":
                 balance = balancer.step(balance, stats)
             measured = balancer.needs == "gramian" or probe_due(step, settings.probe_every)
             if measured:
                 # Attention is causal: the prefix gives g_p exactly, at the cost of its own length.
-                with engine.looking():
+                with engine.cache_vision():
                     backward(engine, prefixes(window, Span.perception, settings.micro_batch_size), {Span.perception: 1.0}, counts)
-                engine.stash(Span.perception)
-                with engine.recalling():
+                engine.keep_gradient(Span.perception)
+                with engine.reuse_vision():
                     sums = backward(engine, window, {Span.reasoning: 1.0}, counts)
-                engine.stash(Span.reasoning)
-                stats = replace(stats, gramian=engine.gramian(), losses=means(engine.total(sums), counts))
+                engine.keep_gradient(Span.reasoning)
+                stats = replace(stats, gramian=engine.gramian(), losses=means(engine.all_reduce_sum(sums), counts))
             if balancer.needs == "gramian":
                 balance = balancer.step(balance, stats)
             weight = balance.weight
@@ -75,9 +76,9 @@ def train(
                 sums = backward(engine, window, weights, counts)
             info = engine.step(learning_rate(settings, step))
             if not measured:
-                stats = replace(stats, losses=means(engine.total(sums), counts))
-            if slopes is not None:
-                stats = replace(stats, hidden=norms(engine.total(slopes.take()), counts))
+                stats = replace(stats, losses=means(engine.all_reduce_sum(sums), counts))
+            if hidden_norms is not None:
+                stats = replace(stats, hidden=norms(engine.all_reduce_sum(hidden_norms.take()), counts))
             if balancer.needs in ("losses", "hidden"):
                 balance = balancer.step(balance, stats)  # Known only now, so it moves the next step's weight.
 
@@ -90,7 +91,7 @@ def train(
             bar.advance(done, L_p=values["loss/perception"], L_r=values["loss/reasoning"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)
-            settle(run, engine, settings, Progress(step=done, balance=balance, share=share))
+            settle(run, engine, settings, TrainingState(step=done, balance=balance, share=share))
             began = time.perf_counter()  # A step's time holds its waiting for data, not evaluations and checkpoints.
     assert share is not None, "a run of at least one step has a first step"
     return share

@@ -12,7 +12,7 @@ import pytest
 
 from percasym.cli.main import main
 from percasym.dashboard.panels import sections
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 DEFINED = {key for row in re.findall(r"^\| (`.*?) \|", PAGE, flags=re.MULTILINE) for key in re.findall(r"`([^`]+)`", row)}
@@ -35,7 +35,7 @@ def study(tmp_path: Path):
     """`study(SFT, name="mine", tracker=TRACKER)`: the folder of a study with one run that logged these metrics."""
 
     def make(metrics: set[str], name: str = "mine", tracker: dict[str, Any] | None = None) -> Path:
-        run = Run.open(tmp_path / "multirun" / name / "cell" / "seed0", {"study": name, "seed": 0, "tracker": tracker or TRACKER})
+        run = RunDirectory.open(tmp_path / "multirun" / name / "cell" / "seed0", {"study": name, "seed": 0, "tracker": tracker or TRACKER})
         run.log(1, dict.fromkeys(metrics, 0.5))
         run.finish({})
         return tmp_path / "multirun" / name
@@ -156,7 +156,7 @@ def test_more_than_one_study_or_project_is_refused(study, nobody, tmp_path: Path
     study(SFT, "two", TRACKER | {"project": "theirs"})
     assert main(["dashboard", str(tmp_path / "multirun"), "--out", "x.json"]) == 2
     assert capsys.readouterr().err == f"{tmp_path / 'multirun'} holds 2 studies (one, two). Name the folder of one.\n"
-    run = Run.open(tmp_path / "multirun" / "one" / "cell" / "seed1", {"study": "one", "tracker": TRACKER | {"project": "theirs"}})
+    run = RunDirectory.open(tmp_path / "multirun" / "one" / "cell" / "seed1", {"study": "one", "tracker": TRACKER | {"project": "theirs"}})
     run.finish({})
     assert main(["dashboard", str(tmp_path / "multirun" / "one"), "--out", "x.json"]) == 2
     assert capsys.readouterr().err == "These runs went to 2 places (ours, theirs). Choose one with --project.\n"

@@ -17,7 +17,7 @@ from percasym.diagnosis.rollout_file import RolloutGroup, record_group, write_ro
 from percasym.report.curves import INK, PERCEPTION, REASONING
 from percasym.report.reward_table import comma_separated, markdown, tables
 from percasym.report.scatter import scatter
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 
 Groups = list[RolloutGroup]
 
@@ -37,7 +37,7 @@ def test_a_file_is_diagnosed_in_print_and_beside_it(rollouts: Path, capsys: pyte
 
 
 def test_a_run_gives_its_last_rollouts_to_another_folder(groups: Groups, tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run", {})
+    run = RunDirectory.open(tmp_path / "run", {})
     for step in (0, 10):
         run.samples("rollouts", step, map(record_group, only_consensus(groups[: 8 + step])))
     assert main(["diagnose-rewards", str(run.path), "--out", str(tmp_path / "look" / "here")]) == 0

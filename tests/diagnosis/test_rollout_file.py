@@ -10,7 +10,7 @@ import pytest
 from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts, record_group, write_rollouts
 from percasym.diagnosis.rollout_reader import read_rollouts
 from percasym.runs.records import write_lines
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.types import Completion
 
 
@@ -44,7 +44,7 @@ def test_a_file_of_an_earlier_revision_tells_puzzles_by_question_and_percept(gro
 
 
 def test_a_run_records_the_same_lines(groups: list[RolloutGroup], tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run", {})
+    run = RunDirectory.open(tmp_path / "run", {})
     run.samples("rollouts", 10, map(record_group, groups[:1]))
     run.samples("rollouts", 200, map(record_group, groups))
     run.samples("test", 300, [{}])

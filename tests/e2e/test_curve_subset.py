@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from percasym.app import evaluator as examiner
-from percasym.app.evaluator import Examiner
+from percasym.app import evaluator as evaluator
+from percasym.app.evaluator import Evaluator
 from percasym.engine.ranks import Ranks
 from percasym.report.curves import measured_on
 from percasym.report.load import load_run
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.training.evaluate import METRICS, EvalResult
 
 RIGHT = (True, False, False, True, True, True)
@@ -27,7 +27,7 @@ class Engine:
     """An engine whose model nobody asks anything."""
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def gathered_weights(self) -> Iterator[None]:
         yield
 
 
@@ -45,15 +45,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         decoded.append(list(indices))
         return EvalResult.of([graded(index) for index in indices])
 
-    monkeypatch.setattr(examiner, "evaluate", evaluate)
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
     return decoded
 
 
-def examined(path: Path, *, num_samples: int, num_curve_samples: int) -> tuple[Run, Examiner]:
+def examined(path: Path, *, num_samples: int, num_curve_samples: int) -> tuple[RunDirectory, Evaluator]:
     evaluation = SimpleNamespace(num_samples=num_samples, num_curve_samples=num_curve_samples)
     settings: Any = SimpleNamespace(evaluation=evaluation, family=None, task=None)
-    run, engine = Run.open(path, {}), Engine()
-    return run, Examiner(settings, run, engine, Ranks(0, 1, torch.device("cpu")))  # type: ignore[arg-type]
+    run, engine = RunDirectory.open(path, {}), Engine()
+    return run, Evaluator(settings, run, engine, Ranks(0, 1, torch.device("cpu")))  # type: ignore[arg-type]
 
 
 def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: Path, asked: list[list[int]]) -> None:
@@ -83,7 +83,7 @@ def test_a_curve_has_at_most_the_samples_of_the_full_evaluation(tmp_path: Path, 
 
 
 def test_a_point_of_the_full_evaluation_would_be_noticed(tmp_path: Path, asked: list[list[int]]) -> None:
-    """The first test can fail: an examiner that logs all samples at the end draws a rise from 1 / 2 to 4 / 6 that no training made."""
+    """The first test can fail: an evaluator that logs all samples at the end draws a rise from 1 / 2 to 4 / 6 that no training made."""
     _, exam = examined(tmp_path, num_samples=6, num_curve_samples=2)
     exam.on_the_way(1)
     exam._num_curve_samples = 6

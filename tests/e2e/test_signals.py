@@ -113,16 +113,16 @@ def test_an_evaluation_ends_at_once_and_is_made_again(train, whole, monkeypatch:
 
 
 def test_before_the_first_step_there_is_nothing_to_keep(train, whole, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from percasym.app import evaluator as examiner
+    from percasym.app import evaluator as evaluator
 
-    expected, run, real = whole("sft"), tmp_path / "run", examiner.evaluate
+    expected, run, real = whole("sft"), tmp_path / "run", evaluator.evaluate
 
     def evaluate(**given: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return real(**given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(examiner, "evaluate", evaluate)
+        patch.setattr(evaluator, "evaluate", evaluate)
         assert train("sft", "hydra.run.dir=run").code == 130
     assert (status(run), checkpoints(run)) == ("interrupted", [])
     assert train("sft", "hydra.run.dir=run").code == 0

@@ -57,7 +57,7 @@ def records(path: Path) -> Iterator[Any]:
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
         if at + HEAD + length > len(data):
-            return  # Still being written.
+            return  # InferenceOnlyEngine being written.
         message += data[at + HEAD : at + HEAD + length]
         at += HEAD + length
         if kind in (WHOLE, LAST):

@@ -91,7 +91,7 @@ def model(tiny_model):
 
 def weights(engine) -> torch.Tensor:
     """All parameters as one vector."""
-    with engine.whole() as model:
+    with engine.gathered_weights() as model:
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).clone()
 
 
@@ -118,11 +118,11 @@ def test_two_ranks_train_as_one_does(engine_name, balancer, rows, kind, ranks, m
     gap = (weights(two) - expected).norm()
     assert gap < 1e-4 * expected.norm()
     assert gap < 1e-2 * moved, "what training changed is the same too"
-    assert ranks.gather(two.total(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
+    assert ranks.gather(two.all_reduce_sum(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
 
 
 def test_ranks_hear_the_greatest_of_their_numbers(ranks) -> None:
-    assert ranks.greatest([3 * ranks.rank, 2, -ranks.rank]) == [3, 2, 0]
+    assert ranks.all_reduce_max([3 * ranks.rank, 2, -ranks.rank]) == [3, 2, 0]
 
 
 @pytest.mark.parametrize("engine_name", ["torch", "deepspeed2", pytest.param("deepspeed3", marks=pytest.mark.slow)])
@@ -144,7 +144,7 @@ def test_a_resumed_engine_goes_on_as_if_it_had_never_stopped(
     def window(seed):
         return [micro_batches(tiny_batch(rows=ROWS, seed=seed), 4)[ranks.rank]]
 
-    place = Path(ranks.agree(lambda: str(tmp_path)))
+    place = Path(ranks.broadcast(lambda: str(tmp_path)))
     engine = make_engine(engine_name, model("full"), ranks)
     trained(engine, [window(1)], NGDiff())
     saved = weights(engine)

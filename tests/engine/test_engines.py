@@ -25,7 +25,7 @@ def loss_of(engine, batch, weights, counts=None):
 
 
 def parameters(engine) -> torch.Tensor:
-    with engine.whole() as model:
+    with engine.gathered_weights() as model:
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).clone()
 
 
@@ -45,7 +45,7 @@ def test_gradients_of_several_backwards_add_up(name, make_engine, tiny_qwen, tin
     for span, times in ((P, 1), (R, 3)):
         for _ in range(times):
             engine.backward(loss_of(engine, batch, {P: 1.0}))
-        engine.stash(span)
+        engine.keep_gradient(span)
     gramian = engine.gramian()
     assert [gramian.cross, gramian.reasoning] == pytest.approx([3 * gramian.perception, 9 * gramian.perception], rel=1e-5)
 
@@ -57,12 +57,12 @@ def test_a_loss_weighed_beforehand_is_that_weighed_afterwards(name, make_engine,
     loss, nll = engine.loss(batch, shares)
     assert not nll.requires_grad
     engine.backward(loss)
-    engine.stash(P)
+    engine.keep_gradient(P)
     plain = engine.nll(batch)
     assert_close(nll, plain)
     assert_close(loss, (plain * shares).sum())
     engine.backward((plain * shares).sum())
-    engine.stash(R)
+    engine.keep_gradient(R)
     gramian = engine.gramian()
     assert gramian.cosine == pytest.approx(1.0, abs=1e-6)
     assert gramian.perception == pytest.approx(gramian.reasoning, rel=1e-5)
@@ -77,7 +77,7 @@ def test_the_gramian_is_that_of_the_two_gradients(name, make_engine, tiny_qwen, 
         loss = (nll * coefficients(batch.labels, {span: 1.0}, tuple(span_counts([batch.labels]).tolist()))).sum()
         expected[span] = vector(torch.autograd.grad(loss, list(model.parameters())))
         engine.backward(loss_of(engine, batch, {span: 1.0}))
-        engine.stash(span)
+        engine.keep_gradient(span)
     gramian = engine.gramian()
     products = [float(expected[a] @ expected[b]) for a, b in ((P, P), (R, R), (P, R))]
     assert [gramian.perception, gramian.reasoning, gramian.cross] == pytest.approx(products, rel=1e-5)
@@ -93,7 +93,7 @@ def test_a_combined_gradient_updates_like_the_gradient_of_the_combined_loss(name
         first = train_step(whole, batch, {P: 0.3, R: 0.7})
         for span in Span:
             parts.backward(loss_of(parts, batch, {span: 1.0}))
-            parts.stash(span)
+            parts.keep_gradient(span)
         parts.gramian()
         parts.combine({P: 0.3, R: 0.7})
         second = parts.step(1e-3)
@@ -203,7 +203,7 @@ def test_an_open_gradient_is_never_overwritten(make_engine, tiny_qwen, tiny_batc
     engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
     for span in Span:
         engine.backward(loss_of(engine, batch, {span: 1.0}))
-        engine.stash(span)
+        engine.keep_gradient(span)
     engine.backward(loss_of(engine, batch, {P: 1.0}))
     with pytest.raises(AssertionError, match="still open"):
         engine.combine({P: 0.5, R: 0.5})
@@ -214,7 +214,7 @@ def test_a_span_that_does_not_reach_a_parameter_adds_nothing_to_it(make_engine, 
     text = replace(batch, ids=batch.ids.clamp(max=58), inputs={})
     for span, part in ((P, batch), (R, text)):  # Without a picture no gradient reaches the vision tower.
         engine.backward(loss_of(engine, part, {span: 1.0}))
-        engine.stash(span)
+        engine.keep_gradient(span)
     assert engine.gramian().reasoning > 0
     engine.combine({P: 0.5, R: 0.5})
     assert all(parameter.grad is not None for parameter in engine.model.parameters())

@@ -30,7 +30,7 @@ def stepped(engine, batch, lr: float):
     counts = tuple(span_counts([batch.labels]).tolist())
     engine.backward(engine.loss(batch, coefficients(batch.labels, dict.fromkeys(Span, 0.5), counts))[0])
     engine.step(lr)
-    with engine.whole() as model:
+    with engine.gathered_weights() as model:
         return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from percasym.engine.vision_cache import Sight
+from percasym.engine.vision_cache import VisionCache
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.types import Span
 
@@ -52,16 +52,16 @@ def test_two_passes_over_the_same_pictures_give_the_gradients_of_two_looks(name,
         engine = make_engine(name, resting())
         seen = looks(engine.model)
         if once:
-            with engine.looking():
+            with engine.cache_vision():
                 weigh(engine, [batch.until(P)], P, counts)
-            engine.stash(P)
-            with engine.recalling():
+            engine.keep_gradient(P)
+            with engine.reuse_vision():
                 weigh(engine, window, R, counts)
         else:
             weigh(engine, [batch.until(P)], P, counts)
-            engine.stash(P)
+            engine.keep_gradient(P)
             weigh(engine, window, R, counts)
-        engine.stash(R)
+        engine.keep_gradient(R)
         gramian = engine.gramian()
         found.append((gramian.perception, gramian.reasoning, gramian.cross))
         assert len(seen) == (1 if once and name != "deepspeed3" else 1 + len(window))
@@ -71,30 +71,30 @@ def test_two_passes_over_the_same_pictures_give_the_gradients_of_two_looks(name,
 @pytest.fixture
 def sight(resting):
     model = resting()
-    return model, Sight.of(model)
+    return model, VisionCache.of(model)
 
 
 def test_a_second_pass_over_other_pictures_is_a_defect(sight, tiny_batch, micro_batches):
     model, tower = sight
     whole = tiny_batch()
-    with tower.looking():
+    with tower.cache_vision():
         model.model(**whole.arguments)
-    with pytest.raises(AssertionError, match="fewer pictures"), tower.recalling():
+    with pytest.raises(AssertionError, match="fewer pictures"), tower.reuse_vision():
         model.model(**micro_batches(whole, rows=1)[0].arguments)
-    with tower.looking():
+    with tower.cache_vision():
         model.model(**micro_batches(whole, rows=1)[0].arguments)
-    with pytest.raises(AssertionError, match="more pictures"), tower.recalling():
+    with pytest.raises(AssertionError, match="more pictures"), tower.reuse_vision():
         model.model(**whole.arguments)
 
 
 def test_afterwards_the_tower_looks_again_and_nothing_of_it_has_changed(sight, tiny_batch):
     model, tower = sight
     names = list(model.state_dict())
-    with pytest.raises(KeyboardInterrupt), tower.looking():
+    with pytest.raises(KeyboardInterrupt), tower.cache_vision():
         raise KeyboardInterrupt
-    with tower.looking(), torch.no_grad():
+    with tower.cache_vision(), torch.no_grad():
         first = model.model(**tiny_batch().arguments).last_hidden_state
-    with tower.recalling(), torch.no_grad():
+    with tower.reuse_vision(), torch.no_grad():
         assert_close(model.model(**tiny_batch().arguments).last_hidden_state, first)
     seen = looks(model)
     model.model(**tiny_batch(seed=1).arguments)
@@ -105,9 +105,9 @@ def test_afterwards_the_tower_looks_again_and_nothing_of_it_has_changed(sight, t
 def test_a_step_without_pictures_asks_nobody(sight):
     model, tower = sight
     seen = looks(model)
-    with tower.looking():
+    with tower.cache_vision():
         model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
-    with tower.recalling():
+    with tower.reuse_vision():
         model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
     assert seen == []
 
@@ -115,6 +115,6 @@ def test_a_step_without_pictures_asks_nobody(sight):
 def test_a_tower_that_learns_is_always_asked(tiny_model, resting):
     model = resting()
     next(iter(model.get_encoder(modality="image").parameters())).requires_grad_(True)
-    assert Sight.of(model) is None
-    assert Sight.of(tiny_model()) is None
-    assert Sight.of(resting()) is not None
+    assert VisionCache.of(model) is None
+    assert VisionCache.of(tiny_model()) is None
+    assert VisionCache.of(resting()) is not None

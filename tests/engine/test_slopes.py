@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from percasym.engine.hidden_norms import Slopes
+from percasym.engine.hidden_norms import HiddenNorms
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.types import UNSUPERVISED, Span
 
@@ -35,37 +35,37 @@ def by_hand(model, batch) -> list[float]:
 @pytest.mark.parametrize("name", ENGINES)
 def test_one_backward_says_what_one_backward_a_token_would(name, make_engine, tiny_qwen, tiny_batch, micro_batches):
     engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
-    slopes, expected = engine.slopes(), by_hand(tiny_qwen(), batch)
+    hidden_norms, expected = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
     counts = tuple(span_counts([batch.labels]).tolist())
     for window in ([batch], micro_batches(batch, rows=1)):
         for part in window:
             backward(engine, part, {P: 0.03, R: 0.97}, counts)
-        assert slopes.take().tolist() == pytest.approx(expected, rel=1e-4)
+        assert hidden_norms.take().tolist() == pytest.approx(expected, rel=1e-4)
     engine.step(1e-3)
 
 
 def test_a_span_without_a_weight_is_not_reached_and_the_prefix_is_enough_for_perception(make_engine, tiny_qwen, tiny_batch):
     engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
-    slopes, (seen, thought) = engine.slopes(), by_hand(tiny_qwen(), batch)
+    hidden_norms, (seen, thought) = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
     backward(engine, batch.until(P), {P: 1.0})
-    assert slopes.take().tolist() == [pytest.approx(seen, rel=1e-4), 0.0]
+    assert hidden_norms.take().tolist() == [pytest.approx(seen, rel=1e-4), 0.0]
     backward(engine, batch, {R: 1.0})
-    assert slopes.take().tolist() == [0.0, pytest.approx(thought, rel=1e-4)]
+    assert hidden_norms.take().tolist() == [0.0, pytest.approx(thought, rel=1e-4)]
 
 
 def test_questions_answered_between_two_steps_leave_no_trace(make_engine, tiny_qwen, tiny_batch):
     engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
-    slopes, expected = engine.slopes(), by_hand(tiny_qwen(), batch)
-    with engine.whole() as model, torch.no_grad():
+    hidden_norms, expected = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
+    with engine.gathered_weights() as model, torch.no_grad():
         model(**batch.arguments)
-    assert slopes.take().tolist() == [0.0, 0.0]
+    assert hidden_norms.take().tolist() == [0.0, 0.0]
     backward(engine, batch, {P: 0.5, R: 0.5})
-    assert slopes.take().tolist() == pytest.approx(expected, rel=1e-4)
+    assert hidden_norms.take().tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_gradient_is_that_of_an_engine_nobody_watches(make_engine, tiny_qwen, tiny_batch):
     watched, plain, batch = make_engine("torch", tiny_qwen()), make_engine("torch", tiny_qwen()), tiny_batch()
-    watched.slopes()
+    watched.hidden_norms()
     for engine in (watched, plain):
         backward(engine, batch, {P: 0.5, R: 0.5})
     pairs = zip(watched.model.parameters(), plain.model.parameters(), strict=True)
@@ -76,10 +76,10 @@ def test_a_slope_worked_out_by_hand():
     # Two hidden states of two numbers; the token after the first loses 3 h[0] + 4 h[1], slope 5; its loss is weighted by 0.1.
     trunk = torch.nn.Module()
     trunk.forward = lambda: SimpleNamespace(last_hidden_state=torch.ones(1, 2, 2, requires_grad=True) * 1.0)
-    slopes, labels = Slopes(trunk), torch.tensor([[UNSUPERVISED, P]])
+    hidden_norms, labels = HiddenNorms(trunk), torch.tensor([[UNSUPERVISED, P]])
     hidden = trunk().last_hidden_state
     nll = torch.stack([hidden[:, 0, 0] * 0, hidden[:, 0] @ torch.tensor([3.0, 4.0])], dim=1)  # [B, T]
     loss = (0.1 * nll[:, 1]).sum()
-    slopes.follow(loss, torch.tensor([[0.0, 0.1]]), labels)
+    hidden_norms.follow(loss, torch.tensor([[0.0, 0.1]]), labels)
     (7 * loss).backward()  # As an engine does that averages over seven ranks.
-    assert slopes.take().tolist() == [pytest.approx(25.0), 0.0]
+    assert hidden_norms.take().tolist() == [pytest.approx(25.0), 0.0]

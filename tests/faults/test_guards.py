@@ -16,7 +16,7 @@ import pytest
 from percasym.runs import space
 from percasym.runs.identity import RunConflict
 from percasym.runs.lock import LOCK, sole_writer
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.runs.space import NoRoomError, refusal
 
 Usage = namedtuple("Usage", "total used free")
@@ -95,7 +95,7 @@ def save(directory: Path) -> None:
 
 
 def test_low_disk_is_foreseen_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run.open(tmp_path, {})
+    run = RunDirectory.open(tmp_path, {})
     run.checkpoint(1, save)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(20_000, 11_000, 9_000))
     with pytest.raises(NoRoomError) as refused:

@@ -152,7 +152,7 @@ def real_batch(directory):
     return family.collate([family.row(task.sample(key)) for key in keys])
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Asked by peft.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Called by peft.
 def test_a_lora_run_leaves_an_adapter_that_plain_peft_loads(directory, real_batch, tmp_path):
     from peft import PeftModel
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer

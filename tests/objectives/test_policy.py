@@ -11,7 +11,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from percasym.objectives.coefficients import span_counts
-from percasym.objectives.policy import kl_k3, normalisers, surrogate
+from percasym.objectives.policy import clipped_policy_loss, kl_k3, normalisers
 from percasym.types import UNSUPERVISED, Span
 
 P, R, NONE = Span.perception, Span.reasoning, UNSUPERVISED
@@ -48,7 +48,7 @@ def test_the_surrogate_is_clipped_only_where_it_would_lead_further_away(loss):
     mask = torch.ones(1, 5, dtype=torch.bool)
 
     def losses(logprobs):
-        return surrogate(logprobs, torch.zeros(1, 5), advantages, mask, loss=loss, clip_low=0.2, clip_high=0.3)
+        return clipped_policy_loss(logprobs, torch.zeros(1, 5), advantages, mask, loss=loss, clip_low=0.2, clip_high=0.3)
 
     # min(1.5 * 2, 1.3 * 2), min(-3, -2.6), min(1, 1.6), min(-1, -1.6), min(2.2, 2.2), each with its sign turned.
     value, clipped = losses(ratios.log())
@@ -64,7 +64,7 @@ def test_the_ratio_of_gspo_is_that_of_the_whole_completion():
     advantages, sampled = tensor([[-1.0], [1.0]]).expand(2, 3), torch.zeros(2, 3)
 
     def losses(logprobs):
-        return surrogate(logprobs, sampled, advantages, mask, loss="gspo", clip_low=0.2, clip_high=0.2)
+        return clipped_policy_loss(logprobs, sampled, advantages, mask, loss="gspo", clip_low=0.2, clip_high=0.2)
 
     value, clipped = losses(logprobs)
     assert_close(value, tensor([[2.0, 2.0, 0.0], [-1.2, -1.2, 0.0]]))
@@ -76,9 +76,9 @@ def test_the_ratio_of_gspo_is_that_of_the_whole_completion():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_on_the_policy_that_sampled_the_gradient_is_the_plain_policy_gradient(loss):
     logprobs, _, advantages, mask = random_step()
-    slope = gradient(lambda at: surrogate(at, logprobs, advantages, mask, loss=loss, clip_low=0.2, clip_high=0.2)[0], logprobs)
+    slope = gradient(lambda at: clipped_policy_loss(at, logprobs, advantages, mask, loss=loss, clip_low=0.2, clip_high=0.2)[0], logprobs)
     assert_close(slope, -advantages * mask)
-    slope = gradient(lambda at: surrogate(at, logprobs, advantages, mask, loss=loss, clip_low=0.0, clip_high=0.0)[0], logprobs)
+    slope = gradient(lambda at: clipped_policy_loss(at, logprobs, advantages, mask, loss=loss, clip_low=0.0, clip_high=0.0)[0], logprobs)
     assert_close(slope, -advantages * mask)  # On the edge of the range is still inside.
 
 
@@ -86,8 +86,8 @@ def test_on_the_policy_that_sampled_the_gradient_is_the_plain_policy_gradient(lo
 def test_exactly_the_tokens_that_are_not_clipped_have_a_gradient(loss):
     logprobs, sampled, advantages, mask = random_step()
     options = {"loss": loss, "clip_low": 0.02, "clip_high": 0.02}
-    _, clipped = surrogate(logprobs, sampled, advantages, mask, **options)
-    slope = gradient(lambda at: surrogate(at, sampled, advantages, mask, **options)[0], logprobs)
+    _, clipped = clipped_policy_loss(logprobs, sampled, advantages, mask, **options)
+    slope = gradient(lambda at: clipped_policy_loss(at, sampled, advantages, mask, **options)[0], logprobs)
     assert clipped.any()
     assert (slope != 0).tolist() == (mask & ~clipped).tolist()
 
@@ -98,11 +98,11 @@ def test_nothing_outside_a_completion_is_looked_at(loss, garbage):
     logprobs, sampled, advantages, mask = random_step()
     options = {"loss": loss, "clip_low": 0.2, "clip_high": 0.2}
     soiled = [values.masked_fill(~mask, garbage) for values in (sampled, advantages)]
-    value, clipped = surrogate(logprobs, *soiled, mask, **options)
-    slope = gradient(lambda at: surrogate(at, *soiled, mask, **options)[0] * coefficients_of(LABELS, loss), logprobs)
+    value, clipped = clipped_policy_loss(logprobs, *soiled, mask, **options)
+    slope = gradient(lambda at: clipped_policy_loss(at, *soiled, mask, **options)[0] * coefficients_of(LABELS, loss), logprobs)
     for outside in (value, clipped, slope):
         assert outside[~mask].count_nonzero() == 0
-    clean, _ = surrogate(logprobs, sampled, advantages, mask, **options)
+    clean, _ = clipped_policy_loss(logprobs, sampled, advantages, mask, **options)
     assert torch.equal(value, clean)
     assert slope.count_nonzero() > 0
 
@@ -113,8 +113,8 @@ def test_a_rollout_left_out_of_the_loss_changes_no_other(loss):
     options = {"loss": loss, "clip_low": 0.2, "clip_high": 0.2}
     fewer = mask.clone()
     fewer[1] = False
-    value, _ = surrogate(logprobs, sampled, advantages, fewer, **options)
-    whole, _ = surrogate(logprobs, sampled, advantages, mask, **options)
+    value, _ = clipped_policy_loss(logprobs, sampled, advantages, fewer, **options)
+    whole, _ = clipped_policy_loss(logprobs, sampled, advantages, mask, **options)
     assert value[1].count_nonzero() == 0
     assert torch.equal(value[[0, 2, 3]], whole[[0, 2, 3]])
 
@@ -146,7 +146,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(loss, options, rows):
     logprobs, sampled, advantages, mask = random_step()
 
     def total(at, part):
-        value, _ = surrogate(at[part], sampled[part], advantages[part], mask[part], loss=loss, clip_low=0.2, clip_high=0.2)
+        value, _ = clipped_policy_loss(at[part], sampled[part], advantages[part], mask[part], loss=loss, clip_low=0.2, clip_high=0.2)
         return (coefficients_of(LABELS[part], loss, **options) * (value + 0.1 * kl_k3(at[part], sampled[part]))).sum()
 
     parts = [slice(at, at + rows) for at in range(0, len(LABELS), rows)]
@@ -177,7 +177,7 @@ def test_k3_is_never_negative_where_its_textbook_form_is():
 
 TERMS = {
     **{
-        loss: lambda at, loss=loss: surrogate(at, random_step()[1], *random_step()[2:], loss=loss, clip_low=0.2, clip_high=0.2)[0]
+        loss: lambda at, loss=loss: clipped_policy_loss(at, random_step()[1], *random_step()[2:], loss=loss, clip_low=0.2, clip_high=0.2)[0]
         for loss in LOSSES
     },
     "k3": lambda at: kl_k3(at, random_step()[1]),

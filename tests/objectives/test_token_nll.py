@@ -131,7 +131,7 @@ def test_a_frozen_head_still_lets_the_gradient_through(tiny_model, tiny_batch, w
     assert_same_gradients(gradients(ours), {k: v for k, v in gradients(theirs).items() if k != "lm_head.weight"})
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Asked by peft.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # Called by peft.
 @pytest.mark.parametrize("chunk_bytes", [SMALL, 2**27])
 def test_a_head_that_carries_adapters_trains_them(tiny_model, tiny_batch, weighed, chunk_bytes):
     from peft import LoraConfig, get_peft_model

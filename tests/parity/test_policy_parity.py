@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from percasym.objectives.advantages import group_normalized, mixed, on_spans
 from percasym.objectives.coefficients import span_counts
-from percasym.objectives.policy import kl_k3, normalisers, surrogate
+from percasym.objectives.policy import clipped_policy_loss, kl_k3, normalisers
 from percasym.types import UNSUPERVISED, Span
 
 LOSSES = ["grpo", "dr_grpo", "dapo", "gspo"]
@@ -37,7 +37,9 @@ def ours(logprobs, sampled, reference, advantages, labels, loss):
     for i in range(NUM_ROLLOUTS):
         row = slice(i, i + 1)
         each = on_spans(labels[row], advantages[row], advantages[row])
-        value, _ = surrogate(logprobs[row], sampled[row], each, labels[row] != UNSUPERVISED, loss=loss, clip_low=LOW, clip_high=HIGH)
+        value, _ = clipped_policy_loss(
+            logprobs[row], sampled[row], each, labels[row] != UNSUPERVISED, loss=loss, clip_low=LOW, clip_high=HIGH
+        )
         weights = normalisers(labels[row], loss=loss, num_rollouts=NUM_ROLLOUTS, counts=counts, max_new_tokens=LIMIT)
         total = total + (weights * (value + BETA * kl_k3(logprobs[row], reference[row]))).sum()
     return total
@@ -110,7 +112,7 @@ def test_the_first_update_of_a_model_is_that_of_its_weighted_likelihood(loss, ma
     each, mask = on_spans(batch.labels, advantages, advantages), batch.labels != UNSUPERVISED
 
     logprobs = -engine.nll(batch)
-    value, clipped = surrogate(logprobs, logprobs.detach(), each, mask, loss=loss, clip_low=LOW, clip_high=HIGH)
+    value, clipped = clipped_policy_loss(logprobs, logprobs.detach(), each, mask, loss=loss, clip_low=LOW, clip_high=HIGH)
     engine.backward((weights * value).sum())
     plain.backward((weights * each * plain.nll(batch)).sum())
     assert not clipped.any()

@@ -102,7 +102,7 @@ def test_ngdiff_is_imtl_g_of_torchjd(engine_name, make_engine, tiny_model, tiny_
     for span in Span:
         backward(engine, [batch], {span: 1.0}, counts_of([batch]))
         vectors[span] = torch.cat([value.flatten() for value in gradients(engine.model).values()]).double()
-        engine.stash(span)
+        engine.keep_gradient(span)
     gramian = engine.gramian()
     stats = SpanStats(step=0, num_steps=1, counts=counts_of([batch]), gramian=gramian)
     weight = NGDiff().step(NGDiff().start(), stats).weight

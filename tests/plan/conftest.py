@@ -84,7 +84,7 @@ def states_held(tiny_model, tiny_batch, make_engine, parts, anatomy_of, lora) ->
             for span in (Span.perception, Span.reasoning):
                 engine.backward(engine.loss(batch, coefficients(batch.labels, {span: 1.0}, counts))[0])
                 if finished or span is Span.perception:
-                    engine.stash(span)
+                    engine.keep_gradient(span)
             if finished:
                 engine.combine(dict.fromkeys(Span, 0.5))
                 engine.step(1e-3)

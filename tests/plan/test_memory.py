@@ -207,13 +207,13 @@ def test_the_loss_on_a_batch_needs_no_more_than_two_chunks_and_the_head(tiny_mod
 
 @pytest.mark.parametrize("words", [[], ["model.lora.rank=8"]], ids=["full", "lora"])
 def test_the_reference_is_the_copy_that_rl_holds(family_name, words):
-    from percasym.app.recipes.rl import RlLesson
+    from percasym.app.recipes.rl import RlRecipe
     from percasym.config.resolve import composed
     from percasym.engine.ranks import ALONE
     from percasym.plan.plan import plan
 
     settings = composed([f"model={family_name}", "model.freeze=[]", "paradigm=rl", "paradigm.kl=0.1", *words], ROOT / "conf")
-    model = RlLesson(settings, torch.device("cpu"), ALONE)._reference()
+    model = RlRecipe(settings, torch.device("cpu"), ALONE)._reference()
     held = sum(parameter.nbytes for parameter in model.parameters())
     cost = plan(settings)
     assert cost.training["reference"] == cost.evaluation["reference"] == cost.rollouts["reference"] == held

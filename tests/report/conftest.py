@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from percasym.report.load import METRICS
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.types import Estimate
 
 STEPS = 300
@@ -31,7 +31,7 @@ def summary(after: float = 0.382) -> dict[str, object]:
 
 
 def write_run(path: Path, *, after: float = 0.382, finished: bool = True) -> Path:
-    run = Run.open(path, {"seed": int(path.name[-1]), "balance": {"weight": 0.5}})
+    run = RunDirectory.open(path, {"seed": int(path.name[-1]), "balance": {"weight": 0.5}})
     for step in range(STEPS + 1):
         if step % 60 == 0:
             done = step / STEPS
@@ -116,7 +116,7 @@ def write_cell_run(
     shown = balance if balance in STRATEGIES else f"fixed{balance}"
     path = study / f"sudoku-qwen3vl-sft-{shown}" / f"seed{seed}"
     config = {"seed": seed, "study": study.name, "balance": {"_target_": f"percasym.balance.{target}"}, "paradigm": {"steps": steps}}
-    run = Run.open(path, config)
+    run = RunDirectory.open(path, config)
     for step in (0, steps):
         run.log(step, {f"eval/{name}": 0.1 + (after - 0.1) * (step > 0) for name in METRICS})
     for step in range(1, steps + 1):

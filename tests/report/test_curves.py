@@ -11,7 +11,7 @@ from PIL import Image
 
 from percasym.report.curves import INK, PERCEPTION, REASONING, WEIGHT, curves, measured_on, spread
 from percasym.report.load import load_run
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from tests.report.conftest import STEPS
 
 
@@ -30,7 +30,7 @@ def test_every_line_is_drawn_at_a_width_of_at_least_900_pixels(run_dir: Path) ->
 
 
 def test_a_run_that_was_only_evaluated_still_has_its_picture(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, {})
+    run = RunDirectory.open(tmp_path, {})
     run.log(0, {"eval/perception": 0.25, "eval/perception/lo": 0.2, "eval/perception/hi": 0.3, "loss/reasoning": float("nan")})
     drawn = colours(curves(tmp_path))
     assert PERCEPTION in drawn
@@ -59,7 +59,7 @@ def add(run_dir: Path, values: dict) -> None:
 
 
 def test_a_run_without_numbers_is_refused(tmp_path: Path) -> None:
-    Run.open(tmp_path, {})
+    RunDirectory.open(tmp_path, {})
     with pytest.raises(ValueError, match="has no metrics yet"):
         curves(tmp_path)
 

@@ -12,7 +12,7 @@ from percasym.report.credit import advantages, credit
 from percasym.report.load import load_runs
 from percasym.report.publish import publish
 from percasym.report.study import study_of
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.spans.grammar import Grammar
 from percasym.types import Completion, Estimate, Grade, Prompt, Rollout, SampleKey, Span
 
@@ -44,7 +44,7 @@ def group(index: int, siblings: Sequence[Sibling]) -> RolloutGroup:
 def study(tmp_path: Path) -> Path:
     """The outcome alone, and perception at w = .5: two steps of recorded rollouts each."""
     for name, blame in (("none", -1.0), ("fixed0.5", 0.25)):
-        run = Run.open(
+        run = RunDirectory.open(
             tmp_path / "s" / f"sudoku-qwen3vl-rl-{name}" / "seed0",
             {"seed": 0, "study": "s", "balance": {"_target_": f"percasym.balance.{name[:5]}.X"}},
         )

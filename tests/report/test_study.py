@@ -13,15 +13,15 @@ from percasym.report.load import load_run, load_runs
 from percasym.report.marks import marks
 from percasym.report.seeds import over_seeds
 from percasym.report.status import standing
-from percasym.report.study import Group, study_of
+from percasym.report.study import CellGroup, study_of
 from percasym.report.verdicts import graded, last_evaluation
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 
 TRUTH = "1034\n0021\n3400\n0002"
 EACH_KIND = ((True, True), (False, True), (True, False), (False, False), (False, None))
 
 
-def group_of(study: Path) -> Group:
+def group_of(study: Path) -> CellGroup:
     (group,) = study_of(load_runs(study), "x").groups
     return group
 
@@ -120,7 +120,7 @@ def test_only_texts_of_the_same_form_are_marked() -> None:
 
 
 def test_a_running_run_says_how_long_and_a_silent_one_that_it_is_silent(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "cell" / "seed0", {"seed": 0, "paradigm": {"steps": 100}})
+    run = RunDirectory.open(tmp_path / "cell" / "seed0", {"seed": 0, "paradigm": {"steps": 100}})
     for step in range(1, 41):
         run.log(step, {"time/step_seconds": 9.0 if step <= 20 else 2.0})  # Only the last 20 steps foretell.
     written = (run.path / "metrics.jsonl").stat().st_mtime

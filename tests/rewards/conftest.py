@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from percasym.rewards.base import Scene
+from percasym.rewards.base import RewardContext
 from percasym.spans.grammar import Grammar
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
@@ -72,10 +72,10 @@ def scene() -> Any:
     def refuse(*_: Any) -> Any:
         raise AssertionError("this reward did not say that it asks")
 
-    def make(task: Any, *, right: Any = refuse, policy: Any = None) -> Scene:
+    def make(task: Any, *, right: Any = refuse, policy: Any = None) -> RewardContext:
         skills = SimpleNamespace(**{name: getattr(task, name) for name in SKILLS})
         silent = SimpleNamespace(answers=refuse, percepts=refuse, logprobs=refuse)
-        return Scene(skills=skills, right=right, policy=policy or silent)
+        return RewardContext(skills=skills, right=right, policy=policy or silent)
 
     return make
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from percasym.runs.marks import stopped
-from percasym.runs.null_run import Bystander
-from percasym.runs.rundir import Run
+from percasym.runs.null_run import NullRun
+from percasym.runs.rundir import RunDirectory
 
 
 def test_a_bystander_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    rank = Bystander(tmp_path / "run")
+    rank = NullRun(tmp_path / "run")
     rank.log(1, {"loss": 1.0})
     rank.samples("test", 0, [{"index": 0}])
     with rank.progress(2, "training") as bar:
@@ -27,7 +27,7 @@ def test_a_bystander_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_bystander_writes_where_the_first_rank_is_writing(tmp_path: Path) -> None:
-    first, second = Run.open(tmp_path, {"seed": 0}), Bystander(tmp_path)
+    first, second = RunDirectory.open(tmp_path, {"seed": 0}), NullRun(tmp_path)
 
     def both(directory: Path) -> None:
         (directory / "first").touch()
@@ -42,14 +42,14 @@ def test_a_run_whose_processes_were_killed_is_marked_for_them(tmp_path: Path) ->
         return json.loads((tmp_path / "meta.json").read_text())
 
     assert not stopped(tmp_path, "failed", reason="killed"), "no run, no mark"
-    run = Run.open(tmp_path, {"seed": 0})
+    run = RunDirectory.open(tmp_path, {"seed": 0})
     assert stopped(tmp_path, "interrupted")
     assert meta()["status"] == "interrupted"
-    run = Run.open(tmp_path, {"seed": 0})
+    run = RunDirectory.open(tmp_path, {"seed": 0})
     run.failed("Connection closed by peer")  # What a rank knows that only misses another.
     assert stopped(tmp_path, "failed", reason="Rank 1 failed: ValueError: the cause")
     assert (meta()["status"], meta()["reason"]) == ("failed", "Rank 1 failed: ValueError: the cause")
-    run = Run.open(tmp_path, {"seed": 0})
+    run = RunDirectory.open(tmp_path, {"seed": 0})
     run.finish({})
     stopped(tmp_path, "failed", reason="late")
     assert meta()["status"] == "done"

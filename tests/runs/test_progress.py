@@ -4,12 +4,12 @@ import io
 
 from rich.console import Console
 
-from percasym.runs.progress import Progress
+from percasym.runs.progress import ProgressBar
 
 
 def plain_lines(total: int, seconds_each: float, start: int = 0) -> list[str]:
     out, now = io.StringIO(), [0.0]
-    with Progress(total, "train", start, console=Console(file=out, width=80), clock=lambda: now[0]) as progress:
+    with ProgressBar(total, "train", start, console=Console(file=out, width=80), clock=lambda: now[0]) as progress:
         for step in range(start + 1, total + 1):
             now[0] += seconds_each
             progress.advance(step, L_p=0.5, w=0.25)
@@ -35,7 +35,7 @@ def test_the_rate_counts_only_the_steps_of_this_session() -> None:
 def test_a_terminal_of_eighty_columns_shows_everything_in_one_row() -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None, legacy_windows=False)
-    with Progress(300, "train", 100, console=console) as progress:
+    with ProgressBar(300, "train", 100, console=console) as progress:
         progress.advance(120, L_p=0.523, L_r=0.314, weight=0.4412)
     rows = [row for row in out.getvalue().split("\n") if "120/300" in row]
     assert rows

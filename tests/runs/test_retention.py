@@ -8,7 +8,7 @@ import pytest
 from percasym.runs import retention
 from percasym.runs.checkpoint import DONE, write_checkpoint
 from percasym.runs.retention import Retention
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 
 CONFIG = {"seed": 0}
 
@@ -21,8 +21,8 @@ def kept(path: Path) -> list[int]:
     return sorted(int(entry.name.removeprefix("step_")) for entry in (path / "checkpoints").iterdir())
 
 
-def work(path: Path, keep: Retention, scores: dict[int, float | None], steps: range = range(1, 6)) -> Run:
-    run = Run.open(path, CONFIG, keep=keep)
+def work(path: Path, keep: Retention, scores: dict[int, float | None], steps: range = range(1, 6)) -> RunDirectory:
+    run = RunDirectory.open(path, CONFIG, keep=keep)
     for step in steps:
         run.log(step, {"eval/end_to_end": scores[step]} if step in scores else {"lr": 1.0})
         run.checkpoint(step, save)
@@ -54,7 +54,7 @@ def test_the_best_outlives_an_interruption(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
     work(tmp_path, Retention(last=2), {}, range(1, 4)).interrupted()
     (tmp_path / "checkpoints" / "step_000003" / "weights").write_text("1 2")
-    run = Run.open(tmp_path, CONFIG, keep=Retention(last=2))
+    run = RunDirectory.open(tmp_path, CONFIG, keep=Retention(last=2))
     assert run.remarks == [f"{tmp_path}/checkpoints/step_000003 is damaged (weights was changed): the run goes on from what is before it."]
     assert run.latest_checkpoint() == (2, tmp_path / "checkpoints" / "step_000002")
     assert json.loads((tmp_path / "meta.json").read_text())["resumed"][0]["step"] == 2
@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: P
     run.checkpoint(3, save)
     assert kept(tmp_path) == [2, 3]
     run.interrupted()
-    assert Run.open(tmp_path, CONFIG).remarks == []
+    assert RunDirectory.open(tmp_path, CONFIG).remarks == []
 
 
 def test_a_kill_amid_deleting_leaves_nothing_that_could_be_taken_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from percasym.runs.identity import RunConflict, first_difference
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.runs.trackers import NoTracker
 from percasym.types import Estimate
 
@@ -37,7 +37,7 @@ def save_weights(directory: Path) -> None:
 
 
 def test_a_new_run_holds_its_configuration_and_where_it_came_from(tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "study" / "cell" / "seed0", CONFIG, about={"device": "cpu"})
+    run = RunDirectory.open(tmp_path / "study" / "cell" / "seed0", CONFIG, about={"device": "cpu"})
     assert run.status == "new"
     held = yaml.safe_load((run.path / "config.yaml").read_text())
     assert held["model"] == {"lr": 1e-05, "size": "tiny"}
@@ -51,18 +51,18 @@ def test_a_new_run_holds_its_configuration_and_where_it_came_from(tmp_path: Path
 
 def test_no_secret_of_the_environment_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "hunter2" * 5)
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     run.finish({})
     assert not any("hunter2" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_a_finished_run_is_recognised_and_left_alone(tmp_path: Path) -> None:
     clock = Clock()
-    run = Run.open(tmp_path, CONFIG, clock=clock)
+    run = RunDirectory.open(tmp_path, CONFIG, clock=clock)
     clock.now += 90
     run.finish({"before": {"end_to_end": Estimate(mean=0.25, ci95=(0.1, float("nan")), n=8)}})
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    again = Run.open(tmp_path, CONFIG)
+    again = RunDirectory.open(tmp_path, CONFIG)
     assert again.status == "done"
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert json.loads((tmp_path / "summary.json").read_text()) == {
@@ -75,18 +75,18 @@ def test_a_finished_run_is_recognised_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_the_first_differing_key(tmp_path: Path) -> None:
-    Run.open(tmp_path, CONFIG)
+    RunDirectory.open(tmp_path, CONFIG)
     other = CONFIG | {"model": {"lr": 2e-05, "size": "small"}}
     with pytest.raises(RunConflict) as conflict:
-        Run.open(tmp_path, other)
+        RunDirectory.open(tmp_path, other)
     assert str(conflict.value) == (
         f"{tmp_path} holds a run with model.lr=1e-05, this one asks for model.lr=2e-05. Choose another study, or run.overwrite=true."
     )
 
 
 def test_how_a_run_is_kept_is_no_difference(tmp_path: Path) -> None:
-    Run.open(tmp_path, CONFIG)
-    assert Run.open(tmp_path, CONFIG | {"run": {"overwrite": True}, "tracker": {"project": "mine"}}).status == "interrupted"
+    RunDirectory.open(tmp_path, CONFIG)
+    assert RunDirectory.open(tmp_path, CONFIG | {"run": {"overwrite": True}, "tracker": {"project": "mine"}}).status == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_differences_read_as_a_sentence(held: Mapping[str, object], wanted: Mapp
 
 
 def test_overwriting_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     run.log(1, {"loss/total": 1.0})
     run.final(save_weights)
     (tmp_path / "thesis.tex").write_text("mine")
-    again = Run.open(tmp_path, CONFIG | {"seed": 1}, overwrite=True)
+    again = RunDirectory.open(tmp_path, CONFIG | {"seed": 1}, overwrite=True)
     assert again.status == "new"
     assert not (tmp_path / "metrics.jsonl").exists()
     assert not (tmp_path / "final").exists()
@@ -122,7 +122,7 @@ def test_a_directory_that_holds_something_else_is_refused_even_when_overwriting(
     else:
         (tmp_path / name).mkdir()
     with pytest.raises(RunConflict, match=f"holds {name} but no run"):
-        Run.open(tmp_path, CONFIG, overwrite=True)
+        RunDirectory.open(tmp_path, CONFIG, overwrite=True)
     assert (tmp_path / name).exists()
 
 
@@ -133,27 +133,27 @@ def test_a_directory_that_holds_something_else_is_refused_even_when_overwriting(
     ids=lambda text: text[:60],
 )
 def test_a_damaged_account_of_a_run_is_refused(tmp_path: Path, meta: str) -> None:
-    Run.open(tmp_path, CONFIG)
+    RunDirectory.open(tmp_path, CONFIG)
     (tmp_path / "meta.json").write_text(meta)
     with pytest.raises(RunConflict, match=r"meta.json cannot be read \(.*\). Restore it, or clear the run away.$"):
-        Run.open(tmp_path, CONFIG)
+        RunDirectory.open(tmp_path, CONFIG)
 
 
 def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
-    Run.open(tmp_path, CONFIG)
+    RunDirectory.open(tmp_path, CONFIG)
     (tmp_path / "config.yaml").write_text("a: [1, ")
     with pytest.raises(RunConflict, match="cannot be read as a configuration"):
-        Run.open(tmp_path, CONFIG)
+        RunDirectory.open(tmp_path, CONFIG)
 
 
 def test_a_run_stopped_while_being_opened_is_new(tmp_path: Path) -> None:
-    Run.open(tmp_path, CONFIG)
+    RunDirectory.open(tmp_path, CONFIG)
     (tmp_path / "config.yaml").unlink()  # meta.json is written first, config.yaml last.
-    assert Run.open(tmp_path, CONFIG).status == "new"
+    assert RunDirectory.open(tmp_path, CONFIG).status == "new"
 
 
 def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     run.samples("test", 0, [{"index": 0}])
     for step in range(4):
         run.log(step, {"loss/total": 1.0 / (step + 1)})
@@ -164,7 +164,7 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> N
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "loss/to')  # The line that a kill cut short.
     run.interrupted()
-    again = Run.open(tmp_path, CONFIG)
+    again = RunDirectory.open(tmp_path, CONFIG)
     assert again.status == "interrupted"
     assert again.latest_checkpoint() == (2, tmp_path / "checkpoints" / "step_000002")
     assert steps(tmp_path) == [0, 1, 2]
@@ -176,20 +176,20 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> N
 
 
 def test_what_was_said_after_the_last_checkpoint_of_the_same_step_is_said_once(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     run.log(2, {"loss/total": 1.0})
     run.checkpoint(2, save_weights)
     run.log(2, {"eval/end_to_end": 0.5})  # The evaluation after training; then the process is killed.
-    again = Run.open(tmp_path, CONFIG)
+    again = RunDirectory.open(tmp_path, CONFIG)
     again.log(2, {"eval/end_to_end": 0.5})
     assert steps(tmp_path) == [2, 2]
 
 
 def test_resuming_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     run.log(0, {"eval/end_to_end": 0.1})
     run.samples("test", 0, [{"index": 0}])
-    again = Run.open(tmp_path, CONFIG)  # No word from the first one: it was killed.
+    again = RunDirectory.open(tmp_path, CONFIG)  # No word from the first one: it was killed.
     assert again.status == "interrupted"
     assert again.latest_checkpoint() is None
     assert steps(tmp_path) == []
@@ -198,13 +198,13 @@ def test_resuming_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> No
 
 def test_a_failure_is_kept_with_its_reason_until_the_run_resumes(tmp_path: Path) -> None:
     clock = Clock()
-    run = Run.open(tmp_path, CONFIG, clock=clock)
+    run = RunDirectory.open(tmp_path, CONFIG, clock=clock)
     clock.now += 10
     run.failed("out of memory")
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert (meta["status"], meta["reason"], meta["seconds"]) == ("failed", "out of memory", 10)
     clock.now += 500
-    again = Run.open(tmp_path, CONFIG, clock=clock)
+    again = RunDirectory.open(tmp_path, CONFIG, clock=clock)
     clock.now += 5
     again.finish({})
     meta = json.loads((tmp_path / "meta.json").read_text())
@@ -214,10 +214,10 @@ def test_a_failure_is_kept_with_its_reason_until_the_run_resumes(tmp_path: Path)
 
 def test_a_clock_that_is_set_back_takes_no_time_away(tmp_path: Path) -> None:
     clock = Clock()
-    run = Run.open(tmp_path, CONFIG, clock=clock)
+    run = RunDirectory.open(tmp_path, CONFIG, clock=clock)
     clock.now += 10
     run.interrupted()
-    run = Run.open(tmp_path, CONFIG, clock=clock)
+    run = RunDirectory.open(tmp_path, CONFIG, clock=clock)
     clock.now -= 7200
     run.checkpoint(1, save_weights)
     run.finish({})
@@ -225,7 +225,7 @@ def test_a_clock_that_is_set_back_takes_no_time_away(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_stay_strict_json_and_are_named(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     run.log(1, {"grad/cosine": float("nan"), "loss/total": float("inf"), "lr": 1e-3})
 
     def refuse(constant: str) -> None:
@@ -237,7 +237,7 @@ def test_numbers_that_are_not_finite_stay_strict_json_and_are_named(tmp_path: Pa
 
 
 def test_what_is_no_number_is_refused_rather_than_written_as_its_name(tmp_path: Path) -> None:
-    run = Run.open(tmp_path, CONFIG)
+    run = RunDirectory.open(tmp_path, CONFIG)
     with pytest.raises(TypeError, match="got object"):
         run.log(1, {"loss/total": object()})
     assert not (tmp_path / "metrics.jsonl").exists()
@@ -262,26 +262,26 @@ class Spy(NoTracker):
 
 def test_a_tracker_mirrors_each_step_and_is_always_closed(tmp_path: Path) -> None:
     first, second = Spy(), Spy()
-    run = Run.open(tmp_path, CONFIG, tracker=first)
+    run = RunDirectory.open(tmp_path, CONFIG, tracker=first)
     run.log(1, {"lr": 0.5})
     run.failed("power cut")
     assert first.said[1:] == [(1, {"lr": 0.5}), ("finished", True)]
-    Run.open(tmp_path, CONFIG, tracker=second).finish({})
+    RunDirectory.open(tmp_path, CONFIG, tracker=second).finish({})
     assert second.said == [first.said[0], ("finished", False)], "the same identity continues the same mirror"
     third = Spy()
-    Run.open(tmp_path, CONFIG, tracker=third)
+    RunDirectory.open(tmp_path, CONFIG, tracker=third)
     assert not hasattr(third, "said"), "a finished run is not mirrored again"
 
 
 def test_a_run_that_goes_on_from_a_copied_checkpoint_goes_on_as_the_run_it_was_copied_from(tmp_path: Path) -> None:
     first, second = Spy(), Spy()
-    here = Run.open(tmp_path / "here", CONFIG, tracker=first)
+    here = RunDirectory.open(tmp_path / "here", CONFIG, tracker=first)
     here.log(0, {"lr": 0.5})
     here.log(1, {"lr": 0.5})
     checkpoint = here.checkpoint(1, save_weights)
-    Run.open(tmp_path / "there", CONFIG).interrupted()
+    RunDirectory.open(tmp_path / "there", CONFIG).interrupted()
     shutil.copytree(checkpoint, tmp_path / "there" / "checkpoints" / checkpoint.name)
-    there = Run.open(tmp_path / "there", CONFIG, tracker=second)
+    there = RunDirectory.open(tmp_path / "there", CONFIG, tracker=second)
     assert second.said == first.said[:1]
     assert second.num_lines == 2
     assert json.loads((there.path / "meta.json").read_text())["id"] == first.said[0]
@@ -290,10 +290,10 @@ def test_a_run_that_goes_on_from_a_copied_checkpoint_goes_on_as_the_run_it_was_c
 
 
 def test_overwriting_deletes_the_sessions_of_the_tracker_and_no_others(tmp_path: Path) -> None:
-    Run.open(tmp_path, CONFIG, tracker=(spy := Spy()))
+    RunDirectory.open(tmp_path, CONFIG, tracker=(spy := Spy()))
     for identity in (spy.said[0], "99999999"):
         (tmp_path / "wandb" / f"offline-run-2026-{identity}").mkdir(parents=True)
-    Run.open(tmp_path, CONFIG, overwrite=True)
+    RunDirectory.open(tmp_path, CONFIG, overwrite=True)
     assert [path.name for path in (tmp_path / "wandb").iterdir()] == ["offline-run-2026-99999999"]
 
 

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.runs.trackers import WandbMirror, WandbTracker
 
 CONFIG = {
@@ -165,7 +165,7 @@ def test_a_run_that_w_and_b_was_told_not_to_keep_supersedes_nothing(tmp_path: Pa
 def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Recorder("k" * 40, broken="Run initialization\nhas timed out").install(monkeypatch)
     with pytest.raises(ValueError, match=r"^W&B could not open the run \(Run initialization has timed out\)\. .*tracker\.mode=offline\.$"):
-        Run.open(tmp_path, CONFIG, tracker=WandbTracker())
+        RunDirectory.open(tmp_path, CONFIG, tracker=WandbTracker())
     assert json.loads((tmp_path / "meta.json").read_text())["status"] == "failed"
 
 

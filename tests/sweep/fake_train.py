@@ -15,7 +15,7 @@ from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
 from percasym.launch import main as launch
 from percasym.runs.lock import sole_writer
-from percasym.runs.rundir import Run
+from percasym.runs.rundir import RunDirectory
 from percasym.types import Estimate
 
 METRICS = ("end_to_end", "perception", "reasoning")
@@ -28,10 +28,10 @@ def work(settings: Settings) -> None:
     if weight == 0.2:
         sys.exit(3)
     with sole_writer(settings.path):
-        at_work(Run.open(settings.path, settings.record, settings.run.overwrite), settings, weight)
+        at_work(RunDirectory.open(settings.path, settings.record, settings.run.overwrite), settings, weight)
 
 
-def at_work(run: Run, settings: Settings, weight: float | None) -> None:
+def at_work(run: RunDirectory, settings: Settings, weight: float | None) -> None:
     with Path("begun.txt").open("a") as file:
         threads = os.environ.get("OMP_NUM_THREADS")
         file.write(f"{settings.path.parent.name} {settings.seed} {os.getpid()} {'torch' in sys.modules} {threads}\n")
@@ -52,7 +52,7 @@ def at_work(run: Run, settings: Settings, weight: float | None) -> None:
     run.finish(results(run, weight or 0.0))
 
 
-def results(run: Run, weight: float) -> dict[str, object]:
+def results(run: RunDirectory, weight: float) -> dict[str, object]:
     """Four samples before and after training: every cell answers all of them in the end, and sees as many more as its weight says."""
     after = [{"end_to_end": True, "reasoning": True, "perception": index < 4 * weight} for index in range(4)]
     for step, grades in ((0, [dict.fromkeys(METRICS, False)] * 4), (4, after)):

@@ -217,7 +217,7 @@ def graphs() -> dict[str, str]:
     }
 
 
-def told(percept: str, verbosity: int, *, reflect_frac: float, salt: int = 0) -> tuple[str, str]:
+def with_text_percept(percept: str, verbosity: int, *, reflect_frac: float, salt: int = 0) -> tuple[str, str]:
     graph = read_graph(percept)
     assert graph
     rng = SampleKey(task="graph_coloring", split="test", seed=0, index=salt).rng("slips")

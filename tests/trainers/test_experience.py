@@ -9,7 +9,7 @@ import torch
 
 from percasym.config.paradigm import Rl
 from percasym.models.base import Batch, Row
-from percasym.training.rollout_batch import Group, Round
+from percasym.training.rollout_batch import PromptGroup, RolloutBatch
 from percasym.types import UNSUPERVISED, Completion, Span
 
 P, R = Span.perception, Span.reasoning
@@ -31,11 +31,11 @@ def rollout(number: int, *, finished: bool = True):
     return SimpleNamespace(completion=completion, labels=(P, *[R] * (number + 1)))
 
 
-def round_of(rollouts, *, places=(0, 1)) -> Round:
+def round_of(rollouts, *, places=(0, 1)) -> RolloutBatch:
     asked = Row(ids=(9,), labels=(UNSUPERVISED,))
-    groups = [Group(sample=None, asked=asked, rollouts=rollouts[at : at + 2], grades=()) for at in range(0, len(rollouts), 2)]
+    groups = [PromptGroup(sample=None, asked=asked, rollouts=rollouts[at : at + 2], grades=()) for at in range(0, len(rollouts), 2)]
     nothing = torch.zeros(2, 2, dtype=torch.float64)
-    return Round(groups=groups, places=places, perception=nothing, outcome=nothing, scores={}, reasoning=())
+    return RolloutBatch(groups=groups, places=places, perception=nothing, outcome=nothing, scores={}, reasoning=())
 
 
 def advantages(*values: float) -> dict[Span, torch.Tensor]:

@@ -22,8 +22,8 @@ from percasym.models.base import Batch
 from percasym.runs.requests import Requests
 from percasym.training.divergence import kept_batches
 from percasym.training.grpo import shortfall, train
-from percasym.training.progress import Progress, TrainingDivergedError
-from percasym.training.rollout_batch import MicroBatch, Round
+from percasym.training.progress import TrainingDivergedError, TrainingState
+from percasym.training.rollout_batch import MicroBatch, RolloutBatch
 from percasym.types import UNSUPERVISED, Span
 
 P, R = Span.perception, Span.reasoning
@@ -34,17 +34,17 @@ class Tilt:
 
     rank, num_ranks = 0, 1
 
-    def __init__(self, slopes, x=0.0) -> None:
-        self.x, self.slopes = torch.tensor(x, requires_grad=True), torch.tensor(slopes)
+    def __init__(self, hidden_norms, x=0.0) -> None:
+        self.x, self.hidden_norms = torch.tensor(x, requires_grad=True), torch.tensor(hidden_norms)
         self.kept, self.grads = {}, []
 
     def nll(self, batch):
-        return (1 - self.x * self.slopes[batch.ids[:, :1]]) * (batch.labels != UNSUPERVISED)
+        return (1 - self.x * self.hidden_norms[batch.ids[:, :1]]) * (batch.labels != UNSUPERVISED)
 
     def backward(self, loss):
         loss.backward()
 
-    def stash(self, span):
+    def keep_gradient(self, span):
         self.kept[span], self.x.grad = self.x.grad, None
 
     def gramian(self):
@@ -54,7 +54,7 @@ class Tilt:
     def combine(self, weights):
         self.x.grad = sum(weights[span] * self.kept.pop(span) for span in Span)
 
-    def total(self, values):
+    def all_reduce_sum(self, values):
         return values
 
     def step(self, lr):
@@ -85,7 +85,7 @@ class Notes:
         self.checkpoints.append(step)
 
 
-class Frozen(Round):
+class Frozen(RolloutBatch):
     """A round of four rollouts whose first token is their number; each has one perception and two reasoning tokens."""
 
     def counts(self, settings):
@@ -110,10 +110,10 @@ PERCEPTION = torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
 OUTCOME = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
 
 
-def lesson(
+def recipe(
     *,
     balancer=None,
-    slopes=(1.0, 2.0, 3.0, 4.0),
+    hidden_norms=(1.0, 2.0, 3.0, 4.0),
     perception=PERCEPTION,
     outcome=OUTCOME,
     x=0.0,
@@ -125,7 +125,7 @@ def lesson(
     """Train the tilt on the same four rollouts; returns the engine and what the run heard."""
     settings = Rl(**{"steps": 1, "batch_size": 1, "group_size": 4, "micro_batch_size": 4, "lr": 1.0, "warmup_frac": 0.0, "normalize": False}
                   | options)  # fmt: skip
-    engine, diary, weights = Tilt(slopes, x), Notes(path), []
+    engine, diary, weights = Tilt(hidden_norms, x), Notes(path), []
 
     def gather(step, weight):
         weights.append(weight)
@@ -143,26 +143,26 @@ def lesson(
 
 def test_without_balancing_the_outcome_alone_is_learned() -> None:
     # Advantages .5 .5 -.5 -.5; d logprob / dx = 1 2 3 4; three tokens each of 12: -(.5 + 1 - 1.5 - 2) * 3 / 12 = .5
-    assert lesson().engine.grads == pytest.approx([0.5])
+    assert recipe().engine.grads == pytest.approx([0.5])
 
 
 def test_with_all_weight_on_perception_the_outcome_teaches_nothing() -> None:
     # Advantages .5 -.5 .5 -.5: -(.5 - 1 + 1.5 - 2) * 3 / 12 = .25
-    assert lesson(balancer=Fixed(weight=1.0)).engine.grads == pytest.approx([0.25])
+    assert recipe(balancer=Fixed(weight=1.0)).engine.grads == pytest.approx([0.25])
 
 
 @pytest.mark.parametrize("mixing", ["sum_then_normalize", "normalize_then_sum"])
 def test_half_the_weight_gives_the_mean_of_both_gradients_when_nothing_is_normalised(mixing) -> None:
-    assert lesson(balancer=Fixed(weight=0.5), mixing=mixing).engine.grads == pytest.approx([0.375])
+    assert recipe(balancer=Fixed(weight=0.5), mixing=mixing).engine.grads == pytest.approx([0.375])
 
 
 def test_routed_rewards_reach_only_the_tokens_that_earned_them() -> None:
     # Half of A_p on the one perception token of each: .25 / 3 * .5; half of A_o on the two reasoning tokens: .5 * 2 / 3 * .5
-    assert lesson(balancer=Fixed(weight=0.5), route=True).engine.grads == pytest.approx([0.25 / 6 + 0.5 / 3])
+    assert recipe(balancer=Fixed(weight=0.5), route=True).engine.grads == pytest.approx([0.25 / 6 + 0.5 / 3])
 
 
 def test_ngdiff_makes_both_policy_gradients_weigh_the_same() -> None:
-    done = lesson(balancer=NGDiff())
+    done = recipe(balancer=NGDiff())
     # |g_p| = .25, |g_r| = .5: w = .5 / .75 = 2/3, so w g_p + (1 - w) g_r = 1/6 + 1/6.
     assert done.engine.grads == pytest.approx([1 / 3])
     line = done.diary.lines[1]
@@ -171,26 +171,26 @@ def test_ngdiff_makes_both_policy_gradients_weigh_the_same() -> None:
 
 def test_gradnorm_reads_gradients_and_what_is_left_to_earn() -> None:
     # Norms .25 and .5, shares 1/3 and 2/3; half is left to earn of both, so each goal is the mean norm: w_p + lr / 3, w_r - 2 lr / 3.
-    line = lesson(balancer=GradNorm(lr=0.03)).diary.lines[1]
+    line = recipe(balancer=GradNorm(lr=0.03)).diary.lines[1]
     assert line["balance/weight"] == pytest.approx(0.51 / (0.51 + 0.48))
 
 
 def test_inverse_losses_are_what_is_left_to_earn_and_stand_still_when_nothing_is() -> None:
-    weights = lesson(balancer=InverseLoss(), steps=2, outcome=torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)).weights
+    weights = recipe(balancer=InverseLoss(), steps=2, outcome=torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)).weights
     assert weights == pytest.approx([0.5, 0.6])  # .5 and .75 are left: w = .75 / 1.25.
-    assert lesson(balancer=InverseLoss(), steps=2, perception=torch.ones(1, 4, dtype=torch.float64)).weights == [0.5, 0.5]
+    assert recipe(balancer=InverseLoss(), steps=2, perception=torch.ones(1, 4, dtype=torch.float64)).weights == [0.5, 0.5]
 
 
 def test_micro_batches_change_nothing() -> None:
-    assert lesson(micro_batch_size=1).engine.grads == pytest.approx(lesson(micro_batch_size=4).engine.grads)
+    assert recipe(micro_batch_size=1).engine.grads == pytest.approx(recipe(micro_batch_size=4).engine.grads)
 
 
 def test_a_group_that_agrees_teaches_nothing() -> None:
-    assert lesson(outcome=torch.ones(1, 4, dtype=torch.float64)).engine.grads == [0.0]
+    assert recipe(outcome=torch.ones(1, 4, dtype=torch.float64)).engine.grads == [0.0]
 
 
 def test_inner_epochs_reuse_the_rollouts_and_are_clipped() -> None:
-    done = lesson(epochs=3, lr=1.0)
+    done = recipe(epochs=3, lr=1.0)
     # x goes 0 -> -.5: ratios exp(-.5 slope) < .8, so rollouts that should become rarer are clipped, and the pull of the others stays.
     assert len(done.engine.grads) == 3
     assert len(done.weights) == 1
@@ -202,7 +202,7 @@ def test_inner_epochs_reuse_the_rollouts_and_are_clipped() -> None:
 
 def test_token_weight_averages_each_span_over_its_own_tokens() -> None:
     # Every token of a row has the same gradient, so the weights of the spans add up to 1 and the gradient is that of the row means.
-    assert lesson(token_weight=0.9).engine.grads == pytest.approx([0.5])
+    assert recipe(token_weight=0.9).engine.grads == pytest.approx([0.5])
 
 
 def test_the_policy_is_pulled_back_to_the_reference(monkeypatch) -> None:
@@ -211,7 +211,7 @@ def test_the_policy_is_pulled_back_to_the_reference(monkeypatch) -> None:
 
     monkeypatch.setattr("percasym.training.grpo.Learner._by_reference", everywhere_minus_one)
     nothing = torch.zeros(1, 4, dtype=torch.float64)
-    done = lesson(outcome=nothing, x=0.5, kl=0.1, reference=object())
+    done = recipe(outcome=nothing, x=0.5, kl=0.1, reference=object())
     # k3 has slope 1 - exp(reference - logprob) in logprob; here logprob = .5 slope - 1, and the tokens of a row are 3 of 12.
     expected = sum(0.1 * 3 / 12 * slope * (1 - math.exp(-0.5 * slope)) for slope in (1, 2, 3, 4))
     assert done.engine.grads == pytest.approx([expected])
@@ -219,16 +219,16 @@ def test_the_policy_is_pulled_back_to_the_reference(monkeypatch) -> None:
 
 
 def test_a_resumed_run_goes_on_at_its_step() -> None:
-    whole = lesson(steps=4, save_every=2)
+    whole = recipe(steps=4, save_every=2)
     assert whole.diary.checkpoints == [2, 4]
-    half = lesson(steps=4, start=Progress(step=2, balance=NoBalance().start(), share=None))
+    half = recipe(steps=4, start=TrainingState(step=2, balance=NoBalance().start(), share=None))
     assert [*half.diary.lines] == [3, 4]
     assert [*whole.diary.lines] == [1, 2, 3, 4]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(tmp_path) -> None:
     with pytest.raises(TrainingDivergedError, match=r"choose a paradigm\.lr below 1\.0"):
-        lesson(slopes=(math.nan, 1.0, 1.0, 1.0), path=tmp_path)
+        recipe(hidden_norms=(math.nan, 1.0, 1.0, 1.0), path=tmp_path)
     (kept,) = kept_batches(tmp_path)
     assert kept.ids[:, 0].tolist() == [0, 1, 2, 3], "the rollouts that it learned from"
 

@@ -18,7 +18,7 @@ from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.runs.requests import Requests
 from percasym.training.divergence import kept_batches, kept_facts
-from percasym.training.progress import Progress, TrainingDivergedError
+from percasym.training.progress import TrainingDivergedError, TrainingState
 from percasym.training.schedule import learning_rate
 from percasym.training.sft import train
 from percasym.training.shares import Share, measurements, share_of
@@ -52,7 +52,7 @@ class Scale:
 
     looking = recalling = staticmethod(nullcontext)
 
-    def stash(self, span):
+    def keep_gradient(self, span):
         self.kept[span], self.x.grad = self.x.grad, None
 
     def gramian(self):
@@ -62,7 +62,7 @@ class Scale:
     def combine(self, weights):
         self.x.grad = sum(weights[span] * self.kept.pop(span) for span in Span)
 
-    def total(self, values):
+    def all_reduce_sum(self, values):
         return values
 
     def step(self, lr):
@@ -190,7 +190,7 @@ def test_the_bar_shows_both_losses_and_the_weight():
 def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
     balancer = NGDiff(smoothing=0.5)
     share, whole = fit(balancer, diary=Diary(tmp_path), save_every=3)
-    engine, progress = Scale(), Progress.load(tmp_path / "3")
+    engine, progress = Scale(), TrainingState.load(tmp_path / "3")
     engine.x = torch.load(tmp_path / "3" / "x.pt", weights_only=True).requires_grad_()
     assert progress.step == 3
     again, rest = fit(balancer, engine=engine, start=progress)
@@ -202,7 +202,7 @@ def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
 
 def test_a_finished_training_resumes_to_its_share(tmp_path):
     share, _ = fit(NoBalance(), diary=Diary(tmp_path))
-    again, diary = fit(NoBalance(), start=Progress.load(tmp_path / "6"), windows=iter(()))
+    again, diary = fit(NoBalance(), start=TrainingState.load(tmp_path / "6"), windows=iter(()))
     assert again == share
     assert diary.lines == {}
 

@@ -21,12 +21,11 @@ from percasym.objectives.token_nll import TokenNll
 from percasym.rewards import registry
 from percasym.rollout.base import RolloutEngine
 from percasym.rollout.native import NativeRollouts
-from percasym.runs.null_run import Bystander
-from percasym.runs.rundir import Run
-from percasym.training.collect import Sampler
+from percasym.runs.base import Run
+from percasym.training.collect import RolloutCollector
 from percasym.training.grpo import train
-from percasym.training.progress import Progress
-from percasym.training.rollout_batch import Round, SpanAdvantages
+from percasym.training.progress import TrainingState
+from percasym.training.rollout_batch import RolloutBatch, SpanAdvantages
 from percasym.training.rollout_records import recorded
 from percasym.types import Span
 
@@ -34,7 +33,7 @@ ROLLOUTS = "rollouts"
 """Name of the samples that hold recorded rollouts."""
 
 
-class RlLesson:
+class RlRecipe:
     """What `paradigm=rl` does between two evaluations."""
 
     split = "train_rl"
@@ -55,10 +54,10 @@ class RlLesson:
         self._sampling = settings.rollout
         self._name, self._rewards = registry.watched(settings.reward, settings.task)
 
-    def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
+    def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
         """Train from `checkpoint`, or from the start, to the end; the summary gets nothing beside the evaluations."""
         settings, paradigm = self._settings, self._paradigm
-        sampler = Sampler(
+        sampler = RolloutCollector(
             engine=engine,
             task=settings.task,
             family=settings.family,
@@ -72,7 +71,7 @@ class RlLesson:
             batch_size=settings.evaluation.batch_size,
         )
 
-        def observe(done: int, experience: Round, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
+        def observe(done: int, experience: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
             return self._observe(run, done, experience, advantages, weight)
 
         train(
@@ -86,11 +85,11 @@ class RlLesson:
             run=run,
             evaluate=evaluate,
             reference=self._reference() if paradigm.kl else None,
-            start=Progress.load(checkpoint) if checkpoint else None,
+            start=TrainingState.load(checkpoint) if checkpoint else None,
         )
         return {}
 
-    def _observe(self, run: Run | Bystander, done: int, experience: Round, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
+    def _observe(self, run: Run, done: int, experience: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
         """Record a round where one is due; what rewards say about it, over all ranks."""
         seen, thought = advantages[Span.perception], advantages[Span.reasoning]
         pushed = seen + thought if self._paradigm.route else thought  # Where rewards are routed, the sum of both spans'.
@@ -105,7 +104,7 @@ class RlLesson:
             {name: [scores[name] for _, scores, _ in verdicts] for name in experience.scores},
             total=(weight * experience.perception + (1 - weight) * experience.outcome).tolist(),
             reasoning=[reasoning for _, _, reasoning in verdicts],
-        ) | {"rollouts/resampled": self._ranks.total(torch.tensor(float(experience.resampled))).item()}
+        ) | {"rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(experience.resampled))).item()}
 
     def _reference(self) -> TokenNll:
         """A second copy of the model that RL starts from, at rest; every rank holds the whole of it."""

@@ -14,13 +14,12 @@ from percasym.config.settings import Settings
 from percasym.data.generated import Generated
 from percasym.engine.base import Engine
 from percasym.engine.ranks import Ranks
-from percasym.runs.null_run import Bystander
-from percasym.runs.rundir import Run
-from percasym.training.progress import Progress
+from percasym.runs.base import Run
+from percasym.training.progress import TrainingState
 from percasym.training.sft import train
 
 
-class SftLesson:
+class SftRecipe:
     """What `paradigm=sft` does between two evaluations."""
 
     split = "train_sft"
@@ -40,13 +39,13 @@ class SftLesson:
             text_frac=settings.paradigm.text_frac,
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,
-            longest=ranks.greatest,
+            longest=ranks.all_reduce_max,
             ahead=device.type != "cpu",
         )
 
-    def teach(self, engine: Engine, run: Run | Bystander, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
+    def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
         """Train from `checkpoint`, or from the start, to the end; what the summary says of it beside the evaluations."""
-        start = Progress.load(checkpoint) if checkpoint else None
+        start = TrainingState.load(checkpoint) if checkpoint else None
         share = train(
             engine=engine,
             batches=self._data.windows(start.step if start else 0, self._paradigm.steps),

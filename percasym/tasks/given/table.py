@@ -18,7 +18,7 @@ from percasym.types import SampleKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class OfflineTable:
     """The items of each split, and what became of the rows."""
 
     source: str
@@ -54,7 +54,7 @@ def gather(
     *,
     source: str,
     skip: bool,
-) -> Table:
+) -> OfflineTable:
     """Read all rows. A row without a split goes where the hash of its picture and question says, so equal rows lie in one split.
 
     Raises ValueError for the first bad row, with its place, unless `skip`.
@@ -80,7 +80,7 @@ def gather(
     if not owners:
         reason = f" The first of {len(skipped)} that were skipped: {skipped[0]}" if skipped else ""
         raise ValueError(f"{source} has no rows.{reason}")
-    return Table(source=source, items=items, skipped=skipped, fingerprint=whole.hexdigest())
+    return OfflineTable(source=source, items=items, skipped=skipped, fingerprint=whole.hexdigest())
 
 
 def home(content: str) -> str:

@@ -20,7 +20,7 @@ from percasym.tasks.given.item import Item, Record, from_columns, from_hub
 from percasym.tasks.given.likeness import agreement, same, tidy
 from percasym.tasks.given.picture import read_picture
 from percasym.tasks.given.source import lines, released
-from percasym.tasks.given.table import Table, gather
+from percasym.tasks.given.table import OfflineTable, gather
 from percasym.types import Prompt, Sample, SampleKey
 
 Format = Literal["columns", "hub"]
@@ -67,7 +67,7 @@ class Given:
             raise ValueError(f"task.ground_truth must name a group percept or answer, as (?P<answer>...), got {self.ground_truth!r}.")
 
     @property
-    def table(self) -> Table:
+    def table(self) -> OfflineTable:
         """All rows; read at the first call.
 
         Raises ValueError for a bad row, with its place.
@@ -132,7 +132,7 @@ class Given:
 
 
 @lru_cache(maxsize=2)  # One for a run; two, so that tests and comparisons do not read in turns.
-def _table(task: Given) -> Table:
+def _table(task: Given) -> OfflineTable:
     path, boundary = Path(task.path).expanduser(), _compiled("boundary", task.boundary)
     ground_truth, hub = _compiled("ground_truth", task.ground_truth), task.format == "hub"
     folder = path if hub else path.parent
