@@ -28,6 +28,9 @@ class AlignedMtl(Warmed):
 
     Cost: that of the exact Gramian.
 
+    Weight: (r - c + s) / (p + r - 2 c + 2 s), s = sqrt(p r - c^2), clipped to [0, 1].
+    Equals: `ngdiff` where c = 0 or the two are opposite.
+
     Source: Senushkin et al. 2023, "Independent component alignment for multi-task learning" (CVPR 2023, arXiv:2305.19000), algorithm 1.
     """
 

@@ -28,6 +28,9 @@ class CaGrad(Warmed):
 
     Cost: that of the exact Gramian. It is `mgda` held near the plain mean, which it equals with c=0.
 
+    Weight: that of `mgda`, held near 0.5 by a ball of radius k = c_0 |g_p + g_r| / 2.
+    Equals: 0.5 with c_0 = 0.
+
     Source: Liu et al. 2021, "Conflict-averse gradient descent" (arXiv:2110.14048), algorithm 1; the closed form for two is ours.
     """
 

@@ -24,6 +24,9 @@ class DynamicWeightAverage(Warmed):
     Two periods must be over before the weight moves, and it moves once a period. Cost: one backward. Ratios near 1 give weights near 0.5:
     with temperature 2, a span whose loss stands still beside one that halves in a period has w = sigmoid(0.25) = 0.56.
 
+    Weight: sigma((q_p - q_r) / 2), q_k the ratio of L_k to that of the period before.
+    Equals: 0.5 at a high temperature.
+
     Source: Liu, Johns and Davison 2019, "End-to-end multi-task learning with attention" (arXiv:1803.10704), equation 7; its weights sum to
     the number of tasks, these to 1.
     """

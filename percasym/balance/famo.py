@@ -27,6 +27,9 @@ class Famo(Warmed):
 
     Cost: one backward. With lr=0 it equals `inverse_loss`.
 
+    Weight: in the ratio z_p / L_p to z_r / L_r, logits of z by Adam.
+    Equals: `inverse_loss` with lr=0.
+
     Source: Liu et al. 2023, "FAMO: Fast adaptive multitask optimization" (arXiv:2306.03792), algorithms 1 and 2 with the least loss at 0.
     """
 

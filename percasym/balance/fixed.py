@@ -13,6 +13,8 @@ from percasym.config.schema import fraction
 class Fixed:
     """`L = w L_p + (1 - w) L_r` with one w for the whole run.
 
+    Weight: a constant.
+
     Source: the fixed lambda of arXiv:2605.29496.
     """
 

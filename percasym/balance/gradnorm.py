@@ -29,6 +29,9 @@ class GradNorm(Warmed):
 
     Cost: that of the exact Gramian, of which it reads the diagonal. A signed step knows no distance, so at rest w swings by about `lr`.
 
+    Weight: signed steps toward equal w_k |g_k|, tilted by how fast L_k fell.
+    Equals: tends to `ngdiff` with alpha=0.
+
     Source: Chen et al. 2018, "GradNorm: gradient normalization for adaptive loss balancing" (arXiv:1711.02257), equations 1 and 2.
     """
 

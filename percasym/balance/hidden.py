@@ -26,6 +26,9 @@ class Hidden(Warmed):
 
     Cost: one backward; the norms are those of the step before. Not for RL, whose two gradients are of rewards, not of spans.
 
+    Weight: h_r / (h_p + h_r), h_k the norm of d L_k / d H, H the last hidden states.
+    Equals: `ngdiff` but for its bias.
+
     Source: the representation gradients of Sener and Koltun 2018 (arXiv:1810.04650) and of GradNorm's last shared layer, with the
     formula of `ngdiff`; the choice of H is ours.
     """

@@ -22,6 +22,9 @@ class InverseLoss(Warmed):
     A span that has almost no loss left gets almost the whole weight; `high` and `low` say how much of it.
     Cost: one backward. It equals `famo` whose logits do not move, and is where `uncertainty` settles when the losses stand still.
 
+    Weight: L_r / (L_p + L_r).
+    Equals: the gradient of the geometric mean.
+
     Source: Chennupati et al. 2019, "MultiNet++: Multi-stream feature aggregation and geometric loss strategy" (arXiv:1904.08325),
     whose gradient, the weights summed to 1, is this.
     """

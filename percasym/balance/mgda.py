@@ -23,6 +23,9 @@ class Mgda(Warmed):
 
     Cost: that of the exact Gramian. Where both gradients are equal every w gives the same update, and 0.5 is taken.
 
+    Weight: (r - c) / (p + r - 2 c), clipped to [0, 1].
+    Equals: `ngdiff` of squares where c = 0.
+
     Source: Desideri 2012, "Multiple-gradient descent algorithm"; for deep networks Sener and Koltun 2018 (arXiv:1810.04650), whose closed
     form for two tasks (algorithm 1) this is.
     """

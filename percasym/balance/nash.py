@@ -25,6 +25,9 @@ class NashMtl(Warmed):
 
     Cost: that of the exact Gramian. With two spans it equals `ngdiff`; they part from three on, where G a = 1 / a has no closed form.
 
+    Weight: sqrt(r) / (sqrt(p) + sqrt(r)).
+    Equals: `ngdiff`.
+
     Source: Navon et al. 2022, "Multi-task learning as a bargaining game" (arXiv:2202.01017), claim 3.1.
     """
 

@@ -23,6 +23,9 @@ class NGDiff(Moving):
     A step whose norm is zero or not finite says nothing, so the weight stays: at |g_p| = 0 the formula
     would give w = 1, a zero update, and training would stop for good.
 
+    Weight: sqrt(r) / (sqrt(p) + sqrt(r)).
+    Equals: IMTL-G; `nash`.
+
     Source: Bu et al. 2025, "Unlearning as multi-task optimization" (arXiv:2410.22086), in the two-loss form of
     arXiv:2605.29496. For two losses it is IMTL-G (Liu et al. 2021) exactly, and Nash-MTL in direction.
 

@@ -16,6 +16,9 @@ class NoBalance:
 
     with the counts of the very step, which makes `w L_p + (1 - w) L_r` the mean over all supervised tokens.
 
+    Weight: N_p / (N_p + N_r).
+    Equals: token-averaged SFT; in RL the outcome alone.
+
     >>> NoBalance().step(NoBalance().start(), SpanStats(step=0, num_steps=1, counts=(3, 97))).weight
     0.03
     """

@@ -24,6 +24,9 @@ class PcGrad(Warmed):
     While the gradients do not conflict it is the plain mean, w = 0.5; where they do, the smaller gradient gains. Cost: that of the exact
     Gramian. With two spans it equals `upgrad`.
 
+    Weight: (1 - c'/p) / (2 - c'/p - c'/r), c' = min(c, 0).
+    Equals: 0.5 without a conflict.
+
     Source: Yu et al. 2020, "Gradient surgery for multi-task learning" (arXiv:2001.06782), algorithm 1.
     """
 

@@ -21,6 +21,8 @@ class RandomLossWeighting(Warmed):
 
     The mean weight is 0.5, and two thirds of the weights lie between 0.2 and 0.8. Cost: one backward. It reads nothing.
 
+    Weight: sigma(x_p - x_r), x normal, drawn anew each step.
+
     Source: Lin et al. 2022, "Reasonable effectiveness of random weighting" (arXiv:2111.10603), with the normal distribution of its
     experiments.
     """

@@ -24,6 +24,9 @@ class Schedule:
     - t = step / (until_frac * steps), at most 1; the steps count from 0, so the first has exactly `begin`.
     - In SFT, w weighs the perception loss; in RL, the perception reward.
 
+    Weight: a rule of the step: constant, linear, cosine, perception_first.
+    Equals: `fixed` when constant.
+
     Source: cosine, the curve of SCALe (arXiv:2603.18656), which moves the weight from a trace to its answer during the whole run
     (until_frac=1); perception_first, the ablation of arXiv:2605.29496 that fine-tunes on perception alone before all of the response. What
     ordinary fine-tuning would then give perception is its share of the tokens (`share/tokens`).

@@ -29,6 +29,9 @@ class Uncertainty(Warmed):
     So the variance is a running mean of 2 L_k over about 2 / rate steps. Cost: one backward. Where the losses stand still it settles at
     `inverse_loss`. Because both variances start at one nat, the unit of the losses matters until the start is forgotten.
 
+    Weight: v_r / (v_p + v_r), v_k a running mean of 2 L_k that starts at 1.
+    Equals: `inverse_loss` once the losses are constant.
+
     Source: Kendall et al. 2018, "Multi-task learning using uncertainty to weigh losses" (arXiv:1705.07115), equation 10: the form for
     cross-entropies.
     """

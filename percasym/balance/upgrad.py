@@ -24,6 +24,9 @@ class UpGrad(Warmed):
 
     Cost: that of the exact Gramian. With two spans it equals `pcgrad`; they part from three on.
 
+    Weight: (1 - c'/p) / (2 - c'/p - c'/r), c' = min(c, 0).
+    Equals: `pcgrad`.
+
     Source: Quinton and Rey 2024, "Jacobian descent for multi-objective optimization" (arXiv:2406.16232).
     """
 
