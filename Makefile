@@ -29,7 +29,7 @@ test: $(READY)  ## All tests that fit in 15 minutes
 	$(BIN)/python -m pytest
 
 test-fast: $(READY)  ## Tests of the rooms that need no deep-learning library (seconds)
-	$(BIN)/python -m pytest tests/arch tests/golden tests/laws tests/report tests/runs tests/tasks tests/spans
+	$(BIN)/python -m pytest tests/arch tests/unit/metrics tests/laws tests/unit/report tests/unit/runs tests/unit/tasks tests/unit/spans
 
 test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases of each target of tests/fuzz (seven hours)
 	$(BIN)/python -m pytest -m slow

@@ -2,7 +2,7 @@
 
     python tests/faults/study.py --cells 40 --kills 12 [--real]
 
-SIGKILL meets the sweep, the cell at work, or both. Two of the cells always fail. The cells of tests/sweep/fake_train.py do nothing
+SIGKILL meets the sweep, the cell at work, or both. Two of the cells always fail. The cells of tests/unit/launch/fake_train.py do nothing
 but open and finish a run; those of --real train a tiny model for two steps. Exit code 0: the two are reported, all others are done,
 one more repetition leaves these as they are, and no process or half-written file is left.
 """
@@ -67,7 +67,7 @@ def asked(num_cells: int, *, real: bool) -> list[str]:
     yaml = Path("mine/experiment/killed.yaml")
     yaml.parent.mkdir(parents=True)
     yaml.write_text(f"# @package _global_\nstudy: killed\nhydra: {{mode: MULTIRUN, sweeper: {{cells: {lines}}}}}\n")
-    script = ROOT / "train.py" if real else ROOT / "tests" / "sweep" / "fake_train.py"
+    script = ROOT / "train.py" if real else ROOT / "tests" / "unit" / "launch" / "fake_train.py"
     few = [*SMALL, "engine=torch", "paradigm.steps=2", "paradigm.batch_size=2", "paradigm.micro_batch_size=2"] if real else []
     return [str(script), "--config-dir=mine", "experiment=killed", *few]
 

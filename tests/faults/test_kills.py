@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 KILLS = Path(__file__).with_name("kills.py")
-FAKE = KILLS.parents[1] / "sweep" / "fake_train.py"
+FAKE = KILLS.parents[1] / "unit" / "launch" / "fake_train.py"
 SAME = "the same bits, lines and files as undisturbed."
 
 

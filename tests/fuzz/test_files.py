@@ -24,13 +24,12 @@ from percasym.report.study import study_of
 from percasym.report.table import markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
-from percasym.tasks.given.item import from_columns, from_hub
-from percasym.tasks.given.picture import read_picture
-from percasym.tasks.given.source import lines
+from percasym.tasks.given.item import from_columns, from_hub, read_image
+from percasym.tasks.given.rows import json_lines
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import SampleKey
-from tests.diagnosis.conftest import synthetic
 from tests.fuzz.conftest import altered, cases, damaged
+from tests.unit.diagnosis.conftest import synthetic
 
 SAMPLE = Sudoku().sample(SampleKey(task="sudoku", split="test", seed=0, index=0))
 ROWS = [
@@ -77,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_of_others_are_read_or_refused(folder: Path, data: bytes, max_bytes: int) -> None:
     file = folder / "rows.jsonl"
     file.write_bytes(data)
-    rows = list(lines(file, max_bytes=max_bytes))
+    rows = list(json_lines(file, max_bytes=max_bytes))
     assert len(rows) <= data.count(b"\n") + 1
     assert all(row.raw is None or len(row.raw) <= max_bytes + 1 for row in rows), "no more than the limit is held"
     for row in rows:
@@ -105,7 +104,7 @@ def test_columns_of_any_kind_are_read_or_refused(folder: Path, record: dict) -> 
 @given(damaged([SAMPLE.prompt.image or b""]) | st.binary(max_size=40))
 def test_a_picture_is_decoded_whole_or_refused(data: bytes) -> None:
     try:
-        seen = read_picture(data, max_pixels=2**16, max_bytes=2**16)
+        seen = read_image(data, max_pixels=2**16, max_bytes=2**16)
     except ValueError:
         return
     assert seen.startswith(b"\x89PNG")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from percasym.spans.codec import label_tokens
 from percasym.spans.grammar import Grammar
-from percasym.tasks.given.item import in_spans
-from percasym.tasks.given.likeness import agreement, edits, tidy
+from percasym.tasks.given.item import split_response, tidy
+from percasym.tasks.given.task import similarity
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import SampleKey, Span
@@ -94,17 +94,16 @@ def test_an_answer_is_right_or_wrong(said) -> None:
 @given(text=texts.map(lambda data: data.decode(errors="replace")), answer=st.none() | st.text(max_size=6))
 def test_a_collected_response_is_read_whole_or_refused(text: str, answer: str | None) -> None:
     try:
-        percept, thoughts, said = in_spans(text, None, answer)
+        percept, reasoning, stated_answer = split_response(text, None, answer)
     except ValueError:
         return
-    assert all(tag not in percept + said for tag in GRAMMAR.tags)
-    assert percept in text and thoughts in text
+    assert all(tag not in percept + stated_answer for tag in GRAMMAR.tags)
+    assert percept in text and reasoning in text
 
 
 @cases()
-@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
-def test_edits_are_a_distance(one: str, two: str, three: str) -> None:
-    assert edits(one, two) == edits(two, one) <= max(len(one), len(two))
-    assert edits(one, three) <= edits(one, two) + edits(two, three)
-    assert (agreement(one, two) == 1) == (one == two)
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_similarity_of_any_texts_is_symmetric_and_one_only_for_equal_texts(one: str, two: str) -> None:
+    assert 0 <= similarity(one, two) == similarity(two, one) <= 1
+    assert (similarity(one, two) == 1) == (one == two)
     assert tidy(tidy(one)) == tidy(one)

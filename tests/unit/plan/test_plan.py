@@ -1,0 +1,197 @@
+"""`percasym plan`: what it prints, what it refuses, and that the commands of experiments/paper_scale fit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from percasym.cli import main as cli
+from percasym.config.resolve import composed
+from percasym.plan import plan as planning
+from percasym.plan.lengths import QWEN_PIECES, counter
+from percasym.plan.plan import Plan, plan
+
+ROOT = Path(__file__).resolve().parents[3]
+README = ROOT / "experiments" / "paper_scale" / "README.md"
+FAMILIES = ("qwen3vl", "internvl35")
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths of a task and family are measured once in this module: drawing its samples is what a plan waits for."""
+    monkeypatch.setattr(planning, "measure", measured)
+
+
+def measured(task, anatomy, *, split):
+    key = (task, anatomy.directory, anatomy.picture(512, 512))
+    if key not in KNOWN:
+        KNOWN[key] = planning_measure(task, anatomy, split=split)
+    return KNOWN[key]
+
+
+KNOWN: dict = {}
+planning_measure = planning.measure
+
+
+def planned(line: str) -> Plan:
+    """The plan of a command line: words of train.py, and perhaps --gpu-gb."""
+    words, _, size = line.partition("--gpu-gb ")
+    return plan(composed(words.split(), ROOT / "conf"), gpu_gb=float(size or 80))
+
+
+def test_a_plan_names_every_part_and_says_whether_it_fits(capsys) -> None:
+    assert cli.main(["plan", "scale=paper", "model=qwen3vl"]) == 0
+    out = capsys.readouterr().out
+    assert "8,767,123,696" in out
+    for part in ("weights", "gradients", "span gradient", "optimizer", "activations", "logits", "key-value cache"):
+        assert re.search(rf"│ {part} +│", out), part
+    # 16 bytes for each of 8.767 billion parameters and 4 more for the gradient of a span: 175 GB on one GPU.
+    assert "It does not fit: " in out and " of 80 GB." in out
+    assert cli.main(["plan", "scale=tiny"]) == 0
+    assert "It fits: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_states_of_a_whole_model_on_one_gpu(family: str) -> None:
+    held = planned(f"scale=paper model={family} paradigm.batch_size=2").training
+    total = {"qwen3vl": 8_767_123_696, "internvl35": 8_528_318_464}[family]
+    assert [held[name] for name in ("weights", "gradients", "span gradient", "optimizer")] == [4 * total, 4 * total, 4 * total, 8 * total]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rl_adds_rollouts_and_a_reference_and_takes_a_span_gradient_away(family: str) -> None:
+    line = f"scale=paper model={family} launch.nproc=8 engine.zero_stage=1"
+    learned, sampled = planned(line), planned(f"{line} paradigm=rl paradigm.kl=0.01")
+    total = sampled.parameters.total
+    assert "reference" not in {part for part, size in learned.training.items() if size} and learned.rollouts == {}
+    assert [held["reference"] for held in (sampled.training, sampled.evaluation, sampled.rollouts)] == [4 * total] * 3
+    assert sampled.training["span gradient"] == 0 < learned.training["span gradient"]
+    assert planned(f"{line} paradigm=rl balance=ngdiff").training["span gradient"] == learned.training["span gradient"]
+    assert planned(f"{line} paradigm=rl").training["reference"] == 0
+    # 64 prompts on 8 ranks: 8 groups of 8 rollouts, fewer than the 256 that rollout.batch_size allows; 32 rows in an evaluation.
+    assert sampled.rollouts["key-value cache"] == 2 * sampled.evaluation["key-value cache"]
+    assert sampled.rollouts["activations"] == sampled.evaluation["activations"] // 4, "8 prompts are prefilled, not 32"
+
+
+def test_the_length_of_a_rollout_counts_where_it_differs_from_an_evaluation() -> None:
+    line = "scale=paper paradigm=rl launch.nproc=8 evaluation.max_new_tokens=3000 rollout.max_new_tokens={}"
+    short, long = planned(line.format(3000)), planned(line.format(6000))
+    assert short.evaluation == long.evaluation
+    ratio = long.rollouts["key-value cache"] / short.rollouts["key-value cache"]
+    asked = math.ceil(short.lengths.prefix)
+    assert ratio == pytest.approx((asked + 6000) / (asked + 3000))
+    learned = math.ceil(short.lengths.prompt) + short.lengths.picture
+    ratio = long.training["activations"] / short.training["activations"]
+    assert 1.5 < ratio <= (learned + 6000) / (learned + 3000), "rows are as long as a rollout may be; the picture's part stays"
+
+
+def test_rewards_that_ask_the_model_are_counted_where_they_need_more_than_sampling() -> None:
+    line = "scale=paper paradigm=rl launch.nproc=8 rollout.max_new_tokens=5000 evaluation.batch_size=128"
+    cost = planned(line)  # 64 rollouts are sampled together, and 128 answers asked for rewards, as long as a rollout.
+    by_the_row = planned(line.replace("=128", "=64")).rollouts["key-value cache"] / 64
+    assert cost.rollouts["key-value cache"] == 128 * by_the_row
+    assert "evaluation.batch_size=32" in dict(cost.remedies())
+
+
+def test_vllm_takes_its_share_from_training_too() -> None:
+    cost = planned("scale=paper paradigm=rl rollout=vllm rollout.memory_frac=0.3 --gpu-gb 80")
+    assert cost.training["vLLM"] == cost.evaluation["vLLM"] == cost.rollouts["vLLM"] == 24 * 10**9
+
+
+def test_a_plan_of_rl_shows_its_rollouts(capsys) -> None:
+    assert cli.main(["plan", "paradigm=rl", "paradigm.kl=0.01", "rollout.max_new_tokens=8"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"training ┃ evaluation ┃ rollouts", out) and re.search(r"│ reference +│", out)
+    assert "of them sampling)" in out
+    assert "rollout.max_new_tokens=8 cuts the mean response short. Raise it." in out
+
+
+def test_what_would_help_is_said_with_what_it_leads_to() -> None:
+    cost = planned("scale=paper launch.nproc=8 engine.zero_stage=2 evaluation.batch_size=8")
+    remedies = dict(cost.remedies())
+    assert remedies["engine.zero_stage=3"] == planned("scale=paper launch.nproc=8 engine.zero_stage=3 evaluation.batch_size=8").peak
+    assert all(peak < cost.peak for peak in remedies.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["taks=sudoku"], "There is no option taks; did you mean task?"),
+        (["model.size=7B"], "model.size must be one of tiny, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'."),
+        (["model.path=someone/else"], "Nothing is recorded of model.path=someone/else: "),
+        (["scale=paper", "launch.nproc=7"], "paradigm.batch_size=64 cannot be dealt out evenly to 7 ranks."),
+        (["--gpu-gb", "0"], "--gpu-gb must be a number above 0, got 0."),
+        (["task=sudoku,graph_coloring"], "task=sudoku,graph_coloring is more than one value"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence(words, message, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message) and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("paradigm", ["sft", "rl"])
+def test_a_plan_answers_at_once_and_loads_no_model_library(family: str, paradigm: str) -> None:
+    import resource
+
+    code = (
+        "import sys; from percasym.cli.main import main; "
+        f"main(['plan', 'scale=paper', 'model={family}', 'paradigm={paradigm}']); "
+        "assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)"
+    )
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 3.0
+
+
+def commands(text: str) -> list[str]:
+    """The words of every `python train.py` and `percasym plan` in a page, sweeps taken apart."""
+    lines = re.findall(r"^ {4}(?:python train\.py|percasym plan) (.+)$", text, flags=re.MULTILINE)
+    return [" ".join(words) for line in lines for words in itertools.product(*(_choices(word) for word in line.split() if word != "-m"))]
+
+
+def _choices(word: str) -> list[str]:
+    key, equals, values = word.partition("=")
+    return [word] if not equals or values.startswith("[") else [f"{key}={value}" for value in values.split(",")]
+
+
+def test_sweeps_are_taken_apart() -> None:
+    assert commands("    python train.py -m a=1,2 b=[3,4]\n    percasym plan c --gpu-gb 24\n") == [
+        "a=1 b=[3,4]",
+        "a=2 b=[3,4]",
+        "c --gpu-gb 24",
+    ]
+
+
+def test_every_command_of_the_paper_scale_composes_and_fits() -> None:
+    lines = commands(README.read_text(encoding="utf-8"))
+    for cell in itertools.product(FAMILIES, ("sudoku", "graph_coloring"), ("none", "fixed", "ngdiff")):
+        words = {f"{group}={choice}" for group, choice in zip(("model", "task", "balance"), cell, strict=True)}
+        assert any({"experiment=eight_gpus", *words} <= set(line.split()) for line in lines), cell
+    for line in lines:
+        size = "" if "--gpu-gb" in line or "24gb" not in line else " --gpu-gb 24"
+        assert planned(line + size).fits, line
+
+
+@pytest.mark.parametrize("experiment", ["eight_gpus", "one_24gb_gpu"])
+def test_hydra_shows_the_same_configuration(experiment: str) -> None:
+    words = ["scale=paper", f"experiment={experiment}", "--cfg", "job"]
+    done = subprocess.run([sys.executable, "train.py", *words], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "gradient_checkpointing: true" in done.stdout
+
+
+def test_estimated_tokens_are_digits_and_words() -> None:
+    tokens, source = counter(None)
+    assert tokens("r1c2: row 1 4.") == 11  # r 1 c 2 : " row" " " 1 " " 4 . (a space before a digit stands alone)
+    assert "estimate" in source and r"\p{N}" in QWEN_PIECES

@@ -1,0 +1,73 @@
+"""curves.png shows each line that the run has, and its labels never collide."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from percasym.report.curves import INK, PERCEPTION, REASONING, WEIGHT, curves, measured_on, spread
+from percasym.report.load import load_run
+from percasym.runs.rundir import RunDirectory
+from tests.unit.report.conftest import STEPS
+
+
+def colours(path: Path) -> set[str]:
+    with Image.open(path) as picture:
+        counted = picture.convert("RGB").getcolors(maxcolors=1 << 20)
+    return {f"#{red:02X}{green:02X}{blue:02X}" for count, (red, green, blue) in counted if count > 200}
+
+
+def test_every_line_is_drawn_at_a_width_of_at_least_900_pixels(run_dir: Path) -> None:
+    path = curves(run_dir)
+    assert path == run_dir / "curves.png"
+    assert {INK, PERCEPTION, REASONING, WEIGHT} <= colours(path)
+    with Image.open(path) as picture:
+        assert picture.width >= 900
+
+
+def test_a_run_that_was_only_evaluated_still_has_its_picture(tmp_path: Path) -> None:
+    run = RunDirectory.open(tmp_path, {})
+    run.log(0, {"eval/perception": 0.25, "eval/perception/lo": 0.2, "eval/perception/hi": 0.3, "loss/reasoning": float("nan")})
+    drawn = colours(curves(tmp_path))
+    assert PERCEPTION in drawn
+    assert WEIGHT not in drawn
+
+
+def test_n_is_what_every_point_recorded_and_old_runs_are_drawn_without_it(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    assert measured_on([run]) == "n not recorded", "the run was written without counts, as earlier revisions did"
+    assert curves(run_dir).exists()
+    for step in run.series("eval/end_to_end").steps[:-1]:
+        add(run_dir, {"step": step, "eval/num_samples": 32})
+    assert measured_on([load_run(run_dir)]) == "n not recorded", "one point is still of nobody knows how many"
+    add(run_dir, {"step": STEPS, "eval/num_samples": 32})
+    assert measured_on([load_run(run_dir)]) == "n = 32 test samples"
+    add(run_dir, {"step": STEPS, "eval/num_samples": 128})
+    assert measured_on([load_run(run_dir)]) == "n = 32 to 128 test samples"
+    add(run_dir, {"step": STEPS, "eval/num_samples": None})
+    assert measured_on([load_run(run_dir)]) == "n not recorded"
+    assert measured_on([]) == "n not recorded"
+
+
+def add(run_dir: Path, values: dict) -> None:
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def test_a_run_without_numbers_is_refused(tmp_path: Path) -> None:
+    RunDirectory.open(tmp_path, {})
+    with pytest.raises(ValueError, match="has no metrics yet"):
+        curves(tmp_path)
+
+
+@given(st.lists(st.floats(-0.5, 1.5), max_size=6))
+def test_labels_keep_their_distance_order_and_bounds(heights: list[float]) -> None:
+    placed = spread(heights, gap=0.1, low=0.0, high=1.0)
+    ordered = sorted(placed)
+    assert all(above - below >= 0.1 - 1e-9 for below, above in pairwise(ordered))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in placed)
+    assert all(placed[i] < placed[j] for i in range(len(heights)) for j in range(len(heights)) if heights[i] < heights[j])

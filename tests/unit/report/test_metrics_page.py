@@ -1,0 +1,39 @@
+"""docs/metrics.md defines every number that a run writes."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from percasym.balance.base import Gramian, SpanStats
+from percasym.diagnosis.stream import reward_statistics
+from percasym.report.load import METRICS
+from percasym.training.shares import Share, measurements
+from percasym.types import Grade
+
+PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+DEFINED = {key for row in re.findall(r"^\| (`.*?) \|", PAGE, flags=re.MULTILINE) for key in re.findall(r"`([^`]+)`", row)}
+
+
+def rewarded() -> set[str]:
+    """What a step logs of its rewards; outcome, perception and total are names like any other."""
+    outcomes = [(False, False), (True, True), (True, True), (True, True)]  # (a_p, a) of two prompts of two rollouts
+    grades = [Grade(perception=seen, perception_graded=1.0, outcome=right, faithful=right, faults=()) for seen, right in outcomes]
+    groups, scores = [grades[:2], grades[2:]], [[0.1, 0.5], [0.9, 0.6]]
+    numbers = reward_statistics(groups, {"<name>": scores}, total=scores, reasoning=[0.0, 1.0])
+    return {re.sub("^reward/[a-z]+/", "reward/<name>/", key) for key in numbers}
+
+
+def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
+    gramian = Gramian(perception=1.0, reasoning=4.0, cross=0.5)
+    stats = SpanStats(step=0, num_steps=1, counts=(3, 97), losses=(1.0, 0.5), hidden=(0.2, 0.1), gramian=gramian)
+    logged = {*measurements(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
+    logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl"}
+    logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first"}
+    logged |= {
+        "rollouts/resampled",
+        "time/rollout_seconds",
+        "time/reward_seconds",
+        "time/update_seconds",
+    }  # tests/integration/test_rl.py holds a run against the page.
+    summarised = {*METRICS, *(field.name for field in fields(Share))}
+    assert logged | summarised == DEFINED
