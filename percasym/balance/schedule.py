@@ -40,6 +40,7 @@ class Schedule:
     needs: ClassVar[Needs] = "counts"
 
     kind: Kind = "cosine"
+    """constant, linear, cosine or perception_first."""
     begin: float = 1.0
     """w of the first step; 1 is perception alone."""
     end: float = 0.5

@@ -51,7 +51,9 @@ class Training:
     final_lr_frac: float = 0.1
     """Where the cosine decay ends, as a share of the peak."""
     weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of AdamW's two moments."""
     max_grad_norm: float = 1.0
     """Clip the global gradient norm here; 0 turns clipping off."""
     eval_every: int = 0
@@ -118,6 +120,7 @@ class Rl(Training):
     epochs: int = 1
     """Optimizer steps made with the rollouts of one round (inner epochs); each sees all of them."""
     loss: PolicyLoss = "dapo"
+    """grpo, dr_grpo, dapo or gspo: how the clipped surrogates of the tokens are averaged."""
     clip_low: float = 0.2
     """The probability ratio counts down to 1 - clip_low ..."""
     clip_high: float = 0.2
@@ -127,6 +130,7 @@ class Rl(Training):
     normalize: bool = True
     """Divide advantages by the standard deviation of their group (GRPO); Dr. GRPO does not."""
     mixing: Mixing = "sum_then_normalize"
+    """Mix the rewards and normalise each group, or normalise each reward and mix the advantages (normalize_then_sum, GDPO)."""
     route: bool = False
     """Give perception tokens the perception advantage and reasoning tokens the outcome advantage, in place of one for all."""
     token_weight: float | None = None

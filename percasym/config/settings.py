@@ -37,7 +37,9 @@ class Evaluation:
     num_curve_samples: int
     """Samples behind every point of a curve, the first and the last included: the first ones of the same split, at most `num_samples`."""
     max_new_tokens: int
+    """Token limit of a response."""
     batch_size: int
+    """Responses that are decoded together."""
     seed: int = 0
     """Seed of the test samples, so that runs with different training seeds share one test set."""
 
@@ -51,6 +53,7 @@ class TorchSettings:
     """The reference engine: plain PyTorch on one device (`engine=torch`)."""
 
     precision: Precision = "auto"
+    """auto (bfloat16 on an accelerator that computes it natively, else float32), float32 or bfloat16."""
 
     def __post_init__(self) -> None:
         one_of("engine", Precision, precision=self.precision)
@@ -61,6 +64,7 @@ class DeepSpeedSettings:
     """DeepSpeed, ZeRO included (`engine=deepspeed`)."""
 
     precision: Precision = "auto"
+    """auto (bfloat16 on an accelerator that computes it natively, else float32), float32 or bfloat16."""
     zero_stage: int = 0
     """What is split over the ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too. One rank gains nothing from any
     (measured in benchmarks/)."""

@@ -41,6 +41,7 @@ class Lora:
     """
 
     rank: int = 16
+    """Rank of each adapter."""
     alpha: int = 32
     """Scale of the adapters; the usual choice is twice the rank."""
     dropout: float = 0.0

@@ -66,7 +66,9 @@ class WandbTracker:
     """Mirror every run to Weights & Biases (`tracker=wandb`); one W&B run for each run directory, in the group of its study."""
 
     project: str = "percasym"
+    """Project of W&B."""
     entity: str | None = None
+    """User or team of W&B; null is the default of the account."""
     mode: Literal["auto", "online", "offline"] = "auto"
     """`auto` is online when a key is at hand (WANDB_API_KEY, or a login in ~/.netrc) and offline otherwise."""
     tags: tuple[str, ...] = ()

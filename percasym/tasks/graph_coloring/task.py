@@ -70,7 +70,9 @@ class GraphColoring(SyntheticTask):
     variety_frac: float = 0.0
     """Share of the set phrases of a demonstration that are said in words drawn anew (see `WORDINGS`)."""
     question: Literal["brief", "full"] = "brief"
+    """`full` states the response format, for models that were not built for it."""
     look: Look = field(default_factory=lambda: Look(image_px=96))
+    """How the picture is drawn."""
 
     def __post_init__(self) -> None:
         if not FEWEST_NODES <= self.nodes[0] <= self.nodes[1] <= MOST_NODES:

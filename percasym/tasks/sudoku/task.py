@@ -49,6 +49,7 @@ class Sudoku(SyntheticTask):
     question: Literal["brief", "full"] = "brief"
     """`full` states the response format, for models that were not built for it."""
     look: Look = field(default_factory=Look)
+    """How the picture is drawn."""
 
     def __post_init__(self) -> None:
         if self.size not in BOXES:
