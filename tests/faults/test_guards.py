@@ -37,12 +37,12 @@ def test_a_gradient_that_is_no_number_is_not_applied(tiny_qwen, tiny_batch, make
     import torch
 
     made = make_engine(engine, tiny_qwen())
-    with made.whole() as model:
+    with made.gathered_weights() as model:
         before = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
     made.backward(made.nll(tiny_batch()).sum() * float(value))
     info = made.step(1e-3)
     assert not torch.isfinite(torch.tensor(info.grad_norm))
-    with made.whole() as model:
+    with made.gathered_weights() as model:
         assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
