@@ -25,7 +25,7 @@ from percasym.engine.torch import torch_engine
 from percasym.models.adapt import PARTS, Part, part_of
 from percasym.models.checkpoint import quiet
 from percasym.objectives.coefficients import span_counts
-from percasym.tasks.offline import counted
+from percasym.tasks.base import data_summary
 from percasym.training.sft import backward, means
 from percasym.training.shares import Share, part, share_of
 from percasym.types import Span
@@ -144,7 +144,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         stats=SpanStats(step=0, num_steps=1, counts=counts, losses=means(sums, counts), gramian=engine.gramian()),
         groups={group: products(*of(group)) for group in PARTS if group in owners.values()},
         chance=chance,
-        data=None if (about := settings.task.about()) is None else counted(about),
+        data=None if (about := settings.task.about()) is None else data_summary(about),
     )
 
 

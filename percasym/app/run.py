@@ -35,7 +35,7 @@ from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.table import table
 from percasym.runs.base import Run
-from percasym.tasks.offline import counted
+from percasym.tasks.base import data_summary
 from percasym.types import SampleKey
 
 ENGINES: dict[type, Callable[..., Engine]] = {DeepSpeedSettings: deepspeed_engine, TorchSettings: torch_engine}
@@ -71,7 +71,7 @@ def run(settings: Settings) -> None:
     about: dict[str, Any] = {"device": where, "images": settings.family.images()}
     if (data := settings.task.about()) is not None:
         about["data"] = data
-        console.print(counted(about["data"]), soft_wrap=True, highlight=False, markup=False)
+        console.print(data_summary(about["data"]), soft_wrap=True, highlight=False, markup=False)
     with custody(settings, ranks, about=about, checkpoint_bytes=num_bytes(engine.model)) as directory:
         console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
         for remark in directory.remarks:

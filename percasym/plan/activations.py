@@ -1,6 +1,6 @@
 """What a forward keeps for its backward pass, in bytes for each position and layer.
 
-Counted by hand from the layers of transformers 5.23 and measured in tests/plan (saved tensors of a real forward).
+Counted by hand from the layers of transformers 5.23 and measured in tests/unit/plan (saved tensors of a real forward).
 Residual stream and norms are float32 under autocast; c is the size of the computing type; H, Q, K, I are the widths of the
 residual stream, the queries, the keys, and the hidden layer of the MLP.
 """

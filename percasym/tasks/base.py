@@ -1,19 +1,24 @@
-"""What a task is: a pure function from keys to samples, and the truth-free skills of its domain.
+"""The interface of a task: sample keys to samples, and operations on percepts that need no label.
 
-A percept is its canonical text p*. `parse`, `draw`, `solve`, `verify` and `valid` know only what they are
-handed, so a surrogate reward may use them without ever seeing the label of a sample.
+A percept is its canonical text p*. `parse`, `draw`, `solve`, `verify` and `valid` depend on their arguments only, so a surrogate reward
+can use them without access to a sample's label.
+
+A new generated task is one file and one yaml. The file defines a frozen dataclass that inherits from `SyntheticTask`, has the methods of
+`Task`, and whose fields are the options `task.*`; conf/task/<name>.yaml holds its `_target_` (sizes that depend on the scale go to
+conf/scale/*/<name>.yaml). One line in `CASES` of tests/laws/test_tasks.py, with an oracle of correct answers, tests it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from percasym.types import Prompt, Sample, SampleKey
 
 SPLITS: dict[str, int] = {"base": 40, "train_sft": 30, "train_rl": 15, "test": 15}
-"""Share of all puzzles in each split, in percent; the puzzle's own hash decides (our choice of shares)."""
+"""Share of all puzzles in each split, in percent (our choice); the hash of a puzzle decides its split."""
 
 MAX_ATTEMPTS = 10_000
 """Bound on retries for one sample: at 15 % acceptance the chance to reach it is below 1e-700."""
@@ -21,89 +26,100 @@ MAX_ATTEMPTS = 10_000
 Puzzle = TypeVar("Puzzle")
 
 Skill = Literal["draw", "solve", "valid", "verify"]
-"""What a task may be unable to do."""
+"""Methods that a task may not support."""
 SKILLS: Mapping[Skill, str] = {
     "draw": "draw a percept",
     "solve": "solve a percept",
     "valid": "say whether a percept is possible",
     "verify": "say what follows from a percept that is not p*",
 }
-"""The same in words."""
+"""What each of them does, for error messages."""
 
 
 class Task(Protocol):
-    """One synthetic domain whose picture has a canonical text."""
+    """A domain whose picture has a canonical text."""
 
     name: ClassVar[str]
     lacks: ClassVar[tuple[Skill, ...]]
-    """Methods that the task refuses, with a ConfigError: those of offline rows, behind whose percepts no generator stands."""
+    """Methods that raise ConfigError: collected rows have no generator, so their percepts cannot be drawn or solved."""
 
     def sample(self, key: SampleKey) -> Sample:
-        """The sample of a key: same key, same bytes."""
+        """The sample of a key; a pure function, to the last byte."""
         ...
 
     def truth(self, key: SampleKey) -> str:
-        """The percept of a key's sample alone: no picture, no demonstration."""
+        """The percept of a key's sample, without its picture and demonstration."""
         ...
 
     def parse(self, text: str) -> str | None:
-        """The canonical form of a stated percept; None when it is not well formed."""
+        """The canonical form of a stated percept; None if it is malformed."""
         ...
 
     def agreement(self, truth: str, stated: str) -> float:
-        """How much of p* was recovered, in [0, 1]; 1 exactly when both canonical percepts are equal."""
+        """Graded match of a stated percept with p*, in [0, 1]; 1 exactly when both canonical percepts are equal."""
         ...
 
     def verify(self, percept: str, answer: str) -> bool:
-        """Is `answer` a correct solution of `percept`? Any valid solution counts; malformed text is False."""
+        """Whether `answer` solves `percept`. Any valid solution counts; malformed text is False."""
         ...
 
     def draw(self, percept: str, key: SampleKey) -> bytes:
-        """The picture of a canonical percept as PNG bytes; the key decides the look only."""
+        """The picture of a canonical percept as PNG bytes; the key decides its appearance only."""
         ...
 
     def solve(self, percept: str) -> str | None:
-        """An exact solution of a canonical percept, or None when there is none."""
+        """An exact solution of a canonical percept, or None when it has none."""
         ...
 
     def valid(self, percept: str) -> bool:
-        """Could the task, as it is set, show this percept in some picture? False for malformed text."""
+        """Whether a sample of the task, with its current options, can have this percept. False for malformed text."""
         ...
 
     def canonical(self, percept: str) -> str:
-        """The form under which two puzzles count as the same for splitting."""
+        """A representative of all percepts that count as the same puzzle; it decides the split."""
         ...
 
     def right(self, key: SampleKey, truth: str, answer: str) -> bool:
-        """Is `answer` right for the sample of `key`, whose percept is `truth`?"""
+        """Whether `answer` is correct for the sample of `key`, whose percept is `truth`."""
         ...
 
     def about(self) -> Mapping[str, Any] | None:
-        """Of offline rows, what a run directory keeps of the data: `path`, `rows` of each split, `skipped` rows, `examples` of why,
-        a `fingerprint`. None where samples are generated."""
+        """What a run directory records of collected data: `path`, `rows` of each split, number of `skipped` rows, `examples` of the
+        reasons, and a `fingerprint`. None for generated samples."""
         ...
 
 
-class SyntheticTask:
-    """What is alike in all tasks whose samples are generated; such a task inherits from it."""
+class SyntheticTask(ABC):
+    """Base of tasks whose samples are generated: nothing is unsupported, and any answer that solves p* is correct."""
 
     __slots__ = ()
     lacks: ClassVar[tuple[Skill, ...]] = ()
 
+    @abstractmethod
     def verify(self, percept: str, answer: str) -> bool:
-        """Is `answer` a correct solution of `percept`? Each task says so itself."""
-        raise NotImplementedError
+        """See `Task.verify`."""
 
     def right(self, key: SampleKey, truth: str, answer: str) -> bool:
-        """Any answer that solves the percept is right."""
+        """Whether `answer` solves `truth`."""
         return self.verify(truth, answer)
 
-    def about(self) -> None:
-        """No data was read."""
+    def about(self) -> None:  # noqa: B027
+        """None, because no data is read."""
+
+
+def data_summary(about: Mapping[str, Any]) -> str:
+    """The result of `Task.about` in one line.
+
+    >>> data_summary({"path": "a.jsonl", "rows": {"train_sft": 7, "test": 2}, "skipped": 1, "examples": ["a.jsonl, line 3: not JSON."]})
+    'a.jsonl: 7 train_sft, 2 test rows, 1 skipped (a.jsonl, line 3: not JSON.)'
+    """
+    rows = ", ".join(f"{number} {split}" for split, number in about["rows"].items())
+    skipped = f", {about['skipped']} skipped ({'; '.join(about['examples'])})" if about["skipped"] else ""
+    return f"{about['path']}: {rows} rows{skipped}"
 
 
 def prompt_as_text(sample: Sample) -> Prompt:
-    """The prompt with p* as text in place of the image: what remains to be done is reasoning only."""
+    """The prompt with p* as text in place of the image, which leaves reasoning only."""
     return with_text_percept(sample.prompt, sample.truth)
 
 
@@ -113,7 +129,7 @@ def with_text_percept(prompt: Prompt, percept: str) -> Prompt:
 
 
 def split_of(canonical: str) -> str:
-    """The one split a puzzle belongs to, whatever seed or index asked for it.
+    """The split of a puzzle, independent of seed and index.
 
     >>> split_of("5: AB AC BD CE DE") in SPLITS
     True
@@ -127,9 +143,9 @@ def split_of(canonical: str) -> str:
 
 
 def draw_until_in_split(key: SampleKey, propose: Callable[[int], Puzzle], canonical: Callable[[Puzzle], str]) -> Puzzle:
-    """The first proposed puzzle that belongs to the key's split; `propose` receives the attempt number.
+    """The first proposed puzzle in the key's split; `propose` receives the attempt number.
 
-    Raises ValueError when the universe of puzzles has none in this split.
+    Raises ValueError for an unknown split, and when no puzzle is found in `MAX_ATTEMPTS`.
     """
     if key.split not in SPLITS:
         raise ValueError(f"No split named {key.split!r}; the splits are {', '.join(SPLITS)}.")

@@ -190,7 +190,7 @@ def test_a_study_is_read_or_refused(folder: Path, study: dict) -> None:
 def test_what_the_targets_damage_was_good(folder: Path) -> None:
     """Else a target would pass that refused everything."""
     (folder / "good.jsonl").write_bytes(WHOLE)
-    assert [row.record["query"] for row in lines(folder / "good.jsonl", max_bytes=2**20)] == ["Solve.", "Solve.", "?"]
+    assert [row.record["query"] for row in json_lines(folder / "good.jsonl", max_bytes=2**20)] == ["Solve.", "Solve.", "?"]
     (folder / "groups.jsonl").write_text("".join(json.dumps(group) + "\n" for group in GROUPS))
     assert len(read_rollouts(folder / "groups.jsonl")) == 2
     write_run(folder / "seed1", RUN)

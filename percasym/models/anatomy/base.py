@@ -1,7 +1,7 @@
 """Every tensor of a model, told from its configuration alone: no weights, no library.
 
 What a plan needs of a family: shapes by name, the sizes of its two stacks of layers, and how many
-tokens a picture becomes. tests/models/test_anatomy.py compares each with the real class on the meta device.
+tokens a picture becomes. tests/unit/models/test_anatomy.py compares each with the real class on the meta device.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Someone else's data as a task: it was collected, so it knows its own answers and can make no others.
+"""Collected data as a task: rows of a file, a folder or the hub, with stored answers and no generator.
 
     python train.py task=jsonl task.path=rows.jsonl          python train.py task=hub task.path=FOLDER_OR_HUB_ID
 
-What a generated task can do beyond that (draw a percept, solve it, say whether it could be) is refused in one sentence.
+Unlike a generated task it cannot draw, solve or validate a percept; those methods raise ConfigError.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
+from rapidfuzz.distance import Levenshtein
+
 from percasym.config.schema import ConfigError, at_least, one_of
 from percasym.tasks.base import SKILLS, Skill
-from percasym.tasks.given.item import Item, Record, from_columns, from_hub
-from percasym.tasks.given.likeness import agreement, same, tidy
-from percasym.tasks.given.picture import read_picture
-from percasym.tasks.given.source import lines, released
-from percasym.tasks.given.table import OfflineTable, gather
+from percasym.tasks.given.item import Item, Record, from_columns, from_hub, read_image, same_words, tidy
+from percasym.tasks.given.rows import OfflineTable, build_table, json_lines, released_rows
 from percasym.types import Prompt, Sample, SampleKey
 
 Format = Literal["columns", "hub"]
 OnError = Literal["raise", "skip"]
 NUM_EXAMPLES = 3
-"""Skipped rows that a run directory explains; it counts all."""
+"""Skipped rows whose reason is kept in the run directory; all are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """Rows of a file, a folder or the hub; a percept is any text, equal when its words are, line by line.
+    """Rows of a file, a folder or the hub; percepts are free text, compared line by line up to white space.
 
     A row has the columns image and query, and then perception, reasoning and answer, or one tagged response, or a response that
     `boundary` cuts in two, beside its answer. `image` is a path relative to the file, or base64.
@@ -41,19 +40,19 @@ class Given:
     lacks: ClassVar[tuple[Skill, ...]] = ("draw", "solve", "valid", "verify")
 
     path: str
-    """A file of JSON lines; with format=hub a folder of <split>.jsonl, or what the package datasets loads."""
+    """A file of JSON lines; with format=hub a folder of <split>.jsonl, or anything the package datasets loads."""
     format: Format = "columns"
-    """`columns` deals rows to splits by their content; `hub` (image, query, ground_truth, response) has splits of its own."""
+    """`columns` assigns rows to splits by their content; `hub` (image, query, ground_truth, response) has its own splits."""
     boundary: str | None = None
     """Regular expression between perception and reasoning in an untagged response; its first match is dropped."""
     ground_truth: str | None = None
     """Regular expression with a group `percept`, a group `answer`, or both, for format=hub; null reads tags, or takes it as the answer."""
     on_error: OnError = "raise"
-    """Stop at the first bad row, or leave bad rows out and count them."""
+    """Stop at the first bad row, or skip bad rows and count them."""
     max_bytes: int = 2**24
-    """Of one line, and of one picture file (our choice: 16 MiB)."""
+    """Of one line, and of one image file (our choice: 16 MiB)."""
     max_pixels: int = 2**24
-    """Of one picture (our choice: 4,096 x 4,096, 48 MiB decoded)."""
+    """Of one image (our choice: 4,096 x 4,096, 48 MiB decoded)."""
 
     def __post_init__(self) -> None:
         one_of("task", Format, format=self.format)
@@ -68,23 +67,23 @@ class Given:
 
     @property
     def table(self) -> OfflineTable:
-        """All rows; read at the first call.
+        """All rows, read at first use and cached.
 
-        Raises ValueError for a bad row, with its place.
+        Raises ValueError with the location of a bad row.
         """
         return _table(self)
 
     def about(self) -> Mapping[str, Any]:
-        """What a run directory keeps of the data; the fingerprint is of all that was read."""
+        """What a run directory records of the data: path, rows of each split, skipped rows, fingerprint."""
         table = self.table
         rows = {split: len(items) for split, items in table.items.items()}
         skipped = {"skipped": len(table.skipped), "examples": list(table.skipped[:NUM_EXAMPLES])}
         return {"path": self.path, "rows": rows, **skipped, "fingerprint": table.fingerprint}
 
     def sample(self, key: SampleKey) -> Sample:
-        """The sample of a key. Raises ValueError where there is none."""
+        """The sample of a key. Raises ValueError when its split is empty or exhausted."""
         item = self.table.item(key)
-        prompt = Prompt(key=key, image=self.picture(item), question=item.query)
+        prompt = Prompt(key=key, image=self.image(item), question=item.query)
         return Sample(prompt=prompt, truth=item.percept, solution=item.answer, demonstration=item.demonstration, content=item.content)
 
     def truth(self, key: SampleKey) -> str:
@@ -92,56 +91,65 @@ class Given:
         return self.table.item(key).percept
 
     def right(self, key: SampleKey, truth: str, answer: str) -> bool:
-        """Is `answer` that of the key's row, white space apart?"""
-        return same(answer, self.table.item(key).answer)
+        """Whether `answer` equals that of the key's row up to white space."""
+        return same_words(answer, self.table.item(key).answer)
 
     def parse(self, text: str) -> str | None:
-        """The text with its white space made one; None when nothing is left."""
+        """The text with its white space normalised; None when nothing is left."""
         return tidy(text) or None
 
     def agreement(self, truth: str, stated: str) -> float:
-        """1 - edits / length of the longer text."""
-        return agreement(tidy(truth), tidy(stated))
+        """1 - edit distance / length of the longer text, after white space is normalised."""
+        return similarity(tidy(truth), tidy(stated))
 
     def canonical(self, percept: str) -> str:
-        """The percept itself: nothing is known that would make two of them one."""
+        """The percept with its white space normalised; free text has no other symmetry."""
         return tidy(percept)
 
     def verify(self, percept: str, answer: str) -> NoReturn:
-        """Refused."""
-        self._cannot("verify")
+        """Raises ConfigError."""
+        self._refuse("verify")
 
     def draw(self, percept: str, key: SampleKey) -> NoReturn:
-        """Refused."""
-        self._cannot("draw")
+        """Raises ConfigError."""
+        self._refuse("draw")
 
     def solve(self, percept: str) -> NoReturn:
-        """Refused."""
-        self._cannot("solve")
+        """Raises ConfigError."""
+        self._refuse("solve")
 
     def valid(self, percept: str) -> NoReturn:
-        """Refused."""
-        self._cannot("valid")
+        """Raises ConfigError."""
+        self._refuse("valid")
 
-    def picture(self, item: Item) -> bytes:
-        """The picture of a row as PNG bytes."""
-        return read_picture(item.picture, max_pixels=self.max_pixels, max_bytes=self.max_bytes)
+    def image(self, item: Item) -> bytes:
+        """The image of a row as PNG bytes."""
+        return read_image(item.picture, max_pixels=self.max_pixels, max_bytes=self.max_bytes)
 
-    def _cannot(self, skill: Skill) -> NoReturn:
+    def _refuse(self, skill: Skill) -> NoReturn:
         raise ConfigError(f"The rows of {self.path} were collected, not made: nobody can {SKILLS[skill]}. Choose what does not ask for it.")
 
 
-@lru_cache(maxsize=2)  # One for a run; two, so that tests and comparisons do not read in turns.
+def similarity(one: str, other: str) -> float:
+    """1 - Levenshtein distance / length of the longer text, in [0, 1]; 1 exactly when both are equal.
+
+    >>> similarity("red 2", "red 3"), similarity("", "")
+    (0.8, 1.0)
+    """
+    return 1 - Levenshtein.distance(one, other) / max(len(one), len(other), 1)
+
+
+@lru_cache(maxsize=2)  # One for a run; two, so that tests and comparisons do not alternate.
 def _table(task: Given) -> OfflineTable:
     path, boundary = Path(task.path).expanduser(), _compiled("boundary", task.boundary)
     ground_truth, hub = _compiled("ground_truth", task.ground_truth), task.format == "hub"
     folder = path if hub else path.parent
 
-    def read(record: Record) -> Item:
+    def parse(record: Record) -> Item:
         return from_hub(record, folder, boundary, ground_truth) if hub else from_columns(record, folder, boundary)
 
-    rows = released(task.path, max_bytes=task.max_bytes) if hub else lines(path, max_bytes=task.max_bytes)
-    return gather(rows, read, task.picture, source=task.path, skip=task.on_error == "skip")
+    rows = released_rows(task.path, max_bytes=task.max_bytes) if hub else json_lines(path, max_bytes=task.max_bytes)
+    return build_table(rows, parse, task.image, source=task.path, skip=task.on_error == "skip")
 
 
 def _compiled(option: str, pattern: str | None) -> re.Pattern[str] | None:

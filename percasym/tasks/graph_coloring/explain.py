@@ -2,7 +2,7 @@
 
 Each word with its leading space is one token of the packaged tokenizers, and each follows from the stated
 percept and the words before it by a short look-up; only which value a slip tries is free. Every sentence
-is true when it is said: tests/tasks/test_graph_coloring_trace.py replays them all.
+is true when it is said: tests/unit/tasks/test_graph_coloring_trace.py replays them all.
 
 | verbosity | says |
 |---|---|

@@ -254,18 +254,18 @@ def test_what_collected_data_cannot_do_is_refused_in_one_sentence(row: Callable,
         getattr(task, skill)(*arguments)
 
 
-def test_rewards_that_ask_for_more_are_not_watched_and_refused_when_chosen() -> None:
+def test_rewards_that_ask_for_more_are_not_measured_and_refused_when_chosen() -> None:
     task = Given(path="rows.jsonl")
-    _, watched = registry.watched(Consensus(), task)
-    assert set(watched) == {"oracle", "consensus", "confidence", "image_dependence", "augmentation"}
-    assert set(registry.watched(Consensus(), Sudoku())[1]) == set(registry.REWARDS)
+    _, measured = registry.measured_rewards(Consensus(), task)
+    assert set(measured) == {"oracle", "consensus", "confidence", "image_dependence", "augmentation"}
+    assert set(registry.measured_rewards(Consensus(), Sudoku())[1]) == set(registry.packaged_rewards())
     with pytest.raises(
         ValueError, match=r"reward=rerender needs a task that can draw a percept; collected data cannot. Choose among oracle"
     ):
-        registry.watched(Rerender(), task)
+        registry.measured_rewards(Rerender(), task)
     with pytest.raises(ValueError, match=r"Set reward.only_valid=false, or choose among oracle"):
-        registry.watched(BlindfoldSelf(), task)
-    assert "blindfold_self" in registry.watched(BlindfoldSelf(only_valid=False), task)[1]
+        registry.measured_rewards(BlindfoldSelf(), task)
+    assert "blindfold_self" in registry.measured_rewards(BlindfoldSelf(only_valid=False), task)[1]
 
 
 # Text similarity
