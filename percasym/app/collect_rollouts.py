@@ -62,7 +62,7 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
     quiet()
     paradigm = replace(settings.paradigm, steps=1, batch_size=num_prompts, resample=0, diagnose_every=1)
     try:
-        name, rewards = registry.watched(settings.reward, settings.task)
+        name, rewards = registry.measured_rewards(settings.reward, settings.task)
         model = settings.family.load()
         torch.nn.Module.to(model, device)
         rollouts = rollout_engine(settings, settings.rollout)

@@ -1,4 +1,4 @@
-"""Augmentation: does the model see the same when the picture is shifted, tinted and grainy?"""
+"""Augmentation: consistency of the percept under shifts, tints and noise of the picture."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import numpy as np
 
 from percasym.config.schema import at_least, fraction
 from percasym.rewards.base import Group, RewardContext, Scores
-from percasym.rewards.percepts import Claim, score_percepts
+from percasym.rewards.percepts import StatedPercept, score_percepts
 from percasym.rewards.pictures import read_pixels, write_pixels
 from percasym.types import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Does the stated percept stand when the picture changes in ways that do not matter?
+    """Reward percepts that greedy decoding repeats on augmented views of the picture.
 
-    The mean of agreement(percept of the greedy response to a view, stated percept) over the views of the prompt that are read at all.
+    The mean of agreement(percept of the greedy response to a view, stated percept) over the views whose percept can be parsed.
 
-    None for a prompt without a picture, and where no view is read.
+    None for a prompt without a picture, and where no view yields a percept.
 
-    Source: invariance to augmentation as supervision (FixMatch, arXiv:2001.07685), here of a sampled reading to greedy ones.
-    Assumes that the changes leave the percept alone and within what the model can read. What is misread in every view is paid for
-    like the truth, and one percept for all pictures earns 1. Costs a decoding of the perception for each view of each prompt.
+    Source: invariance to augmentation as supervision (FixMatch, arXiv:2001.07685), here of a sampled percept to greedy ones.
+    Assumes that the augmentations do not change the percept and that the model can still read them. An error that is the same in every
+    view scores like the truth, and one constant percept for all pictures scores 1. Costs one decoding of the perception span for each view
+    of each prompt.
     """
 
-    asks_outcome: ClassVar[bool] = False
-    asks_policy: ClassVar[bool] = True
+    needs_outcome: ClassVar[bool] = False
+    needs_policy: ClassVar[bool] = True
 
     num_views: int = 2
-    """Changed pictures of each prompt."""
+    """Augmented pictures of each prompt."""
     shift_frac: float = 0.02
     """Largest shift, as a share of the picture's side."""
     tint: float = 0.3
@@ -46,30 +47,30 @@ class Augmentation:
         at_least("reward", 0, noise=self.noise)
         fraction("reward", shift_frac=self.shift_frac, tint=self.tint)
 
-    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
+    def score(self, groups: Sequence[Group], context: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
-        return score_percepts(groups, scene.skills, lambda claims: self._judge(claims, scene))
+        return score_percepts(groups, context.skills, lambda percepts: self._agreements(percepts, context))
 
-    def _judge(self, claims: Sequence[Claim], scene: RewardContext) -> list[float | None]:
-        prompts = list(dict.fromkeys(claim.prompt for claim in claims if claim.prompt.image is not None))
+    def _agreements(self, percepts: Sequence[StatedPercept], context: RewardContext) -> list[float | None]:
+        prompts = list(dict.fromkeys(own.prompt for own in percepts if own.prompt.image is not None))
         views = [self.view(prompt, number) for prompt in prompts for number in range(self.num_views)]
-        read = [None if text is None else scene.skills.parse(text) for text in scene.policy.percepts(views)] if views else []
-        seen = {prompt: read[i * self.num_views : (i + 1) * self.num_views] for i, prompt in enumerate(prompts)}
+        parsed = [None if text is None else context.skills.parse(text) for text in context.policy.percepts(views)] if views else []
+        of_views = {prompt: parsed[i * self.num_views : (i + 1) * self.num_views] for i, prompt in enumerate(prompts)}
         scores: list[float | None] = []
-        for claim in claims:
-            witnesses = [percept for percept in seen.get(claim.prompt, []) if percept is not None]
-            scores.append(fmean(scene.skills.agreement(witness, claim.percept) for witness in witnesses) if witnesses else None)
+        for own in percepts:
+            others = [percept for percept in of_views.get(own.prompt, []) if percept is not None]
+            scores.append(fmean(context.skills.agreement(other, own.percept) for other in others) if others else None)
         return scores
 
     def view(self, prompt: Prompt, number: int) -> Prompt:
-        """The prompt with its picture changed; the prompt's key and `number` decide how."""
-        assert prompt.image is not None, "only a picture can be changed"
+        """The prompt with its picture augmented; a deterministic function of the prompt's key and `number`."""
+        assert prompt.image is not None, "a prompt without a picture has no views"
         rng = np.random.default_rng(prompt.key.entropy("augmentation", number))
         pixels = read_pixels(prompt.image)
         reach = round(self.shift_frac * min(pixels.shape[:2]))
         down, right = rng.integers(0, 2 * reach, size=2, endpoint=True)
-        framed = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-        shifted = framed[down : down + pixels.shape[0], right : right + pixels.shape[1]]
+        padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+        shifted = padded[down : down + pixels.shape[0], right : right + pixels.shape[1]]
         loss = rng.uniform(0, self.tint, size=3)
         tinted = rng.uniform(0, loss) + (1 - loss) * shifted
         return replace(prompt, image=write_pixels(tinted + self.noise * rng.standard_normal(pixels.shape)))

@@ -1,11 +1,13 @@
-"""What a perception reward is: the siblings of each prompt in, one number in [0, 1] for each out.
+"""The interface of a perception reward: the rollouts of each prompt in, one score in [0, 1] for each rollout out.
 
-A surrogate is scored on rollouts, which carry no percept label, in a `RewardContext`, which holds none either: the
-truth-free skills of the task, whether an answer is right (what the outcome reward asks too), and the model itself.
-Only the oracle is handed grades.
+A surrogate scores rollouts, which carry no percept label, within a `RewardContext`, which holds no label either: the truth-free
+skills of the task, a check of the final answer (that of the outcome reward), and the policy itself. Only the oracle reads grades.
 
-One rule on form: what the grammar and the task cannot read as exactly one percept earns 0 in every surrogate. What is
-wrong after the perception (no answer, two answers) costs nothing, except where the reward is about the answer.
+One rule on form holds for every surrogate: a response in which the grammar and the task do not find exactly one percept scores 0. Faults
+after the perception span (no answer, two answers) do not change a score, unless the reward is about the answer.
+
+A new reward is one file in this package, named as `reward=` names it, with one dataclass, and one yaml in conf/reward.
+`percasym.rewards.registry` finds it there.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from percasym.types import Grade, Prompt, Response, Rollout, SampleKey
 Group = Sequence[Rollout]
 """The rollouts of one prompt."""
 Scores = list[list[float | None]]
-"""One score in [0, 1] for each rollout of each group; None where nothing can be said (it earns 0, and no correlation counts it)."""
+"""One score in [0, 1] for each rollout of each group; None where no score is defined (it earns 0, and correlations leave it out)."""
 
 
 class Skills(Protocol):
-    """What a task can do without knowing any truth: these methods of `percasym.tasks.base.Task`, and no others."""
+    """The methods of `percasym.tasks.base.Task` that need no label; a reward declares its use of `verify`, `draw`, `solve` or `valid`."""
 
     def parse(self, text: str) -> str | None:
         """The canonical form of a stated percept; None when it is not well formed."""
@@ -46,19 +48,19 @@ class Skills(Protocol):
         ...
 
     def valid(self, percept: str) -> bool:
-        """Could the task, as it is set, show this percept in some picture?"""
+        """Can the task, as configured, generate a picture of this percept?"""
         ...
 
 
 class Policy(Protocol):
-    """The model in training, asked once more. Each question is one batch: ask for all groups at once."""
+    """Queries to the model in training. Each call is one batch, so a reward makes one call for all groups."""
 
     def answers(self, prompts: Sequence[Prompt]) -> list[Response]:
         """Greedy responses."""
         ...
 
     def percepts(self, prompts: Sequence[Prompt]) -> list[str | None]:
-        """The percepts that greedy responses state; decoding ends where the perception does."""
+        """The percepts of greedy responses; decoding ends with the perception span."""
         ...
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> list[list[float]]:
@@ -68,29 +70,35 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardContext:
-    """All that a surrogate may look at besides the rollouts."""
+    """Everything that a surrogate may use besides the rollouts."""
 
     skills: Skills
     right: Callable[[Prompt, str], bool]
-    """Is this answer right for this prompt? Only a reward with `asks_outcome` may call it."""
+    """Is this answer right for this prompt? Only for a reward with `needs_outcome`."""
     policy: Policy
-    """Only a reward with `asks_policy` may ask it."""
+    """Only for a reward with `needs_policy`."""
 
 
 class Surrogate(Protocol):
-    """A perception reward that needs no percept label: a frozen dataclass whose fields are its options."""
+    """A perception reward that needs no percept label: a frozen dataclass whose fields are its options.
 
-    asks_outcome: ClassVar[bool]
-    asks_policy: ClassVar[bool]
+    A third attribute is optional: `requires: tuple[Skill, ...]`, the skills that it uses beyond `parse` and `agreement` (a ClassVar, or a
+    property where an option decides). A task that lacks one of them cannot serve the reward. Without the attribute, none is required.
+    """
 
-    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
+    needs_outcome: ClassVar[bool]
+    """Does it call `RewardContext.right`?"""
+    needs_policy: ClassVar[bool]
+    """Does it query `RewardContext.policy`? Such a reward costs extra passes of the model."""
+
+    def score(self, groups: Sequence[Group], context: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
         ...
 
 
 @runtime_checkable
 class Labelled(Protocol):
-    """A perception reward that reads the verdict on the percept label."""
+    """A perception reward that reads grades, and so the percept label."""
 
     def of(self, grade: Grade) -> float:
         """The score of one graded rollout."""

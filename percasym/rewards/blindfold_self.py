@@ -1,4 +1,4 @@
-"""The policy in a blindfold: it answers from its own stated percept, told as text in place of the picture."""
+"""Blindfold self: the policy answers from its own stated percept, given as text in place of the picture."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.rewards.base import Group, RewardContext, Scores
-from percasym.rewards.percepts import Claim, score_percepts
-from percasym.tasks.base import with_text_percept
+from percasym.rewards.percepts import StatedPercept, score_percepts
+from percasym.tasks.base import Skill, with_text_percept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlindfoldSelf:
-    """Can the model itself answer from what it stated?
+    """Reward percepts from which the policy itself, without the picture, finds the right answer.
 
     1 if the greedy answer to (question, stated percept as text) is right for the prompt, else 0; a response with a fault has no answer.
 
@@ -22,21 +22,26 @@ class BlindfoldSelf:
     Unless `only_valid`, the policy may state the solved grid and copy it.
     """
 
-    asks_outcome: ClassVar[bool] = True
-    asks_policy: ClassVar[bool] = True
+    needs_outcome: ClassVar[bool] = True
+    needs_policy: ClassVar[bool] = True
 
     only_valid: bool = True
     """A percept that the task cannot show, such as a solved grid, scores 0."""
 
-    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
-        """A score for each rollout, in the shape of `groups`."""
-        return score_percepts(groups, scene.skills, lambda claims: self._judge(claims, scene))
+    @property
+    def requires(self) -> tuple[Skill, ...]:
+        """The skills of a task that it uses besides `parse` and `agreement`."""
+        return ("valid",) if self.only_valid else ()
 
-    def _judge(self, claims: Sequence[Claim], scene: RewardContext) -> list[float]:
-        asked = [i for i, claim in enumerate(claims) if not self.only_valid or scene.skills.valid(claim.percept)]
-        responses = scene.policy.answers([with_text_percept(claims[i].prompt, claims[i].percept) for i in asked]) if asked else []
-        scores = [0.0] * len(claims)
-        for i, response in zip(asked, responses, strict=True):
+    def score(self, groups: Sequence[Group], context: RewardContext) -> Scores:
+        """A score for each rollout, in the shape of `groups`."""
+        return score_percepts(groups, context.skills, lambda percepts: self._outcomes(percepts, context))
+
+    def _outcomes(self, percepts: Sequence[StatedPercept], context: RewardContext) -> list[float]:
+        eligible = [i for i, own in enumerate(percepts) if not self.only_valid or context.skills.valid(own.percept)]
+        prompts = [with_text_percept(percepts[i].prompt, percepts[i].percept) for i in eligible]
+        scores = [0.0] * len(percepts)
+        for i, response in zip(eligible, context.policy.answers(prompts) if prompts else [], strict=True):
             if response.answer is not None and not response.faults:
-                scores[i] = float(scene.right(claims[i].prompt, response.answer))
+                scores[i] = float(context.right(percepts[i].prompt, response.answer))
         return scores

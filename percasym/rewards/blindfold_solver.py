@@ -1,4 +1,4 @@
-"""An exact solver in a blindfold: it answers from the stated percept alone, and the task says whether that is right."""
+"""Blindfold solver: an exact solver answers from the stated percept alone, and the task grades its answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.rewards.base import Group, RewardContext, Scores
-from percasym.rewards.percepts import Claim, score_percepts
+from percasym.rewards.percepts import StatedPercept, score_percepts
+from percasym.tasks.base import Skill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlindfoldSolver:
-    """Does the stated percept hold all that an exact solver needs?
+    """Reward percepts from which an exact solver, without the picture, finds the right answer.
 
     1 if right(prompt, solve(stated percept)), else 0; a percept without solution scores 0.
 
@@ -22,18 +23,23 @@ class BlindfoldSolver:
     right for many graphs. Unless `only_valid`, the policy may do the reasoning first and state the solved grid.
     """
 
-    asks_outcome: ClassVar[bool] = True
-    asks_policy: ClassVar[bool] = False
+    needs_outcome: ClassVar[bool] = True
+    needs_policy: ClassVar[bool] = False
 
     only_valid: bool = True
     """A percept that the task cannot show, such as a solved grid, scores 0."""
 
-    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
-        """A score for each rollout, in the shape of `groups`."""
-        return score_percepts(groups, scene.skills, lambda claims: [float(self._suffices(claim, scene)) for claim in claims])
+    @property
+    def requires(self) -> tuple[Skill, ...]:
+        """The skills of a task that it uses besides `parse` and `agreement`."""
+        return ("solve", "valid") if self.only_valid else ("solve",)
 
-    def _suffices(self, claim: Claim, scene: RewardContext) -> bool:
-        if self.only_valid and not scene.skills.valid(claim.percept):
+    def score(self, groups: Sequence[Group], context: RewardContext) -> Scores:
+        """A score for each rollout, in the shape of `groups`."""
+        return score_percepts(groups, context.skills, lambda percepts: [float(self._sufficient(own, context)) for own in percepts])
+
+    def _sufficient(self, own: StatedPercept, context: RewardContext) -> bool:
+        if self.only_valid and not context.skills.valid(own.percept):
             return False
-        answer = scene.skills.solve(claim.percept)
-        return answer is not None and scene.right(claim.prompt, answer)
+        answer = context.skills.solve(own.percept)
+        return answer is not None and context.right(own.prompt, answer)

@@ -1,4 +1,4 @@
-"""Agreement with the siblings: what most rollouts of a picture see is probably there."""
+"""Consensus: agreement of a percept with those of the sibling rollouts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 
 from percasym.config.schema import one_of
 from percasym.rewards.base import Group, RewardContext, Scores, Skills
-from percasym.rewards.percepts import stated
+from percasym.rewards.percepts import stated_percept
 
 Vote = Literal["soft", "majority"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consensus:
-    """Do the other rollouts of the prompt state the same percept?
+    """Reward percepts that the other rollouts of the prompt state, too.
 
     soft: the mean of agreement(other, own) over the siblings whose percept can be read.
     majority: 1 for the percept that is stated more often than any other, and at least twice; 0 for the others.
@@ -24,35 +24,36 @@ class Consensus:
     None where no sibling can be read (soft), or no percept is ahead of the others (majority).
 
     Source: majority as in TTRL (arXiv:2504.16084), there for answers; soft is the same vote by parts.
-    Assumes that errors of perception are independent between samples of one picture. A misreading that all share is paid for
-    like the truth, and stating one valid percept whatever the picture earns 1: watch the entropy of the percepts.
+    Assumes that errors of perception are independent between samples of one picture. An error that all siblings share scores
+    like the truth, and one valid percept stated for every picture scores 1: monitor the entropy of the percepts.
     """
 
-    asks_outcome: ClassVar[bool] = False
-    asks_policy: ClassVar[bool] = False
+    needs_outcome: ClassVar[bool] = False
+    needs_policy: ClassVar[bool] = False
 
     vote: Vote = "soft"
+    """soft (mean agreement with the other rollouts) or majority."""
 
     def __post_init__(self) -> None:
         one_of("reward", Vote, vote=self.vote)
 
-    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
+    def score(self, groups: Sequence[Group], context: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
-        return [self._group([stated(rollout, scene.skills) for rollout in group], scene.skills) for group in groups]
+        return [self._group([stated_percept(rollout, context.skills) for rollout in group], context.skills) for group in groups]
 
     def _group(self, percepts: Sequence[str | None], skills: Skills) -> list[float | None]:
         votes = Counter(percept for percept in percepts if percept is not None)
-        verdicts = _majority(votes) if self.vote == "majority" else {own: _agreement(own, votes, skills) for own in votes}
-        return [0.0 if percept is None else verdicts[percept] for percept in percepts]
+        scores = _majority(votes) if self.vote == "majority" else {own: _agreement(own, votes, skills) for own in votes}
+        return [0.0 if percept is None else scores[percept] for percept in percepts]
 
 
 def _agreement(own: str, votes: Counter[str], skills: Skills) -> float | None:
-    """Mean agreement of one percept with all others that were stated, as often as they were."""
+    """Mean agreement of one percept with those of the siblings, each counted as often as it was stated."""
     others = Counter(votes)
     others[own] -= 1
     if not others.total():
         return None
-    # A fixed order: the sum of floats, and so the score, must not depend on that of the siblings.
+    # Sorted: the sum of floats, and so the score, must not depend on the order of the siblings.
     return sum(count * skills.agreement(other, own) for other, count in sorted(others.items()) if count) / others.total()
 
 

@@ -1,4 +1,4 @@
-"""Faithfulness: does the answer follow from what was stated?"""
+"""Faithfulness: whether the answer follows from the stated percept."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.rewards.base import Group, RewardContext, Scores, Skills
-from percasym.rewards.percepts import Claim, score_rollouts
+from percasym.rewards.percepts import StatedPercept, score_rollouts
+from percasym.tasks.base import Skill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faithful:
-    """Is the answer right for the stated percept?
+    """Reward responses whose answer solves the percept that they state.
 
     1 if verify(stated percept, answer), else 0; a response with any fault has no answer.
 
     Source: consistency of description and answer; our form. Assumes that the answer was found from the picture itself, so that it
-    fits the stated percept only where that is true. Hackable alone: it rewards reasoning more than seeing, and the easiest percept
-    (a solved grid, copied as the answer) earns 1.
+    fits the stated percept only where that is true. Easy to hack alone: it rewards reasoning more than perception, and the easiest percept
+    (a solved grid, copied as the answer) scores 1.
     """
 
-    asks_outcome: ClassVar[bool] = False
-    asks_policy: ClassVar[bool] = False
+    needs_outcome: ClassVar[bool] = False
+    needs_policy: ClassVar[bool] = False
+    requires: ClassVar[tuple[Skill, ...]] = ("verify",)
 
-    def score(self, groups: Sequence[Group], scene: RewardContext) -> Scores:
+    def score(self, groups: Sequence[Group], context: RewardContext) -> Scores:
         """A score for each rollout, in the shape of `groups`."""
-        return score_rollouts(groups, scene.skills, lambda claims: [float(_follows(claim, scene.skills)) for claim in claims])
+        return score_rollouts(groups, context.skills, lambda percepts: [float(_follows(own, context.skills)) for own in percepts])
 
 
-def _follows(claim: Claim, skills: Skills) -> bool:
-    response = claim.rollout.response
-    return response.answer is not None and not response.faults and skills.verify(claim.percept, response.answer)
+def _follows(own: StatedPercept, skills: Skills) -> bool:
+    response = own.rollout.response
+    return response.answer is not None and not response.faults and skills.verify(own.percept, response.answer)

@@ -1,4 +1,4 @@
-"""The perception label itself as a reward: what every surrogate is measured against."""
+"""Oracle: the perception label itself, the reference for every surrogate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Grading = Literal["exact", "graded"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oracle:
-    """Is the stated percept p*?
+    """Reward percepts that equal p*, by the label.
 
     exact: a_p = 1 if percept = p*, else 0. graded: how much of p* was recovered (share of equal cells, F1 of edges).
 
@@ -22,6 +22,7 @@ class Oracle:
     """
 
     grading: Grading = "exact"
+    """exact, or graded for partial credit."""
 
     def __post_init__(self) -> None:
         one_of("reward", Grading, grading=self.grading)

@@ -1,6 +1,6 @@
-"""What rollouts state, and how a score of it takes the shape of the groups.
+"""Stated percepts of rollouts, and scores of them in the shape of the groups.
 
-Here the rule on form is kept for every surrogate: where nothing is stated that can be read, the score is 0.
+The rule on form is applied here for every surrogate: a rollout without a readable percept scores 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from percasym.types import Prompt, Rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class StatedPercept:
     """A percept that a rollout states."""
 
     rollout: Rollout
@@ -22,40 +22,40 @@ class Claim:
 
     @property
     def prompt(self) -> Prompt:
-        """What the rollout answers."""
+        """The prompt of the rollout."""
         return self.rollout.prompt
 
 
-Judge = Callable[[Sequence[Claim]], Sequence[float | None]]
-"""Scores some claims of all groups at once, in their order; never called with none."""
+ScoreFunction = Callable[[Sequence[StatedPercept]], Sequence[float | None]]
+"""Scores stated percepts of all groups in one call, in their order; never called with an empty sequence."""
 
 
-def stated(rollout: Rollout, skills: Skills) -> str | None:
+def stated_percept(rollout: Rollout, skills: Skills) -> str | None:
     """The percept that a rollout states, in canonical form; None when grammar or task cannot read exactly one."""
     percept = rollout.response.percept
     return None if percept is None else skills.parse(percept)
 
 
-def score_rollouts(groups: Sequence[Group], skills: Skills, judge: Judge) -> Scores:
-    """Judge every rollout that states a percept; the others score 0."""
-    return _score(groups, skills, judge, each_once=False)
+def score_rollouts(groups: Sequence[Group], skills: Skills, function: ScoreFunction) -> Scores:
+    """Score every rollout that states a percept; the others score 0."""
+    return _score(groups, skills, function, deduplicate=False)
 
 
-def score_percepts(groups: Sequence[Group], skills: Skills, judge: Judge) -> Scores:
-    """Judge every distinct percept of each group once, whichever rollouts state it; rollouts without one score 0."""
-    return _score(groups, skills, judge, each_once=True)
+def score_percepts(groups: Sequence[Group], skills: Skills, function: ScoreFunction) -> Scores:
+    """Score every distinct percept of each group once, for all rollouts that state it; rollouts without a percept score 0."""
+    return _score(groups, skills, function, deduplicate=True)
 
 
-def _score(groups: Sequence[Group], skills: Skills, judge: Judge, *, each_once: bool) -> Scores:
-    claims: dict[tuple[int, int | str], Claim] = {}
-    places: list[list[tuple[int, int | str] | None]] = []  # Of each rollout's claim.
+def _score(groups: Sequence[Group], skills: Skills, function: ScoreFunction, *, deduplicate: bool) -> Scores:
+    found: dict[tuple[int, int | str], StatedPercept] = {}
+    keys: list[list[tuple[int, int | str] | None]] = []  # Of each rollout: its entry in `found`.
     for g, group in enumerate(groups):
-        places.append([])
+        keys.append([])
         for i, rollout in enumerate(group):
-            percept = stated(rollout, skills)
-            place = None if percept is None else (g, percept if each_once else i)
-            places[-1].append(place)
-            if place is not None and percept is not None:
-                claims.setdefault(place, Claim(rollout=rollout, percept=percept))
-    verdicts = dict(zip(claims, judge(list(claims.values())), strict=True)) if claims else {}
-    return [[0.0 if place is None else verdicts[place] for place in row] for row in places]
+            percept = stated_percept(rollout, skills)
+            key = None if percept is None else (g, percept if deduplicate else i)
+            keys[-1].append(key)
+            if key is not None and percept is not None:
+                found.setdefault(key, StatedPercept(rollout=rollout, percept=percept))
+    scores = dict(zip(found, function(list(found.values())), strict=True)) if found else {}
+    return [[0.0 if key is None else scores[key] for key in row] for row in keys]

@@ -1,4 +1,4 @@
-"""Pictures as arrays of pixels: [H, W, 3], 0 is black and 1 is white."""
+"""PNG bytes to pixel arrays and back: [H, W, 3], 0 is black and 1 is white."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_pixels(picture: bytes) -> Pixels:
 
 
 def write_pixels(pixels: Pixels) -> bytes:
-    """A PNG of pixels [H, W, 3]; what lies outside [0, 1] is clipped."""
+    """A PNG of pixels [H, W, 3]; values outside [0, 1] are clipped."""
     buffer = io.BytesIO()
     Image.fromarray(np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -1,60 +1,60 @@
-"""All rewards of the package, so that every run can say of each what it would have been worth."""
+"""Which rewards a run measures: those of this package that its task can serve, and the one it trains on.
+
+Packaged rewards are discovered, not listed: a module of `percasym.rewards` that defines a dataclass with `score` or `of` is a reward under
+the module's name. The chosen reward may come from another package; its name is then that of its class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass, replace
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
 
-from percasym.rewards.augmentation import Augmentation
-from percasym.rewards.base import Reward
-from percasym.rewards.blindfold_self import BlindfoldSelf
-from percasym.rewards.blindfold_solver import BlindfoldSolver
-from percasym.rewards.confidence import Confidence
-from percasym.rewards.consensus import Consensus
-from percasym.rewards.faithful import Faithful
-from percasym.rewards.image_dependence import ImageDependence
-from percasym.rewards.oracle import Oracle
-from percasym.rewards.rerender import Rerender
-from percasym.rewards.valid_state import ValidState
+from percasym import rewards
+from percasym.rewards.base import Labelled, Reward
 from percasym.tasks.base import SKILLS, Skill, Task
 
-REWARDS: Mapping[str, type[Reward]] = {
-    "oracle": Oracle,
-    "consensus": Consensus,
-    "rerender": Rerender,
-    "blindfold_solver": BlindfoldSolver,
-    "blindfold_self": BlindfoldSelf,
-    "valid_state": ValidState,
-    "faithful": Faithful,
-    "confidence": Confidence,
-    "image_dependence": ImageDependence,
-    "augmentation": Augmentation,
-}
-"""Each under the name that `reward=` knows it by."""
 
+@cache
+def packaged_rewards() -> Mapping[str, type[Reward]]:
+    """The reward classes of `percasym.rewards` by the name that `reward=` uses: those that read labels first, then by name.
 
-ASKED: Mapping[type[Reward], Skill] = {Rerender: "draw", BlindfoldSolver: "solve", ValidState: "valid", Faithful: "verify"}
-"""What a reward asks of a task beyond reading percepts and comparing them."""
-
-
-def watched(chosen: Reward, task: Task) -> tuple[str, dict[str, Reward]]:
-    """The name of the chosen reward, and all that `task` can serve by name: the chosen one as it is, the others as they come.
-
-    Raises ValueError when the chosen one asks for what the task cannot do.
+    >>> list(packaged_rewards())[:3]
+    ['oracle', 'augmentation', 'blindfold_self']
     """
-    name = next((name for name, cls in REWARDS.items() if type(chosen) is cls), type(chosen).__name__)
-    if missing := [skill for skill in skills(chosen) if skill in task.lacks]:
-        served = ", ".join(other for other, cls in REWARDS.items() if not set(skills(cls())) & set(task.lacks))
-        remedy = "Set reward.only_valid=false, or choose among" if isinstance(chosen, BlindfoldSelf) else "Choose among"
-        raise ValueError(f"reward={name} needs a task that can {SKILLS[missing[0]]}; collected data cannot. {remedy} {served}.")
-    others = {other: cls() for other, cls in REWARDS.items()}
-    return name, {other: reward for other, reward in others.items() if not set(skills(reward)) & set(task.lacks)} | {name: chosen}
+    found = {module.name: cls for module in iter_modules(rewards.__path__) for cls in _reward_classes(f"{rewards.__name__}.{module.name}")}
+    return dict(sorted(found.items(), key=lambda item: (not issubclass(item[1], Labelled), item[0])))
 
 
-def skills(reward: Reward) -> list[Skill]:
-    """What a reward asks of a task beyond reading percepts and comparing them.
+def measured_rewards(chosen: Reward, task: Task) -> tuple[str, dict[str, Reward]]:
+    """The name of the chosen reward, and all rewards that `task` can serve, by name: the chosen one as configured, the others by default.
 
-    >>> skills(BlindfoldSolver()), skills(BlindfoldSelf(only_valid=False))
-    (['solve', 'valid'], [])
+    Raises ValueError when the task lacks a skill that the chosen reward requires.
     """
-    asked: list[Skill] = [ASKED[type(reward)]] if type(reward) in ASKED else []
-    return [*asked, "valid"] if isinstance(reward, BlindfoldSolver | BlindfoldSelf) and reward.only_valid else asked
+    packaged = packaged_rewards()
+    name = next((name for name, cls in packaged.items() if type(chosen) is cls), type(chosen).__name__)
+    served = {other: reward for other, cls in packaged.items() if not missing_skills(reward := cls(), task)}
+    if missing := missing_skills(chosen, task):
+        remedy = "Set reward.only_valid=false, or choose among" if _served_without_validity(chosen, task) else "Choose among"
+        raise ValueError(f"reward={name} needs a task that can {SKILLS[missing[0]]}; collected data cannot. {remedy} {', '.join(served)}.")
+    return name, served | {name: chosen}
+
+
+def missing_skills(reward: Reward, task: Task) -> list[Skill]:
+    """The skills that a reward requires and `task` lacks; a reward without `requires` needs only `parse` and `agreement`."""
+    return [skill for skill in getattr(reward, "requires", ()) if skill in task.lacks]
+
+
+def _served_without_validity(reward: Any, task: Task) -> bool:
+    """Could the task serve this reward with its option `only_valid` turned off?"""
+    return hasattr(reward, "only_valid") and not missing_skills(replace(reward, only_valid=False), task)
+
+
+def _reward_classes(module: str) -> Iterator[Any]:
+    """The reward dataclasses that a module defines; imported ones belong to their own module."""
+    for cls in vars(import_module(module)).values():
+        if isinstance(cls, type) and cls.__module__ == module and is_dataclass(cls) and (hasattr(cls, "score") or hasattr(cls, "of")):
+            yield cls

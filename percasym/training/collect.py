@@ -22,7 +22,7 @@ from percasym.rewards.base import Policy, Reward, Scores
 from percasym.rollout.base import RolloutEngine
 from percasym.tasks.base import Task
 from percasym.training.policy_queries import PolicyQueries
-from percasym.training.reward_context import asks_policy, score
+from percasym.training.reward_context import needs_policy, score
 from percasym.training.rollout_batch import PromptGroup, RolloutBatch
 from percasym.types import SampleKey
 
@@ -93,7 +93,7 @@ class RolloutCollector:
                     groups[i], scored[self.reward][i] = group, scores
                 resampled += len(dull)
             with clocked(rewarding):
-                others = {name for name, reward in self.rewards.items() if name != self.reward and (asks or not asks_policy(reward))}
+                others = {name for name, reward in self.rewards.items() if name != self.reward and (asks or not needs_policy(reward))}
                 scored |= self._scores(groups, policy, others)
                 reasoning = self._reasoning(groups) if asks else [None] * len(groups)
         return RolloutBatch(

@@ -22,19 +22,19 @@ def score(reward: Reward, groups: Sequence[PromptGroup], task: Task, policy: Pol
     truths = {group.sample.prompt.key: group.sample.truth for group in groups}
 
     def right(prompt: Prompt, answer: str) -> bool:
-        if not reward.asks_outcome:
-            _refuse(reward, "asks_outcome")
+        if not reward.needs_outcome:
+            _refuse(reward, "needs_outcome")
         return task.right(prompt.key, truths[prompt.key], answer)
 
-    scene = RewardContext(
-        skills=TruthFree(_task=task), right=right, policy=policy if reward.asks_policy else ForbiddenPolicy(reward=reward)
+    context = RewardContext(
+        skills=TruthFree(_task=task), right=right, policy=policy if reward.needs_policy else ForbiddenPolicy(reward=reward)
     )
-    return reward.score([group.rollouts for group in groups], scene)
+    return reward.score([group.rollouts for group in groups], context)
 
 
-def asks_policy(reward: Reward) -> bool:
+def needs_policy(reward: Reward) -> bool:
     """Whether a reward costs more passes of the model."""
-    return not isinstance(reward, Labelled) and reward.asks_policy
+    return not isinstance(reward, Labelled) and reward.needs_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +76,15 @@ class ForbiddenPolicy:
 
     def answers(self, prompts: Sequence[Prompt]) -> list[Response]:
         """Refused."""
-        _refuse(self.reward, "asks_policy")
+        _refuse(self.reward, "needs_policy")
 
     def percepts(self, prompts: Sequence[Prompt]) -> list[str | None]:
         """Refused."""
-        _refuse(self.reward, "asks_policy")
+        _refuse(self.reward, "needs_policy")
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> list[list[float]]:
         """Refused."""
-        _refuse(self.reward, "asks_policy")
+        _refuse(self.reward, "needs_policy")
 
 
 def _refuse(reward: Surrogate, permission: str) -> NoReturn:

@@ -52,7 +52,7 @@ class RlRecipe:
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks
         self._rollouts = rollout_engine(settings, settings.rollout)
         self._sampling = settings.rollout
-        self._name, self._rewards = registry.watched(settings.reward, settings.task)
+        self._name, self._rewards = registry.measured_rewards(settings.reward, settings.task)
 
     def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
         """Train from `checkpoint`, or from the start, to the end; the summary gets nothing beside the evaluations."""

@@ -1,4 +1,4 @@
-"""Rollouts made of texts, and the scenes in which rewards score them."""
+"""Rollouts made of texts, and the contexts in which rewards score them."""
 
 from __future__ import annotations
 
@@ -66,44 +66,44 @@ def rollout() -> Any:
 
 
 @pytest.fixture
-def scene() -> Any:
-    """`scene(task)`: the task's skills and nothing else of it; `right` and `policy` refuse unless they are given."""
+def context() -> Any:
+    """`context(task)`: the task's skills and nothing else of it; `right` and `policy` refuse unless they are given."""
 
     def refuse(*_: Any) -> Any:
-        raise AssertionError("this reward did not say that it asks")
+        raise AssertionError("the reward did not declare this")
 
-    def make(task: Any, *, right: Any = refuse, policy: Any = None) -> RewardContext:
-        skills = SimpleNamespace(**{name: getattr(task, name) for name in SKILLS})
-        silent = SimpleNamespace(answers=refuse, percepts=refuse, logprobs=refuse)
-        return RewardContext(skills=skills, right=right, policy=policy or silent)
+    def make(task: Any, *, right: Any = refuse, policy: Any = None, skills: tuple[str, ...] = SKILLS) -> RewardContext:
+        allowed = SimpleNamespace(**{name: getattr(task, name) if name in skills else refuse for name in SKILLS})
+        forbidden = SimpleNamespace(answers=refuse, percepts=refuse, logprobs=refuse)
+        return RewardContext(skills=allowed, right=right, policy=policy or forbidden)
 
     return make
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moody:
-    """A policy whose every answer is a fixed function of what it is asked, right or wrong as a hash falls."""
+class HashPolicy:
+    """A policy whose responses are a fixed function of the prompt, right or wrong by its hash."""
 
     texts: tuple[str, ...]
     """Responses to choose from."""
 
     def answers(self, prompts: list[Prompt]) -> list[Response]:
-        return [Grammar().read(self.texts[mood(prompt) % len(self.texts)].encode()) for prompt in prompts]
+        return [Grammar().read(self.texts[hashed(prompt) % len(self.texts)].encode()) for prompt in prompts]
 
     def percepts(self, prompts: list[Prompt]) -> list[str | None]:
         return [response.percept for response in self.answers(prompts)]
 
     def logprobs(self, prompts: list[Prompt], rollouts: list[Rollout]) -> list[list[float]]:
         return [
-            [-(mood(prompt, rollout.response.percept) % 1000) / 500] * len(rollout.labels)
+            [-(hashed(prompt, rollout.response.percept) % 1000) / 500] * len(rollout.labels)
             for prompt, rollout in zip(prompts, rollouts, strict=True)
         ]
 
 
-def mood(*asked: object) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(asked).encode(), digest_size=8).digest(), "big")
+def hashed(*values: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(values).encode(), digest_size=8).digest(), "big")
 
 
 @pytest.fixture
-def moody() -> Any:
-    return lambda *texts: Moody(texts=texts)
+def hash_policy() -> Any:
+    return lambda *texts: HashPolicy(texts=texts)

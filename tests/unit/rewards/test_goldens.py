@@ -55,24 +55,24 @@ def groups_of(rollout: Any) -> Any:
 
 @pytest.mark.parametrize(("task", "percept", "other", "shared"), [(SUDOKU, GRID, SLIP, 15 / 16), (COLORING, GRAPH, MISSED, 4 / 5)])
 def test_soft_consensus_is_the_mean_agreement_with_the_siblings(
-    task: Any, percept: str, other: str, shared: float, reward: Any, scene: Any, groups_of: Any
+    task: Any, percept: str, other: str, shared: float, reward: Any, context: Any, groups_of: Any
 ) -> None:
     groups = groups_of(prompt_of(task, percept), says(percept), says(percept), says(other), "unreadable")
     # Each of the two equal ones meets its twin (1) and the third (shared), which meets two (shared); the unreadable does not vote.
-    assert reward("consensus").score(groups, scene(task)) == [pytest.approx([(1 + shared) / 2] * 2 + [shared, 0.0])]
+    assert reward("consensus").score(groups, context(task)) == [pytest.approx([(1 + shared) / 2] * 2 + [shared, 0.0])]
 
 
-def test_a_consensus_needs_another_voice(reward: Any, scene: Any, groups_of: Any) -> None:
+def test_a_consensus_needs_another_voice(reward: Any, context: Any, groups_of: Any) -> None:
     groups = groups_of(prompt_of(SUDOKU, GRID), says(GRID), "unreadable", says("5678"))
     for vote in ("soft", "majority"):
-        assert reward("consensus", vote=vote).score(groups, scene(SUDOKU)) == [[None, 0.0, 0.0]]
+        assert reward("consensus", vote=vote).score(groups, context(SUDOKU)) == [[None, 0.0, 0.0]]
 
 
-def test_the_majority_is_paid_in_full_and_a_tie_not_at_all(reward: Any, scene: Any, groups_of: Any) -> None:
+def test_the_majority_is_paid_in_full_and_a_tie_not_at_all(reward: Any, context: Any, groups_of: Any) -> None:
     prompt, majority = prompt_of(COLORING, GRAPH), reward("consensus", vote="majority")
     won = groups_of(prompt, says(GRAPH), says(MISSED), says("5: BC AB AC DE CD"))  # The last is GRAPH in another order.
     tied = groups_of(prompt, says(GRAPH), says(MISSED), says(GRAPH), says(MISSED), "unreadable")
-    assert majority.score(won + tied, scene(COLORING)) == [[1.0, 0.0, 1.0], [None, None, None, None, 0.0]]
+    assert majority.score(won + tied, context(COLORING)) == [[1.0, 0.0, 1.0], [None, None, None, None, 0.0]]
 
 
 # rerender
@@ -89,10 +89,10 @@ def test_likeness_is_the_correlation_of_pixels_where_it_is_positive() -> None:
 
 @pytest.mark.parametrize(("task", "percept", "other"), [(SUDOKU, GRID, SLIP), (COLORING, GRAPH, MISSED)])
 def test_only_the_true_percept_redraws_the_very_picture(
-    task: Any, percept: str, other: str, reward: Any, scene: Any, groups_of: Any
+    task: Any, percept: str, other: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
     groups = groups_of(prompt_of(task, percept), says(percept), says(other))
-    [[right, wrong]] = reward("rerender", look="same").score(groups, scene(task))
+    [[right, wrong]] = reward("rerender", look="same").score(groups, context(task))
     assert right == 1.0 > wrong > 0.5
 
 
@@ -104,10 +104,10 @@ HARD = Look(image_px=96, fonts=tuple(FONTS), glyph=(0.55, 0.8), contrast=(0.35, 
     [(Sudoku(look=HARD), GRID, "0230\n3012\n2103\n4324"), (GraphColoring(look=HARD), GRAPH, "5: AB AC BC AD AE")],
 )
 def test_the_true_percept_is_likelier_under_other_looks(
-    task: Any, percept: str, other: str, reward: Any, scene: Any, groups_of: Any
+    task: Any, percept: str, other: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
     groups = [groups_of(prompt_of(task, percept, index), says(percept), says(other))[0] for index in range(6)]
-    scores = reward("rerender", look="other").score(groups, scene(task))
+    scores = reward("rerender", look="other").score(groups, context(task))
     assert all(wrong < right < 1 for right, wrong in scores)  # A given moved to another cell; two edges misread.
 
 
@@ -139,15 +139,15 @@ def judge_of(task: Any, truth: str) -> Any:
     ],
 )
 def test_the_blindfolded_solver_asks_whether_its_answer_is_right(
-    task: Any, truth: str, percept: str, score: float, reward: Any, scene: Any, groups_of: Any
+    task: Any, truth: str, percept: str, score: float, reward: Any, context: Any, groups_of: Any
 ) -> None:
     groups = groups_of(prompt_of(task, truth), says(percept), "unreadable")
-    assert reward("blindfold_solver").score(groups, scene(task, right=judge_of(task, truth))) == [[score, 0.0]]
+    assert reward("blindfold_solver").score(groups, context(task, right=judge_of(task, truth))) == [[score, 0.0]]
 
 
-def test_a_solver_that_takes_any_percept_pays_for_the_solution(reward: Any, scene: Any, groups_of: Any) -> None:
+def test_a_solver_that_takes_any_percept_pays_for_the_solution(reward: Any, context: Any, groups_of: Any) -> None:
     groups = groups_of(prompt_of(SUDOKU, GRID), says(SOLVED))
-    judged = scene(SUDOKU, right=judge_of(SUDOKU, GRID))
+    judged = context(SUDOKU, right=judge_of(SUDOKU, GRID))
     assert reward("blindfold_solver", only_valid=False).score(groups, judged) == [[1.0]]
 
 
@@ -155,7 +155,7 @@ def test_a_solver_that_takes_any_percept_pays_for_the_solution(reward: Any, scen
     ("task", "percept", "other", "solution"), [(SUDOKU, GRID, SLIP, SOLVED), (COLORING, GRAPH, MISSED, COLORED)], ids=["sudoku", "coloring"]
 )
 def test_the_policy_is_asked_once_about_each_percept_without_the_picture(
-    task: Any, percept: str, other: str, solution: str, reward: Any, scene: Any, groups_of: Any
+    task: Any, percept: str, other: str, solution: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
     asked = []
 
@@ -165,7 +165,7 @@ def test_the_policy_is_asked_once_about_each_percept_without_the_picture(
 
     prompt = prompt_of(task, percept)
     groups = groups_of(prompt, says(percept), says(other), says(percept), "unreadable")
-    scores = reward("blindfold_self").score(groups, scene(task, right=judge_of(task, percept), policy=SimpleNamespace(answers=answers)))
+    scores = reward("blindfold_self").score(groups, context(task, right=judge_of(task, percept), policy=SimpleNamespace(answers=answers)))
     assert scores == [[1.0, 0.0, 1.0, 0.0]]
     assert [[(told.key, told.image, told.question) for told in prompts] for prompts in asked] == [
         [(prompt.key, None, f"Q\n{percept}"), (prompt.key, None, f"Q\n{other}")]
@@ -183,12 +183,12 @@ def test_the_policy_is_asked_once_about_each_percept_without_the_picture(
     ],
 )
 def test_a_valid_state_is_one_that_the_task_could_show(
-    task: Any, percepts: tuple[str, ...], scores: list[int], reward: Any, scene: Any, groups_of: Any
+    task: Any, percepts: tuple[str, ...], scores: list[int], reward: Any, context: Any, groups_of: Any
 ) -> None:
-    assert reward("valid_state").score(groups_of(prompt_of(task, percepts[0]), *map(says, percepts)), scene(task)) == [scores]
+    assert reward("valid_state").score(groups_of(prompt_of(task, percepts[0]), *map(says, percepts)), context(task)) == [scores]
 
 
-def test_a_faithful_answer_solves_what_was_stated_true_or_not(reward: Any, scene: Any, groups_of: Any) -> None:
+def test_a_faithful_answer_solves_what_was_stated_true_or_not(reward: Any, context: Any, groups_of: Any) -> None:
     sudoku = groups_of(
         prompt_of(SUDOKU, EXCHANGED),
         says(GRID, SOLVED),
@@ -197,19 +197,21 @@ def test_a_faithful_answer_solves_what_was_stated_true_or_not(reward: Any, scene
         says(GRID, SOLVED) + f"<answer>{SOLVED}</answer>",
         Grammar().perception(GRID),
     )
-    assert reward("faithful").score(sudoku, scene(SUDOKU)) == [[1.0, 0.0, 0.0, 0.0, 0.0]]
+    assert reward("faithful").score(sudoku, context(SUDOKU)) == [[1.0, 0.0, 0.0, 0.0, 0.0]]
     coloring = groups_of(prompt_of(COLORING, MISSED), says(GRAPH, COLORED), says(TWO_SIDED, COLORED), says("no graph", COLORED))
-    assert reward("faithful").score(coloring, scene(COLORING)) == [[1.0, 0.0, 0.0]]
+    assert reward("faithful").score(coloring, context(COLORING)) == [[1.0, 0.0, 0.0]]
     cut = groups_of(prompt_of(SUDOKU, GRID), says(GRID, SOLVED), finished=False)
-    assert reward("faithful").score(cut, scene(SUDOKU)) == [[0.0]]
+    assert reward("faithful").score(cut, context(SUDOKU)) == [[0.0]]
 
 
 @pytest.mark.parametrize(("task", "percept"), [(SUDOKU, GRID), (COLORING, GRAPH)])
-def test_confidence_is_the_geometric_mean_over_the_perception(task: Any, percept: str, reward: Any, scene: Any, groups_of: Any) -> None:
+def test_confidence_is_the_geometric_mean_over_the_perception(task: Any, percept: str, reward: Any, context: Any, groups_of: Any) -> None:
     said = {"logprobs": (math.log(1 / 2), math.log(1 / 8), math.log(0.9)), "labels": (P, P, R)}
-    [[sure, unreadable]] = reward("confidence").score(groups_of(prompt_of(task, percept), says(percept), "?", **said), scene(task))
+    [[sure, unreadable]] = reward("confidence").score(groups_of(prompt_of(task, percept), says(percept), "?", **said), context(task))
     assert (sure, unreadable) == (pytest.approx(1 / 4), 0.0)  # sqrt(1/2 * 1/8); what is reasoned does not count.
-    assert reward("confidence").score(groups_of(prompt_of(task, percept), says(percept), "?", logprobs=None), scene(task)) == [[None, 0.0]]
+    assert reward("confidence").score(groups_of(prompt_of(task, percept), says(percept), "?", logprobs=None), context(task)) == [
+        [None, 0.0]
+    ]
 
 
 # image_dependence
@@ -217,7 +219,7 @@ def test_confidence_is_the_geometric_mean_over_the_perception(task: Any, percept
 
 @pytest.mark.parametrize(("task", "percept"), [(SUDOKU, GRID), (COLORING, GRAPH)])
 def test_dependence_is_how_much_likelier_the_picture_makes_the_percept(
-    task: Any, percept: str, reward: Any, scene: Any, groups_of: Any
+    task: Any, percept: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
     prompt = prompt_of(task, percept)
     calls = []
@@ -230,7 +232,7 @@ def test_dependence_is_how_much_likelier_the_picture_makes_the_percept(
         return [[-1.0, -1.0, -9.0], [-2.0, -2.0, -9.0], [-1.0 - math.log(4), -1.0, 0.0], [-2.0 + math.log(2)] * 2 + [0.0]]
 
     groups = groups_of(prompt, says(percept), "unreadable", says(percept), logprobs=None, labels=(P, P, R))
-    scores = reward("image_dependence").score(groups, scene(task, policy=SimpleNamespace(logprobs=logprobs)))
+    scores = reward("image_dependence").score(groups, context(task, policy=SimpleNamespace(logprobs=logprobs)))
     assert scores == [[pytest.approx(1 - 1 / 2), 0.0, 0.0]]
 
     [[*seen, flat, _]] = calls
@@ -245,7 +247,7 @@ def test_dependence_is_how_much_likelier_the_picture_makes_the_percept(
 
 @pytest.mark.parametrize(("task", "percept", "other", "shared"), [(SUDOKU, GRID, SLIP, 15 / 16), (COLORING, GRAPH, MISSED, 4 / 5)])
 def test_augmentation_is_the_mean_agreement_with_what_the_views_show(
-    task: Any, percept: str, other: str, shared: float, reward: Any, scene: Any, groups_of: Any
+    task: Any, percept: str, other: str, shared: float, reward: Any, context: Any, groups_of: Any
 ) -> None:
     answers = {0: [percept, other], 1: [other, "unreadable"], 2: [None, None]}  # Of each prompt's two views.
     prompts = [prompt_of(task, percept, index) for index in range(3)]
@@ -255,7 +257,7 @@ def test_augmentation_is_the_mean_agreement_with_what_the_views_show(
         assert [view.key.index for view in views] == [0, 0, 1, 1, 2, 2]
         return [answers[view.key.index].pop(0) for view in views]
 
-    scores = reward("augmentation").score(groups, scene(task, policy=SimpleNamespace(percepts=percepts)))
+    scores = reward("augmentation").score(groups, context(task, policy=SimpleNamespace(percepts=percepts)))
     both = (1 + shared) / 2
     assert scores == [pytest.approx([both, both, 0.0]), pytest.approx([shared, 1.0, 0.0]), [None, None, 0.0]]
 
@@ -284,9 +286,9 @@ def test_a_shift_repeats_the_border_and_loses_no_other_pixel(reward: Any) -> Non
 
 
 @pytest.mark.parametrize("name", ["rerender", "image_dependence", "augmentation"])
-def test_nothing_can_be_said_of_a_picture_that_is_not_there(name: str, reward: Any, scene: Any, groups_of: Any) -> None:
+def test_nothing_can_be_said_of_a_picture_that_is_not_there(name: str, reward: Any, context: Any, groups_of: Any) -> None:
     told = Prompt(key=SampleKey(task="sudoku", split="test", seed=0, index=0), image=None, question=f"Q\n{GRID}")
-    assert reward(name).score(groups_of(told, says(GRID), "unreadable"), scene(SUDOKU)) == [[None, 0.0]]
+    assert reward(name).score(groups_of(told, says(GRID), "unreadable"), context(SUDOKU)) == [[None, 0.0]]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -16,21 +15,19 @@ from typing import Any
 import pytest
 
 from percasym.metrics import grade
+from percasym.rewards.base import Labelled
+from percasym.rewards.registry import packaged_rewards
 from percasym.spans.grammar import Grammar
 from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.graph import LETTERS, all_pairs
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
 
-CHEAP = ("consensus", "blindfold_solver", "blindfold_self", "valid_state", "faithful", "confidence")
+SURROGATES = tuple(name for name, cls in packaged_rewards().items() if not issubclass(cls, Labelled))
 OF_PIXELS = ("rerender", "image_dependence", "augmentation")
-SURROGATES = (*CHEAP, *OF_PIXELS)
+"""Rewards that process pictures, which takes time."""
+CHEAP = tuple(name for name in SURROGATES if name not in OF_PIXELS)
 each_surrogate = pytest.mark.parametrize("name", SURROGATES)
-
-
-def test_every_surrogate_is_attacked() -> None:
-    folder = Path(__file__).parents[3] / "conf" / "reward"
-    assert {path.stem for path in folder.glob("*.yaml")} - {"oracle"} == set(SURROGATES)
 
 
 def seen(percept: str) -> str:
@@ -77,8 +74,8 @@ def honest(task: Any, sample: Any) -> Any:
 
 
 @pytest.fixture
-def generous(task: Any, honest: Any, scene: Any) -> Any:
-    """A scene in which every outcome is right and the policy agrees with the truth."""
+def generous(task: Any, honest: Any, context: Any) -> Any:
+    """A context in which every outcome is right and the policy agrees with the truth."""
     response = Grammar().read((honest.demonstration.perception + honest.demonstration.reasoning).encode())
 
     def logprobs(prompts: Any, rollouts: Any) -> Any:
@@ -87,7 +84,7 @@ def generous(task: Any, honest: Any, scene: Any) -> Any:
     policy = SimpleNamespace(
         answers=lambda prompts: [response] * len(prompts), percepts=lambda prompts: [honest.truth] * len(prompts), logprobs=logprobs
     )
-    return scene(task, right=lambda prompt, answer: True, policy=policy)
+    return context(task, right=lambda prompt, answer: True, policy=policy)
 
 
 @pytest.fixture
@@ -151,12 +148,12 @@ def test_what_is_not_one_answer_is_not_faithful_and_still_a_perception(
 
 
 @pytest.mark.parametrize("name", ["valid_state", "blindfold_solver", "blindfold_self"])
-def test_the_solved_grid_is_no_percept(name: str, reward: Any, sample: Any, rollout: Any, scene: Any) -> None:
+def test_the_solved_grid_is_no_percept(name: str, reward: Any, sample: Any, rollout: Any, context: Any) -> None:
     sudoku = Sudoku(givens=(8, 10))
     solved = sample(sudoku)
     hostile = rollout(solved.prompt, seen(solved.solution) + solved.demonstration.reasoning)
     policy = SimpleNamespace(answers=lambda prompts: [hostile.response] * len(prompts))
-    lenient = scene(sudoku, right=lambda prompt, answer: True, policy=policy)
+    lenient = context(sudoku, right=lambda prompt, answer: True, policy=policy)
     assert reward(name).score([[hostile]], lenient) == [[0.0]]
     if name != "valid_state":
         assert reward(name, only_valid=False).score([[hostile]], lenient) == [[1.0]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from random import Random
@@ -12,7 +14,8 @@ import pytest
 import yaml
 
 from percasym.rewards.base import Labelled
-from percasym.rewards.registry import REWARDS
+from percasym.rewards.registry import measured_rewards, packaged_rewards
+from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Grade, SampleKey
 
 CONF = Path(__file__).parents[3] / "conf" / "reward"
@@ -45,18 +48,18 @@ def groups(task: Any, sample: Any, rollout: Any) -> Any:
 
 
 @pytest.fixture
-def asked(task: Any, sample: Any, moody: Any, scene: Any) -> Any:
-    """`asked(reward)`: a scene that answers what the reward says it asks, from the labels of `task`, and nothing more."""
+def allowed(task: Any, sample: Any, hash_policy: Any, context: Any) -> Any:
+    """`allowed(reward)`: a context with what the reward declares, from the labels of `task`, and nothing more."""
 
     def make(reward: Any, of: Any = task) -> Any:
         samples = [sample(task, index) for index in range(3)]
         answers = {s.prompt: s.truth for s in samples}
-        allowed = {}
-        if reward.asks_outcome:
-            allowed["right"] = lambda prompt, answer: task.verify(answers[prompt], answer)
-        if reward.asks_policy:
-            allowed["policy"] = moody(*(s.demonstration.perception + s.demonstration.reasoning for s in samples))
-        return scene(of, **allowed)
+        given = {}
+        if reward.needs_outcome:
+            given["right"] = lambda prompt, answer: task.verify(answers[prompt], answer)
+        if reward.needs_policy:
+            given["policy"] = hash_policy(*(s.demonstration.perception + s.demonstration.reasoning for s in samples))
+        return context(of, skills=("parse", "agreement", *getattr(reward, "requires", ())), **given)
 
     return make
 
@@ -66,7 +69,7 @@ def test_a_reward_is_a_frozen_dataclass_that_names_its_source_and_its_weakness(n
     cls = type(reward(name))
     assert is_dataclass(cls) and cls.__dataclass_params__.frozen and cls.__slots__ is not None
     assert "Source: " in cls.__doc__ and "Assumes " in cls.__doc__
-    assert not {"asks_outcome", "asks_policy"} & {field.name for field in fields(cls)}  # Not options of the yaml.
+    assert not {"needs_outcome", "needs_policy"} & {field.name for field in fields(cls)}  # Not options of the yaml.
 
 
 @each_reward
@@ -77,8 +80,23 @@ def test_the_yaml_opens_with_a_title_that_has_a_source_and_a_command(name: str) 
     assert f"reward={name}" in command and "paradigm=rl" in command
 
 
-def test_every_reward_of_a_yaml_stands_on_the_shelf_under_its_name() -> None:
-    assert {name: target(name) for name in NAMES} == REWARDS
+def test_every_reward_of_a_yaml_is_discovered_under_its_name() -> None:
+    assert {name: target(name) for name in NAMES} == packaged_rewards()
+
+
+def test_rewards_that_read_labels_come_first_and_the_others_by_name() -> None:
+    assert list(packaged_rewards()) == ["oracle", *sorted(set(NAMES) - {"oracle"})]
+
+
+def test_a_chosen_reward_of_another_package_is_measured_under_its_class_name() -> None:
+    name, rewards = measured_rewards(Cheat(), Sudoku())
+    assert name == "Cheat"
+    assert rewards == {other: cls() for other, cls in packaged_rewards().items()} | {"Cheat": Cheat()}
+
+
+def test_the_registry_loads_no_deep_learning_library() -> None:
+    lines = "from percasym.rewards import registry; registry.packaged_rewards(); import sys; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True).stdout.split() == ["False"]
 
 
 def test_a_label_is_read_by_the_oracle_alone() -> None:
@@ -95,26 +113,26 @@ def test_the_oracle_stays_in_the_unit_interval(reward: Any, grading: str) -> Non
 
 
 @each_surrogate
-def test_scores_have_the_shape_of_the_groups_and_lie_in_the_unit_interval(name: str, reward: Any, groups: Any, asked: Any) -> None:
-    scores = reward(name).score(groups, asked(reward(name)))
+def test_scores_have_the_shape_of_the_groups_and_lie_in_the_unit_interval(name: str, reward: Any, groups: Any, allowed: Any) -> None:
+    scores = reward(name).score(groups, allowed(reward(name)))
     assert [len(row) for row in scores] == [len(group) for group in groups]
     assert all(score is None or 0 <= score <= 1 for row in scores for score in row)
-    assert len({score for row in scores for score in row}) > 1, "a reward that is the same for all says nothing"
-    assert reward(name).score([], asked(reward(name))) == []
-    assert reward(name).score([[]], asked(reward(name))) == [[]]
+    assert len({score for row in scores for score in row}) > 1, "a reward that is the same for all carries no information"
+    assert reward(name).score([], allowed(reward(name))) == []
+    assert reward(name).score([[]], allowed(reward(name))) == [[]]
 
 
 @each_surrogate
-def test_the_same_rollouts_earn_the_same_in_any_order(name: str, reward: Any, groups: Any, asked: Any) -> None:
+def test_scores_do_not_depend_on_the_order_of_rollouts(name: str, reward: Any, groups: Any, allowed: Any) -> None:
     one = reward(name)
-    scores = one.score(groups, asked(one))
-    assert one.score(groups, asked(one)) == scores
+    scores = one.score(groups, allowed(one))
+    assert one.score(groups, allowed(one)) == scores
     for seed in range(3):
         rng = Random(seed)
         order = rng.sample(range(len(groups)), len(groups))
         places = [rng.sample(range(len(groups[g])), len(groups[g])) for g in order]
         moved = [[groups[g][i] for i in place] for g, place in zip(order, places, strict=True)]
-        assert one.score(moved, asked(one)) == [[scores[g][i] for i in place] for g, place in zip(order, places, strict=True)]
+        assert one.score(moved, allowed(one)) == [[scores[g][i] for i in place] for g, place in zip(order, places, strict=True)]
 
 
 # No surrogate sees the percept label
@@ -135,42 +153,42 @@ class Shifted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cheat:
-    """Scores by the label, through a scene that lets it."""
+    """Scores by the label, through a context that lets it."""
 
-    asks_outcome = False
-    asks_policy = False
+    needs_outcome = False
+    needs_policy = False
 
-    def score(self, groups: Any, scene: Any) -> Any:
-        return [[float(scene.skills.truth(rollout.prompt.key) == rollout.response.percept) for rollout in group] for group in groups]
+    def score(self, groups: Any, context: Any) -> Any:
+        return [[float(context.skills.truth(rollout.prompt.key) == rollout.response.percept) for rollout in group] for group in groups]
 
 
 @each_surrogate
-def test_another_truth_behind_the_scene_changes_no_score(name: str, reward: Any, task: Any, groups: Any, asked: Any) -> None:
+def test_another_truth_behind_the_context_changes_no_score(name: str, reward: Any, task: Any, groups: Any, allowed: Any) -> None:
     one = reward(name)
-    assert one.score(groups, asked(one, Shifted(task, 0))) == one.score(groups, asked(one, Shifted(task, 1)))
+    assert one.score(groups, allowed(one, Shifted(task, 0))) == one.score(groups, allowed(one, Shifted(task, 1)))
 
 
-def test_a_reward_that_looks_at_the_truth_is_found_out(task: Any, groups: Any, asked: Any) -> None:
+def test_a_reward_that_reads_the_truth_is_detected(task: Any, groups: Any, allowed: Any) -> None:
     with pytest.raises(AttributeError, match="truth"):
-        Cheat().score(groups, asked(Cheat(), Shifted(task, 0)))
-    open_scenes = [type("Open", (), {"skills": Shifted(task, shift)}) for shift in (0, 1)]
-    assert Cheat().score(groups, open_scenes[0]) != Cheat().score(groups, open_scenes[1])
+        Cheat().score(groups, allowed(Cheat(), Shifted(task, 0)))
+    open_contexts = [type("Open", (), {"skills": Shifted(task, shift)}) for shift in (0, 1)]
+    assert Cheat().score(groups, open_contexts[0]) != Cheat().score(groups, open_contexts[1])
 
 
 @each_surrogate
-def test_a_reward_asks_for_what_it_declares(name: str, reward: Any, task: Any, groups: Any, asked: Any, scene: Any) -> None:
-    # The scene of `asked` refuses all that is not declared (the tests above would fail); here all is refused.
+def test_a_reward_uses_only_what_it_declares(name: str, reward: Any, task: Any, groups: Any, allowed: Any, context: Any) -> None:
+    # The context of `allowed` refuses all that is not declared (the tests above would fail); here all is refused.
     one = reward(name)
-    if one.asks_outcome or one.asks_policy:
-        with pytest.raises(AssertionError, match="did not say that it asks"):
-            one.score(groups, scene(task))
+    if one.needs_outcome or one.needs_policy:
+        with pytest.raises(AssertionError, match="did not declare this"):
+            one.score(groups, context(task))
     else:
-        one.score(groups, scene(task))
+        one.score(groups, context(task))
 
 
 @each_surrogate
-def test_who_asks_for_outcomes_listens_to_them(name: str, reward: Any, task: Any, groups: Any, asked: Any, scene: Any) -> None:
+def test_a_reward_that_needs_outcomes_depends_on_them(name: str, reward: Any, task: Any, groups: Any, allowed: Any, context: Any) -> None:
     one = reward(name)
-    if one.asks_outcome:
-        deaf = scene(task, right=lambda prompt, answer: False, policy=asked(one).policy)
-        assert {score for row in one.score(groups, deaf) for score in row} == {0.0}
+    if one.needs_outcome:
+        never_right = context(task, right=lambda prompt, answer: False, policy=allowed(one).policy)
+        assert {score for row in one.score(groups, never_right) for score in row} == {0.0}
