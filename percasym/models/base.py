@@ -1,4 +1,4 @@
-"""What a model family is: how a prompt becomes tokens, and rows become a batch.
+"""The interface of a model family: prompts to token rows, rows to batches, loading and saving.
 
 Shapes: B rows, T tokens (right padded), K spans.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from percasym.models.adapt import Names
-from percasym.models.anatomy.base import Anatomy
+from percasym.models.adapt import PartModules
+from percasym.models.anatomy import Anatomy
 from percasym.spans.codec import Codec
 from percasym.types import UNSUPERVISED, Prompt, Sample, Span
 
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One sequence before batching: a prompt, and the tokens that follow it."""
+    """One unpadded sequence: a prompt, and optionally a response."""
 
     ids: Sequence[int]
     """Prompt with expanded image placeholders, then the response."""
     labels: Sequence[int]
     """A `Span` for each supervised token, `UNSUPERVISED` elsewhere."""
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    """The family's image inputs of this row (pixel values, grids); empty without an image."""
+    """Image inputs of this row (pixel values, grids), specific to the family; empty without an image."""
+
+    def followed_by(self, ids: Sequence[int], labels: Sequence[int]) -> Row:
+        """This row with more tokens after its own."""
+        return replace(self, ids=(*self.ids, *ids), labels=(*self.labels, *labels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,21 +49,21 @@ class Batch:
     labels: Tensor
     """[B, T] int64: a `Span` on supervised tokens, `UNSUPERVISED` elsewhere."""
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    """The family's image inputs of all rows, as keyword arguments of the model's forward."""
+    """Image inputs of all rows, as keyword arguments of the model's forward."""
     aligned: Mapping[str, Tensor] = field(default_factory=dict)
-    """The family's per-token inputs (positions), [..., T], likewise keyword arguments."""
+    """Per-token inputs such as positions, [..., T], as keyword arguments of the model's forward."""
 
     @property
     def arguments(self) -> dict[str, Tensor]:
         """Keyword arguments of the trunk's forward.
 
-        No attention mask: padding is on the right and attention is causal, so no real token sees it,
+        There is no attention mask: padding is on the right and attention is causal, so no real token attends to it,
         and the fast causal kernels apply.
         """
         return {"input_ids": self.ids, **self.inputs, **self.aligned}
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """A copy of the batch on a device."""
         return Batch(
             ids=self.ids.to(device),
             mask=self.mask.to(device),
@@ -69,7 +73,7 @@ class Batch:
         )
 
     def until(self, span: Span) -> Batch:
-        """The shortest prefix that holds every token of `span`.
+        """The shortest prefix that contains every token of `span`; the whole batch if it has none.
 
         Attention is causal, so this prefix gives the exact gradient of that span's loss.
         """
@@ -87,63 +91,63 @@ class Batch:
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
-        """The rows of several batches as one."""
+        """Concatenate the rows of several batches, padded to the longest."""
         from torch import cat
         from torch.nn.functional import pad
 
         longest = max(batch.ids.shape[1] for batch in batches)
 
-        def together(tensors: Sequence[Tensor], filler: int) -> Tensor:
+        def padded(tensors: Sequence[Tensor], filler: int) -> Tensor:
             return cat([pad(tensor, (0, longest - tensor.shape[-1]), value=filler) for tensor in tensors], dim=-2)
 
-        first, seen = batches[0], [batch.inputs for batch in batches if batch.inputs]
+        first, image_inputs = batches[0], [batch.inputs for batch in batches if batch.inputs]
         return cls(
-            ids=together([batch.ids for batch in batches], filler=int(first.ids[0, 0])),  # A text token: no picture starts a chat.
-            mask=together([batch.mask for batch in batches], filler=0),
-            labels=together([batch.labels for batch in batches], filler=UNSUPERVISED),
-            inputs={name: cat([inputs[name] for inputs in seen]) for name in seen[0]} if seen else {},
-            aligned={name: together([batch.aligned[name] for batch in batches], filler=0) for name in first.aligned},
+            ids=padded([batch.ids for batch in batches], filler=int(first.ids[0, 0])),  # Any text token: a chat never starts with an image token.
+            mask=padded([batch.mask for batch in batches], filler=0),
+            labels=padded([batch.labels for batch in batches], filler=UNSUPERVISED),
+            inputs={name: cat([inputs[name] for inputs in image_inputs]) for name in image_inputs[0]} if image_inputs else {},
+            aligned={name: padded([batch.aligned[name] for batch in batches], filler=0) for name in first.aligned},
         )
 
 
 class Family(Protocol):
     """One family of vision-language models; a frozen dataclass whose fields are `model.*`, those of `Adaptation` first."""
 
-    parts: ClassVar[Names]
-    """The modules of each part of the model: what `model.freeze` and `model.lora.targets` choose among."""
+    parts: ClassVar[PartModules]
+    """The modules of each part of the model, for `model.freeze` and `model.lora.targets`."""
 
     def anatomy(self) -> Anatomy:
-        """Every tensor of the model, counted from its configuration alone: what `percasym plan` is made of."""
+        """Every tensor of the model, from its configuration alone, for `percasym plan`."""
         ...
 
     def codec(self) -> Codec:
-        """The tokenizer of the checkpoint under the grammar (loads no weights)."""
+        """The grammar with the tokenizer of the checkpoint (loads no weights)."""
         ...
 
     def load(self) -> PreTrainedModel:
-        """The Hugging Face model of the checkpoint, in float32, on the CPU; adapters and frozen parts as the fields say."""
+        """The Hugging Face model of the checkpoint in float32 on the CPU, with the configured adapters and frozen parts."""
         ...
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        """Write a Hugging Face directory that `load` and plain transformers can read: weights or adapters, and all that belongs to them."""
+        """Write a Hugging Face directory that `load` and plain transformers can read: weights or adapters, tokenizer, image processor."""
         ...
 
-    def images(self) -> Mapping[str, int]:
-        """What becomes of a picture, for the record: training, rollout and evaluation all see it through `prompt`."""
+    def image_settings(self) -> Mapping[str, int]:
+        """How images are resized, recorded in meta.json; training, rollout and evaluation all use `prompt`."""
         ...
 
     def prompt(self, prompt: Prompt) -> Row:
-        """The tokens of a prompt up to where the response starts, and its image inputs."""
+        """The tokens of a prompt up to the start of the response, and its image inputs."""
         ...
 
-    def served(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
-        """What an engine is given that expands placeholders and reads pictures itself (vLLM): one placeholder, and the picture."""
+    def vllm_prompt(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
+        """The prompt for vLLM, which expands placeholders and processes images itself: ids with one placeholder, and the image."""
         ...
 
     def row(self, sample: Sample) -> Row:
-        """A prompt followed by its demonstration, labelled for supervision."""
+        """A prompt followed by its demonstration, with span labels."""
         ...
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Rows as one batch; every row's image tokens must equal its image features."""
+        """Rows as one batch. Raises ValueError when the numbers of image tokens and image features of a row differ."""
         ...
