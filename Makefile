@@ -10,10 +10,10 @@ STUDY ?= sft_frontier
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help demo study test test-fast test-slow lint base gallery bench clean
+.PHONY: help demo study test test-fast test-slow coverage lint conf docs base gallery bench clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(READY)  ## Train without and with balanced gradients side by side, compare them and write a report (conf/experiment/demo.yaml)
 	$(BIN)/python train.py experiment=demo
@@ -35,10 +35,20 @@ test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases
 	$(BIN)/python -m pytest -m slow
 	PERCASYM_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz
 
+coverage: $(READY)  ## Line and branch coverage of percasym/ by the tests of `make test`, processes that tests start included
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 lint: $(READY)  ## Style, layers and types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+conf docs: $(READY)  ## Write options and defaults into conf/*/*.yaml and the tables of docs/strategies.md, from the classes
+	$(BIN)/python -m percasym.config.document
+	$(BIN)/python -m percasym.config.document examples/plugin/conf
 
 base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 (resumes where it was stopped)
 	$(BIN)/python -m percasym.app.pretrain --family $(FAMILY)
