@@ -1,24 +1,21 @@
-"""What every balancing strategy obeys; a new conf/balance/*.yaml is tested with no edit."""
+"""What every balancing strategy obeys; a new conf/balance/*.yaml is tested with no edit, one of another package by PERCASYM_CONF."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import re
 from dataclasses import asdict, fields, is_dataclass, replace
-from pathlib import Path
 from typing import get_args
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from percasym.balance.base import BalanceState, Gramian, Needs, SpanStats
+from tests.laws.plugins import ROOT, files, made
 
-CONF = Path(__file__).parents[2] / "conf" / "balance"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+FILES = files("balance")
+NAMES = sorted(FILES)
 NEUTRAL = {"schedule": {"begin": 0.5, "end": 0.5}}
 """Options under which a strategy favours no span, where its yaml means it to."""
 EXCEPTIONS = {
@@ -31,10 +28,7 @@ EXCEPTIONS = {
 
 def strategy(name: str, **options: float):
     """The strategy of a yaml with the values it states."""
-    values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    module, _, kind = values.pop("_target_").rpartition(".")
-    values = {key: 0 if value == "${seed}" else value for key, value in values.items()}
-    return getattr(importlib.import_module(module), kind)(**values | options)
+    return made(FILES[name] if name in FILES else ROOT / "conf" / "balance" / f"{name}.yaml", **options)
 
 
 def obeying(law: str) -> list[str]:
@@ -159,16 +153,11 @@ def test_each_exception_is_one():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_yaml_opens_with_a_title_a_command_and_what_to_expect(name):
-    title, command, expect, *_ = (CONF / f"{name}.yaml").read_text().splitlines()
+    title, command, expect, *_ = FILES[name].read_text().splitlines()
     assert title.startswith("# ")
     assert title.endswith(".")
     assert f"balance={name}" in command
     assert expect.startswith("# Expect: ")
-
-
-def test_the_page_has_one_row_for_each_strategy():
-    page = (CONF.parents[1] / "docs" / "strategies.md").read_text()
-    assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == NAMES
 
 
 def test_the_symmetry_law_catches_a_strategy_that_favours_a_span():
