@@ -1,6 +1,6 @@
-"""`percasym audit`: how much of training would be perception, before any training.
+"""`percasym audit`: perception's share of tokens, loss and gradient, before any training.
 
-One pass over some samples, with the trainer's own forward, backward and bookkeeping; nothing is updated or written.
+One forward and backward pass over some samples with the trainer's own functions; nothing is updated or written.
 
     percasym audit task=jsonl task.path=rows.jsonl model.path=DIR --samples 64
 """
@@ -23,34 +23,33 @@ from percasym.data.generated import Generated
 from percasym.engine.span_gradients import Parts, dot
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import PARTS, Part, part_of
-from percasym.models.checkpoint import quiet
+from percasym.models.checkpoint import silence_transformers
 from percasym.objectives.coefficients import span_counts
 from percasym.tasks.base import data_summary
-from percasym.training.sft import backward, means
-from percasym.training.shares import Share, part, share_of
+from percasym.training.span_gradients import Share, measure_spans, part, share_of
 from percasym.types import Span
 
 STARVED = 0.2
-"""Share of the gradient below which perception is called starved: at 8 to 12 % in the language model balancing raised a_p by 7 to 9 points,
-at 36 % there was nothing to raise (experiments/sft_balance)."""
+"""Share of the language model's gradient below which perception is called starved: at 8 to 12 % balancing raised a_p by 7 to 9 points, at
+36 % it raised nothing (experiments/sft_balance)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What the first step of training on these samples would be made of."""
+    """Tokens, losses and gradients of the first training step on these samples."""
 
     stats: SpanStats
-    """Tokens, losses and gradients of the whole model."""
+    """Those of the whole model."""
     groups: Mapping[Part, Gramian]
-    """The gradients of each part that is trained; they add up to that of the whole."""
+    """Gradients of each trained part of the model; they sum to that of the whole."""
     chance: float
-    """Nats of a token for whoever guesses blindly: ln of the vocabulary's size."""
+    """Loss of a uniform guess in nats per token: ln of the vocabulary's size."""
     data: str | None
-    """What was read, where samples were collected."""
+    """How many rows were read and dropped, for tasks that read files; None otherwise."""
 
     @property
     def share(self) -> Share:
-        """Perception's part of token-averaged training."""
+        """Perception's share under the token average."""
         return share_of(self.stats)
 
     @property
@@ -59,15 +58,15 @@ class Audit:
         return NGDiff().step(NGDiff().start(), self.stats).weight
 
     def gradient_share(self, gramian: Gramian) -> float:
-        """Perception's part of a gradient under the token average."""
-        (seen, thought), (seen_norm, thought_norm) = self.stats.counts, gramian.norms
-        return part(seen * seen_norm, thought * thought_norm)
+        """Perception's share of a gradient under the token average."""
+        perception, reasoning = (count * norm for count, norm in zip(self.stats.counts, gramian.norms, strict=True))
+        return part(perception, reasoning)
 
     def caution(self) -> str | None:
-        """Where the model does worse than a blind guess: that it has never met such texts, so that its first gradients are of no use."""
+        """A warning where the loss is above that of a uniform guess, so that the first gradients mean little; None otherwise."""
         assert self.stats.losses is not None
-        known = [(count, loss) for count, loss in zip(self.stats.counts, self.stats.losses, strict=True) if count]
-        nats = sum(count * loss for count, loss in known) / max(1, sum(count for count, _ in known))
+        measured = [(count, loss) for count, loss in zip(self.stats.counts, self.stats.losses, strict=True) if count]
+        nats = sum(count * loss for count, loss in measured) / max(1, sum(count for count, _ in measured))
         if nats <= self.chance:
             return None
         return (
@@ -76,7 +75,7 @@ class Audit:
         )
 
     def advice(self) -> str:
-        """Is perception starved, and which balance to try?"""
+        """Whether perception is starved, and which balance to try."""
         share, weight = self.share, self.ngdiff
         assert self.stats.gramian is not None
         if not min(self.stats.counts) or not min(self.stats.gramian.norms):
@@ -84,13 +83,15 @@ class Audit:
         if "language" not in self.groups:
             return "The language model is frozen, so reasoning is hardly trained: balancing has nothing to share out there."
         starved = self.gradient_share(self.groups["language"])
-        own = [name for name in ("vision", "projector") if name in self.groups]
+        trained = [name for name in ("vision", "projector") if name in self.groups]
         if starved >= STARVED:
             return (
                 f"Perception is not starved: it has {starved:.0%} of the language model's gradient. Begin with balance=none; "
                 f"balance=ngdiff would start at w = {weight:.2f}, the token average is {share.tokens:.2f}."
             )
-        elsewhere = f" But {' and '.join(own)} can learn to see at any weight: try model.freeze=[{','.join(own)}] too." if own else ""
+        elsewhere = (
+            f" But {' and '.join(trained)} can learn to see at any weight: try model.freeze=[{','.join(trained)}] too." if trained else ""
+        )
         return (
             f"Perception is starved: it has {starved:.0%} of the language model's gradient. Try balance=ngdiff, which would start at "
             f"w = {weight:.2f} (token average: {share.tokens:.2f}), and beside it balance=fixed balance.weight={weight:.2f}.{elsewhere}"
@@ -107,7 +108,7 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         raise ConfigError(f"--samples must be at least 1, got {num_samples}.")
     if not isinstance(paradigm, Sft):
         raise ConfigError("percasym audit measures demonstrations, and paradigm=rl has none. Leave paradigm=rl out.")
-    quiet()
+    silence_transformers()
     torch.manual_seed(settings.seed)
     rows = max(size for size in range(1, min(paradigm.micro_batch_size, num_samples) + 1) if num_samples % size == 0)
     data = Generated(
@@ -121,27 +122,24 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
     )
     try:
         window = data.window(0)
-        precision = TorchSettings(precision=settings.engine.precision)  # Any engine has the same gradient; this one needs no set-up.
+        precision = TorchSettings(precision=settings.engine.precision)  # All engines compute the same gradient; this one needs no set-up.
         model = settings.family.load()
         chance = math.log(model.config.get_text_config().vocab_size)
         engine = torch_engine(model, settings=precision, paradigm=paradigm, device=device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    seen, thought = (int(count) for count in span_counts(batch.labels for batch in window))
-    counts = (seen, thought)
-    trained = {name: parameter for name, parameter in engine.model.named_parameters() if parameter.requires_grad}
-    gradients: dict[Span, dict[str, torch.Tensor | None]] = {}
-    for span, batches in ((Span.perception, [batch.until(Span.perception) for batch in window]), (Span.reasoning, window)):
-        sums = backward(engine, batches, {span: 1.0}, counts)
-        gradients[span] = {name: parameter.grad for name, parameter in trained.items()}
-        engine.keep_gradient(span)
+    perception, reasoning = (int(count) for count in span_counts(batch.labels for batch in window))
+    counts = (perception, reasoning)
+    trained = [name for name, parameter in engine.model.named_parameters() if parameter.requires_grad]
+    stats = measure_spans(engine, window, SpanStats(step=0, num_steps=1, counts=counts))
+    gradients = {span: dict(zip(trained, engine.kept_gradient(span), strict=True)) for span in Span}
     owners = {name: part_of(name, settings.family.parts) for name in trained}
 
     def of(group: Part) -> Iterator[Parts]:
         return ([gradient for name, gradient in gradients[span].items() if owners[name] == group] for span in Span)
 
     return Audit(
-        stats=SpanStats(step=0, num_steps=1, counts=counts, losses=means(sums, counts), gramian=engine.gramian()),
+        stats=stats,
         groups={group: products(*of(group)) for group in PARTS if group in owners.values()},
         chance=chance,
         data=None if (about := settings.task.about()) is None else data_summary(about),

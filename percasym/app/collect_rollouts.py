@@ -1,4 +1,4 @@
-"""`percasym rollouts`: sample a checkpoint, reward what it says in every known way, and keep it, before any training is spent.
+"""`percasym rollouts`: sample a checkpoint, score the rollouts with every reward and write them to a file, before any training.
 
 percasym rollouts task=sudoku model=qwen3vl --prompts 64 --out rollouts.jsonl && percasym diagnose-rewards rollouts.jsonl
 """
@@ -20,16 +20,15 @@ from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
 from percasym.diagnosis.rollout_file import write_rollouts
 from percasym.engine.precision import inference
-from percasym.models.checkpoint import quiet
+from percasym.models.checkpoint import silence_transformers
 from percasym.rewards import registry
 from percasym.runs.progress import ProgressBar
 from percasym.training.collect import RolloutCollector
-from percasym.training.rollout_records import recorded
 
 
 @dataclass(slots=True, kw_only=True)
 class InferenceOnlyEngine:
-    """An engine that trains nothing: one model, one rank."""
+    """What a rollout collector needs of an engine, for one model on one rank; it cannot train."""
 
     model: PreTrainedModel
     device: torch.device
@@ -38,19 +37,19 @@ class InferenceOnlyEngine:
 
     @contextmanager
     def gathered_weights(self) -> Iterator[PreTrainedModel]:
-        """The model, ready for decoding."""
+        """The model in inference mode."""
         with inference(self.model, self.device):
             yield self.model
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum over one rank."""
+        """Returns `values`: there is one rank."""
         return values
 
 
-def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.device, out: Path) -> int:
-    """Write a group of rollouts for each of `num_prompts` prompts to `out`, with every reward and a_r; returns how many rollouts.
+def collect_rollouts(settings: Settings, *, num_prompts: int, split: str, device: torch.device, out: Path) -> int:
+    """Write a group of rollouts for each of `num_prompts` prompts to `out`, with every reward and a_r; returns the number of rollouts.
 
-    Raises ConfigError for what cannot be sampled, and when `out` exists.
+    Raises ConfigError for a configuration that cannot be sampled, and when `out` exists.
     """
     assert isinstance(settings.paradigm, Rl)
     assert settings.reward is not None
@@ -59,7 +58,7 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
         raise ConfigError(f"{out} exists. Give --out another name, or remove it.")
     if num_prompts < 1:
         raise ConfigError(f"--prompts must be at least 1, got {num_prompts}.")
-    quiet()
+    silence_transformers()
     paradigm = replace(settings.paradigm, steps=1, batch_size=num_prompts, resample=0, diagnose_every=1)
     try:
         name, rewards = registry.measured_rewards(settings.reward, settings.task)
@@ -68,9 +67,9 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
         rollouts = rollout_engine(settings, settings.rollout)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    out.parent.mkdir(parents=True, exist_ok=True)  # Where that is not possible, nothing is sampled.
+    out.parent.mkdir(parents=True, exist_ok=True)  # Before sampling, so that an unwritable place is found early.
     num_rollouts = num_prompts * paradigm.group_size
-    with ProgressBar(2 * num_rollouts, "sampling", 0) as bar:  # From the picture, then with p* given.
+    with ProgressBar(2 * num_rollouts, "sampling", 0) as bar:  # Once from the picture, once with p* given.
         done = 0
 
         def advance(num_rows: int) -> None:
@@ -78,7 +77,7 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
             done += num_rows
             bar.advance(done)
 
-        sampler = RolloutCollector(
+        collector = RolloutCollector(
             engine=InferenceOnlyEngine(model=model, device=device),
             task=settings.task,
             family=settings.family,
@@ -92,6 +91,6 @@ def freeze(settings: Settings, *, num_prompts: int, split: str, device: torch.de
             batch_size=settings.evaluation.batch_size,
             advance=advance,
         )
-        experience = sampler.gather(0, 0.0)
-    write_rollouts(out, recorded(experience, rewards))
+        batch = collector.collect(0, 0.0)
+    write_rollouts(out, batch.records(rewards))
     return num_rollouts

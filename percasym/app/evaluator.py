@@ -1,8 +1,8 @@
-"""The evaluations of one run: before training, on the way, after it; each logged, kept and timed.
+"""The evaluations of one run: before, during and after training; each logged, saved and timed.
 
 Every point of a curve (`eval/*` in metrics.jsonl) is measured on the same samples: the first `num_curve_samples`. The evaluations before
-and after training grade all `num_samples`; their curve points are computed from the first of those records, and nothing is decoded twice.
-Each rank answers every so-many-th sample, and all ranks gather all answers.
+and after training grade all `num_samples`; their curve points are computed from the first of those records, so nothing is decoded twice.
+Rank r of R decodes the samples r, r + R, ..., and all ranks gather all records.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from percasym.config.settings import Settings
 from percasym.engine.base import Engine
-from percasym.engine.ranks import Ranks
+from percasym.engine.ranks import Ranks, interleaved
 from percasym.runs.base import Run
 from percasym.runs.requests import Stopped
 from percasym.training.evaluate import METRICS, EvalResult, evaluate
-
-T = TypeVar("T")
 
 TEST = "test"
 NUM_SAMPLES = "eval/num_samples"
@@ -27,19 +25,19 @@ NUM_SAMPLES = "eval/num_samples"
 
 
 class Evaluator:
-    """Evaluates one model on the test split and writes what comes out into its run.
+    """Evaluates one model on the test split and writes the results into its run.
 
-    When the run is asked to stop, an evaluation ends at the next answers and leaves nothing: it is made again.
+    After a signal that stops the run, an evaluation ends at the next batch and writes nothing: the resumed run repeats it.
     """
 
     def __init__(self, settings: Settings, run: Run, engine: Engine, ranks: Ranks) -> None:
         self.seconds = 0.0
-        """Spent in evaluations so far."""
+        """Seconds spent in evaluations so far."""
         self._settings, self._run, self._engine, self._ranks = settings, run, engine, ranks
         self._num_curve_samples = min(settings.evaluation.num_curve_samples, settings.evaluation.num_samples)
 
-    def in_full(self, step: int, title: str) -> EvalResult:
-        """Evaluate all samples after `step` updates, with a bar of its own."""
+    def evaluate_all(self, step: int, title: str) -> EvalResult:
+        """Evaluate all samples after `step` updates, with a progress bar."""
         num_samples = self._settings.evaluation.num_samples
         with self._run.progress(3 * len(self._own(num_samples)), title) as bar:
             finished = 0
@@ -49,20 +47,20 @@ class Evaluator:
                 finished += num_rows
                 bar.advance(finished)
 
-            return self._examine(step, num_samples, advance)
+            return self._evaluate(step, num_samples, advance)
 
-    def on_the_way(self, step: int) -> None:
-        """Evaluate the fewer samples of a curve; the bar of training stays the only one."""
-        with suppress(Stopped):  # The trainer hears it too, and has something to keep.
-            self._examine(step, self._num_curve_samples, lambda num_rows: None)
+    def evaluate_curve(self, step: int) -> None:
+        """Evaluate the samples of a curve, without a progress bar of its own."""
+        with suppress(Stopped):  # The trainer checks for the same signal and writes a checkpoint first.
+            self._evaluate(step, self._num_curve_samples, lambda num_rows: None)
 
-    def missed(self, step: int) -> bool:
-        """Is an evaluation on the way due after `step` steps, and not among what the run has said?"""
+    def is_missing(self, step: int) -> bool:
+        """Whether an evaluation during training is due after `step` steps and not in metrics.jsonl."""
         due = self._settings.paradigm.evaluates_after(step)
         return due and step not in (self._ranks.broadcast(lambda: self._run.logged(f"eval/{METRICS[0]}")) or ())
 
-    def kept(self, step: int) -> EvalResult:
-        """An evaluation that an interrupted run left behind."""
+    def recorded(self, step: int) -> EvalResult:
+        """The evaluation that an earlier session of the run recorded."""
         records = self._ranks.broadcast(lambda: self._run.read_samples(TEST, step))
         assert records is not None, f"{self._run.path} has a checkpoint and no evaluation of step {step}"
         return EvalResult.of(records)
@@ -70,10 +68,10 @@ class Evaluator:
     def _own(self, num_samples: int) -> range:
         return range(self._ranks.rank, num_samples, self._ranks.num_ranks)
 
-    def _examine(self, step: int, num_samples: int, advance: Callable[[int], None]) -> EvalResult:
+    def _evaluate(self, step: int, num_samples: int, advance: Callable[[int], None]) -> EvalResult:
         began = time.perf_counter()
         own = self._records(num_samples, advance)
-        shares = self._ranks.gather(self._run.requests.stop or own)  # A rank that was asked to stop may be the only one.
+        shares = self._ranks.gather(self._run.requests.stop or own)  # The signal may have reached this rank alone.
         if stops := [share for share in shares if isinstance(share, int)]:
             raise Stopped(max(stops))
         result = EvalResult.of(interleaved([share for share in shares if not isinstance(share, int)]))
@@ -87,7 +85,7 @@ class Evaluator:
         return result
 
     def _records(self, num_samples: int, advance: Callable[[int], None]) -> Sequence[dict[str, Any]]:
-        """This rank's samples, answered and graded; none once it is asked to stop."""
+        """This rank's samples, decoded and graded; none after a signal that stops the run."""
 
         def advance_unless_stopped(num_rows: int) -> None:
             if self._run.requests.stop:
@@ -106,12 +104,3 @@ class Evaluator:
                 advance=advance_unless_stopped,
             ).records
         return ()
-
-
-def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
-    """What all ranks have, in the order of samples.
-
-    >>> interleaved([[{"index": 0}, {"index": 2}], [{"index": 1}]])
-    [{'index': 0}, {'index': 1}, {'index': 2}]
-    """
-    return [shares[index % len(shares)][index // len(shares)] for index in range(sum(map(len, shares)))]

@@ -1,11 +1,11 @@
 """Pretrain a tiny checkpoint that travels with the package, from nothing but the `base` split.
 
-It learns to see easy pictures and to reason about short puzzles, so that it can do each task partly:
+It learns to perceive easy pictures and to reason about short puzzles, so that it solves each task partly:
 
     make base FAMILY=internvl35      (or: python -m percasym.app.pretrain --family internvl35; resumable, seed 0)
 
-Seeing is learned mostly from pictures with the response cut after the perception, thinking mostly from p*
-given as text, so neither waits for the other; a few whole responses to pictures join the two.
+Perception is learned mostly from pictures with the response cut after the perception span, reasoning mostly from p* given as text, so
+neither depends on the other; a few whole responses to pictures combine them.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ TASKS: tuple[Sudoku | GraphColoring, ...] = (
         look=Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05),
     ),
 )
-"""Easier to see than `scale=tiny`, and reasoned about in fewer words: the checks that end a demonstration there are new to the base model,
-as the long form of a chain of thought is to a real one before post-training."""
+"""Pictures are easier than those of `scale=tiny` and reasoning is shorter: the checks that end a demonstration there are new to the base
+model, as long chains of thought are to a real base model before post-training."""
 
 NUM_CUT, NUM_TEXTS, NUM_WHOLE = 16, 10, 4
 """Rows of each task in one step: pictures cut after the perception, p* as text, whole responses to pictures."""
 
 NUM_TOGETHER = 15
-"""Rows of one forward, of like length."""
+"""Rows of one forward, of similar length."""
 
 SETTINGS = Sft(
     steps=1000, batch_size=1, micro_batch_size=1, lr=1.5e-3, warmup_frac=0.05, final_lr_frac=0.1, weight_decay=0.01, save_every=50
@@ -71,13 +71,13 @@ SETTINGS = Sft(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """The windows of pretraining, over all tasks."""
+    """The batches of each pretraining step, over all tasks."""
 
     family: Family
     seed: int
 
     def picture(self, sample: Sample) -> Row:
-        """A picture and its perception span; the response stops there."""
+        """A picture and its perception span, without the rest of the response."""
         row = self.family.row(sample)
         stop = len(row.labels) - row.labels[::-1].index(Span.perception)
         return replace(row, ids=row.ids[:stop], labels=row.labels[:stop])
@@ -87,18 +87,18 @@ class Mixture:
         return self.family.row(replace(sample, prompt=prompt_as_text(sample)))
 
     def window(self, step: int) -> list[Batch]:
-        """The batches of one step, rows of like length together: padding costs as much as words."""
+        """The batches of one step, rows of similar length together: a padding token costs as much as any other."""
         rows = []
         for task in TASKS:
             num = NUM_CUT + NUM_TEXTS + NUM_WHOLE
             samples = [task.sample(key(task, self.seed, step * num + i)) for i in range(num)]
-            cut, told, whole = samples[:NUM_CUT], samples[NUM_CUT:-NUM_WHOLE], samples[-NUM_WHOLE:]
-            rows += [*map(self.picture, cut), *map(self.text, told), *map(self.family.row, whole)]
+            cut, texts, whole = samples[:NUM_CUT], samples[NUM_CUT:-NUM_WHOLE], samples[-NUM_WHOLE:]
+            rows += [*map(self.picture, cut), *map(self.text, texts), *map(self.family.row, whole)]
         rows.sort(key=lambda row: len(row.ids))
         return [self.family.collate(rows[at : at + NUM_TOGETHER]) for at in range(0, len(rows), NUM_TOGETHER)]
 
     def windows(self, start: int, stop: int) -> Iterator[Sequence[Batch]]:
-        """Windows of steps `start` to `stop` - 1, made when asked for: on two cores a thread beside the step slows it."""
+        """Batches of steps `start` to `stop` - 1, made on demand: on two cores a background thread would slow down the step."""
         return (self.window(step) for step in range(start, stop))
 
 
@@ -108,18 +108,18 @@ def key(task: Task, seed: int, index: int) -> SampleKey:
 
 
 def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
-    """What the tokenizer is learned from: questions and demonstrations at every verbosity."""
+    """Training text of the tokenizer: questions and demonstrations at every verbosity."""
     for task in TASKS:
         for index in range(num_samples):
-            told = replace(task, verbosity=index % 5, variety_frac=1.0)
-            sample = told.sample(key(told, seed, index))
+            varied = replace(task, verbosity=index % 5, variety_frac=1.0)
+            sample = varied.sample(key(varied, seed, index))
             yield f"user\n{sample.prompt.question}\nassistant\n"
             yield sample.demonstration.perception
             yield sample.demonstration.reasoning
 
 
 def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name: str = "qwen3vl") -> None:
-    """Pretrain in `work` (resuming what is there) and write the finished checkpoint to `directory`."""
+    """Pretrain in the run directory `work`, resuming a run that is there, and write the finished checkpoint to `directory`."""
     config = {"seed": seed, "settings": asdict(settings), "tasks": [asdict(task) for task in TASKS]}
     run = RunDirectory.open(work, config)
     blank = work / "blank"

@@ -1,10 +1,10 @@
-"""A step that diverged, once more: its batches before the weights of the last checkpoint, without an update.
+"""Recompute a step that diverged: its batches with the weights of the last checkpoint, without an update.
 
     percasym replay multirun/main/sudoku-qwen3vl-sft-none/seed0
 
-The weights are those of the last checkpoint, some steps before the one that diverged: what is finite here became worse on
-the way, and what is not lies in the batch or in that checkpoint. Rollouts of RL are read as demonstrations: their likelihood
-is told, without advantages.
+The last checkpoint lies some steps before the one that diverged. Where loss and gradient are finite here, the weights got worse in
+between; where they are not, the cause is the batch or that checkpoint. Rollouts of RL are treated as demonstrations: their
+likelihood is reported, without advantages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from percasym.balance.base import Gramian
+from percasym.balance.base import Gramian, SpanStats
 from percasym.config.settings import Settings, TorchSettings
 from percasym.engine.checkpoint import load_weights
 from percasym.engine.engine import SpanEngine
@@ -23,25 +23,24 @@ from percasym.engine.torch import torch_engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
 from percasym.runs.checkpoint import latest_checkpoint
-from percasym.training.divergence import kept_batches, kept_facts
-from percasym.training.sft import backward, means
-from percasym.types import Span
+from percasym.training.divergence import load_batches, load_metrics
+from percasym.training.span_gradients import measure_spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What the batches of a step give at an earlier step's weights."""
+    """Losses and gradients of the batches of a step at an earlier step's weights."""
 
     step: int
     """The step that diverged."""
     at: int
     """Finished steps of the weights; 0 is before training."""
     weight: float
-    """Of perception, as it was at the step."""
+    """Weight of perception at the step."""
     losses: tuple[float, float]
     """(L_p, L_r); nan for a span without tokens."""
     gramian: Gramian
-    wrong: Sequence[str]
+    not_finite: Sequence[str]
     """A sentence for each row with a loss that is not finite."""
 
     @property
@@ -52,46 +51,46 @@ class Replay:
     @property
     def grad_norm(self) -> float:
         """|w g_p + (1 - w) g_r|."""
-        w, v, own = self.weight, 1 - self.weight, self.gramian
-        return math.sqrt(max(0.0, w * w * own.perception + 2 * w * v * own.cross + v * v * own.reasoning))
+        w, v, gramian = self.weight, 1 - self.weight, self.gramian
+        return math.sqrt(max(0.0, w * w * gramian.perception + 2 * w * v * gramian.cross + v * v * gramian.reasoning))
 
     def lines(self) -> Iterator[str]:
-        """For the screen."""
-        seen, thought = self.gramian.norms
+        """The result as lines of text."""
+        perception, reasoning = self.gramian.norms
         yield f"Step {self.step} diverged; its batches with the weights after step {self.at}:"
         yield f"  loss {self.loss:.6g} (perception {self.losses[0]:.6g}, reasoning {self.losses[1]:.6g}), weight {self.weight:.6g}"
-        yield f"  gradient {self.grad_norm:.6g} (perception {seen:.6g}, reasoning {thought:.6g})"
-        yield from (f"  {sentence}" for sentence in self.wrong or ("Every token's loss is finite.",))
+        yield f"  gradient {self.grad_norm:.6g} (perception {perception:.6g}, reasoning {reasoning:.6g})"
+        yield from (f"  {sentence}" for sentence in self.not_finite or ("Every token's loss is finite.",))
 
 
 def replay(settings: Settings, device: torch.device) -> Replay:
-    """Put the batches that a run left in diverged/ before its last checkpoint, or the model that it started from.
+    """Evaluate the batches in diverged/ of a run at its last checkpoint, or at the model that it started from.
 
-    Raises FileNotFoundError when nothing of it diverged.
+    Raises FileNotFoundError when the run did not diverge.
     """
-    batches, facts = kept_batches(settings.path), kept_facts(settings.path)
+    batches, facts = load_batches(settings.path), load_metrics(settings.path)
     engine = torch_engine(settings.family.load(), settings=TorchSettings(), paradigm=settings.paradigm, device=device)
-    found = latest_checkpoint(settings.path / "checkpoints")
-    if found:
-        load_weights(found[1], engine.model)
-    seen, thought = span_counts(batch.labels for batch in batches).tolist()
-    wrong = list(_wrong(engine, batches))
-    backward(engine, [batch.until(Span.perception) for batch in batches], {Span.perception: 1.0}, (seen, thought))
-    engine.keep_gradient(Span.perception)
-    sums = backward(engine, batches, {Span.reasoning: 1.0}, (seen, thought))
-    engine.keep_gradient(Span.reasoning)
+    latest = latest_checkpoint(settings.path / "checkpoints")
+    if latest:
+        load_weights(latest[1], engine.model)
+    counts: tuple[int, int] = tuple(span_counts(batch.labels for batch in batches).tolist())
+    not_finite = list(_not_finite(engine, batches))
+    step = int(facts["step"])
+    stats = measure_spans(engine, batches, SpanStats(step=step - 1, num_steps=settings.paradigm.steps, counts=counts))
+    assert stats.losses is not None
+    assert stats.gramian is not None
     return Replay(
-        step=int(facts["step"]),
-        at=found[0] if found else 0,
+        step=step,
+        at=latest[0] if latest else 0,
         weight=float(facts["balance/weight"]),
-        losses=means(sums, (seen, thought)),
-        gramian=engine.gramian(),
-        wrong=wrong,
+        losses=stats.losses,
+        gramian=stats.gramian,
+        not_finite=not_finite,
     )
 
 
 @torch.no_grad()
-def _wrong(engine: SpanEngine, batches: Sequence[Batch]) -> Iterator[str]:
+def _not_finite(engine: SpanEngine, batches: Sequence[Batch]) -> Iterator[str]:
     for number, batch in enumerate(batches):
         finite = engine.nll(batch).isfinite().all(1).tolist()
-        yield from (f"Row {row} of batch {number} has a loss that is not finite." for row, good in enumerate(finite) if not good)
+        yield from (f"Row {row} of batch {number} has a loss that is not finite." for row, is_finite in enumerate(finite) if not is_finite)

@@ -1,4 +1,4 @@
-"""Words of a command line, refused in one sentence: argparse's own refusals print the usage above it."""
+"""An argparse parser whose errors are one sentence, without the usage that argparse prints above it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def conf_folder() -> Path:
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that raises ConfigError for words that it does not know; those of its subcommands are of this class too."""
+    """A parser that raises ConfigError for unknown words; the parsers of its subcommands are of this class too."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse, in argparse's words and with what to do."""
+        """Raise argparse's message as a ConfigError."""
         raise ConfigError(f"{self.prog}: {message}. `{self.prog} --help` says what it takes.")
 
 
 def gathered(words: Sequence[str]) -> list[str]:
-    """The words of a command with every KEY=VALUE right behind its name, for argparse takes them from one place only.
+    """Move every KEY=VALUE right behind the name of the command: argparse accepts positional arguments in one place only.
 
-    One that follows an option is left where it is: it may be the option's value.
+    One that follows an option stays there: it may be the option's value.
 
     >>> gathered(["audit", "task=jsonl", "--samples", "8", "seed=1"])
     ['audit', 'task=jsonl', 'seed=1', '--samples', '8']

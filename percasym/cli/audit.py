@@ -32,7 +32,7 @@ def _audit(given: argparse.Namespace) -> None:
 
     settings = composed(given.words, conf_folder())
     from percasym.app.audit import audit
-    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
+    from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
 
     found = audit(settings, num_samples=given.samples, device=choose_device())
     console = Console(highlight=False, markup=False)

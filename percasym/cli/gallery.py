@@ -1,8 +1,7 @@
 """`percasym gallery`: a page of samples for each task, from the easiest setting to the paper's size.
 
-Here tasks and reports meet; the page itself knows no task.
-    percasym gallery                                   # both tasks into docs/gallery
-    percasym gallery sudoku --samples 5 --out /tmp/look
+percasym gallery                                   # both tasks into docs/gallery
+percasym gallery sudoku --samples 5 --out /tmp/look
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from percasym.types import SampleKey
 
 
 def varied(image_px: int) -> Look:
-    """A look with every dial turned up: fonts, sizes, grey levels, noise, jitter."""
+    """A look that varies everything: fonts, sizes, grey levels, noise, jitter."""
     return Look(image_px=image_px, fonts=tuple(FONTS), glyph=(0.55, 0.8), contrast=(0.35, 1.0), dark_frac=0.5, noise=0.06, jitter=0.08)
 
 
@@ -45,7 +44,7 @@ SETTINGS: dict[str, tuple[tuple[str, Task], ...]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write one HTML file for each task and print its path; returns the exit code. Raises ConfigError for words that it does not know."""
+    """Write one HTML file for each task and print its path; returns the exit code. Raises ConfigError for unknown words."""
     parser = Arguments(prog="percasym gallery", description="Draw a page of samples for each task.")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{' or '.join(SETTINGS)}; without one, all")
     parser.add_argument("--samples", type=int, default=3, help="samples of each difficulty (default 3)")

@@ -11,17 +11,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from percasym.cli import audit, export, plan, replay, report, rollouts, show
+from percasym.cli import audit, dashboard, export, plan, replay, report, rollouts, show
 from percasym.cli.arguments import Arguments, gathered
 from percasym.config.schema import ConfigError
-from percasym.dashboard import command as dashboard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code: 2, with one sentence on stderr, for what the user got wrong."""
+    """Run one subcommand and return its exit code: 2, with one sentence on stderr, for a mistake of the user."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["gallery"]:  # Has options of its own.
+        if words[:1] == ["gallery"]:  # Has a parser of its own.
             from percasym.cli import gallery
 
             return gallery.main(words[1:])
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: Exception) -> str | None:
-    """What the user got wrong; None where it is a defect."""
+    """The message for the user's mistake; None where the error is a defect."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be read or written ({error.strerror}). Name another place."
     return str(error) if isinstance(error, ConfigError | FileNotFoundError) else None

@@ -1,4 +1,4 @@
-"""`percasym plan`: what a configuration will cost, without weights.
+"""`percasym plan`: memory and compute that a configuration needs, computed without weights.
 
 percasym plan scale=paper model=internvl35 engine.zero_stage=3
 """

@@ -1,4 +1,4 @@
-"""`percasym replay RUN`: the batches of a step that diverged, before the last checkpoint again."""
+"""`percasym replay RUN`: recompute the batches of a step that diverged, with the weights of the last checkpoint."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from percasym.config.resolve import rebuild
 from percasym.config.schema import ConfigError
-from percasym.runs.identity import held_config
+from percasym.runs.identity import find
 
 
 def register(commands: Any) -> None:
-    """Add the subcommand."""
-    replay = commands.add_parser("replay", help="the batches of a step that diverged, before the last checkpoint again")
+    """Add the command to a parser's subcommands."""
+    replay = commands.add_parser("replay", help="recompute a step that diverged, with the weights of the last checkpoint")
     replay.add_argument("run", type=Path, metavar="RUN", help="run directory")
     replay.set_defaults(work=_replay)
 
 
 def _replay(given: argparse.Namespace) -> None:
     try:
-        if (record := held_config(given.run)) is None:
+        if (record := find(given.run).config) is None:
             raise ConfigError(f"{given.run} is no run directory: it holds no config.yaml.")
         settings = rebuild(record, path=given.run)
         from percasym.app.replay import replay
-        from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
+        from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
 
         print("\n".join(replay(settings, choose_device()).lines()))
     except ValueError as error:

@@ -1,5 +1,5 @@
-"""What run directories say: `percasym report` (a page, figures, tables), `percasym compare` (cells against balance=none) and
-`percasym status` (where a study stands).
+"""Read run directories: `percasym report` (a page, figures, tables), `percasym compare` (cells against balance=none) and
+`percasym status` (progress of a study).
 
 percasym report multirun/main        percasym compare multirun/main        percasym status multirun/main
 """
@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
     compare = commands.add_parser("compare", help="the cells of a study against balance=none: gains, differences, which predictions hold")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     compare.set_defaults(work=_compare)
-    status = commands.add_parser("status", help="where a study stands: done, running with the time left, failed with its reason")
+    status = commands.add_parser("status", help="progress of a study: done, running with the time left, failed with its reason")
     status.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of studies, or run directories")
     status.set_defaults(work=_status)
 
@@ -37,17 +37,17 @@ def _report(given: argparse.Namespace) -> None:
     from percasym.report.comparison_table import console, show
     from percasym.report.publish import publish
     from percasym.report.study import study_of
-    from percasym.report.table import markdown, table
+    from percasym.report.tables import run_table, runs_markdown
 
     runs = _loaded(given.runs)
     if given.markdown:
-        print(markdown(runs), end="")
+        print(runs_markdown(runs), end="")
         return
     out = console()
     for run in runs:
         out.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, markup=False)
         if run.summary is not None:
-            out.print(table(run.summary))
+            out.print(run_table(run.summary))
     try:
         published = publish(runs, given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report")
     except (OSError, ValueError) as error:
@@ -96,5 +96,5 @@ def _status(given: argparse.Namespace) -> None:
 
     for root in given.runs:
         planned = read_study(root)
-        runs = load_runs(root) if not planned or any(root.rglob("config.yaml")) else []  # A study may be known before its first run.
+        runs = load_runs(root) if not planned or any(root.rglob("config.yaml")) else []  # study.json exists before the first run does.
         Console(highlight=False).print(status(runs, planned, time.time()))

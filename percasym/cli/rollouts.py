@@ -1,4 +1,4 @@
-"""The commands that choose a reward before any training is spent: what would each pay for rollouts of a checkpoint?
+"""`percasym rollouts` and `percasym diagnose-rewards`: choose a reward before training, by its scores on rollouts of a checkpoint.
 
 percasym rollouts task=sudoku model.path=RUN/final --out rollouts.jsonl
 percasym diagnose-rewards rollouts.jsonl
@@ -16,7 +16,7 @@ from percasym.config.schema import ConfigError
 
 def register(commands: Any) -> None:
     """Add both commands to a parser's subcommands."""
-    rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score what it says by every reward, for diagnose-rewards")
+    rollouts = commands.add_parser("rollouts", help="sample a checkpoint and score its rollouts by every reward, for diagnose-rewards")
     rollouts.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=sudoku model.path=RUN/final")
     rollouts.add_argument("--prompts", type=int, default=64, metavar="N", help="number of prompts (default: 64)")
     rollouts.add_argument(
@@ -44,10 +44,10 @@ def _rollouts(given: argparse.Namespace) -> None:
     settings = composed(["paradigm=rl", *given.words], conf_folder())
     if not isinstance(settings.paradigm, Rl):
         raise ConfigError("percasym rollouts samples as paradigm=rl does, and this asks for paradigm=sft. Leave paradigm out.")
-    from percasym.app.collect_rollouts import freeze
-    from percasym.engine.device import choose_device  # Imports torch: only once the configuration is known to be good.
+    from percasym.app.collect_rollouts import collect_rollouts
+    from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
 
-    num_rollouts = freeze(settings, num_prompts=given.prompts, split=given.split, device=choose_device(), out=given.out)
+    num_rollouts = collect_rollouts(settings, num_prompts=given.prompts, split=given.split, device=choose_device(), out=given.out)
     print(f"{num_rollouts} rollouts in {given.out}: percasym diagnose-rewards {given.out}")
 
 
@@ -58,8 +58,7 @@ def _diagnose_rewards(given: argparse.Namespace) -> None:
     from percasym.diagnosis.diagnose import diagnose
     from percasym.diagnosis.rollout_file import latest_rollouts
     from percasym.diagnosis.rollout_reader import read_rollouts
-    from percasym.report.reward_table import comma_separated, markdown, tables
-    from percasym.report.scatter import scatter
+    from percasym.report.rewards import reward_tables, rewards_csv, rewards_markdown, scatter
     from percasym.runs.records import write_whole
 
     files = [latest_rollouts(path) for path in given.paths]
@@ -76,10 +75,10 @@ def _diagnose_rewards(given: argparse.Namespace) -> None:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place.with_suffix(".md"), markdown(found))
-        write_whole(place.with_suffix(".csv"), comma_separated(found))
+        write_whole(place.with_suffix(".md"), rewards_markdown(found))
+        write_whole(place.with_suffix(".csv"), rewards_csv(found))
         picture = scatter(groups, found, place.with_suffix(".png"))
         console.print(f"{file}:", soft_wrap=True)
-        for part in (*tables(found), advice(found), "", coupling_of_outcome(found), ""):
+        for part in (*reward_tables(found), advice(found), "", coupling_of_outcome(found), ""):
             console.print(part)
         console.print(f"Figure: {picture}; tables: {place.name}.md and {place.name}.csv beside it.", soft_wrap=True)

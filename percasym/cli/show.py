@@ -33,11 +33,11 @@ def _show(given: argparse.Namespace) -> None:
         raise ConfigError(f"--seed and --index must be at least 0, got {min(given.seed, given.index)}.")
     try:
         task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
-        codec = chat.codec(checkpoint.chosen("qwen3vl", "tiny", given.model))
+        codec = chat.codec(checkpoint.resolve("qwen3vl", "tiny", given.model))
         sample = task.sample(SampleKey(task=task.name, split=given.split, seed=given.seed, index=given.index))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     ids, labels = codec.encode_demonstration(sample.demonstration)
-    seen = labels.count(Span.perception)
+    num_perception = labels.count(Span.perception)
     print(codec.show(ids, labels))
-    print(f"{len(ids)} tokens, {seen} of them perception ({100 * seen / len(ids):.1f} %).")
+    print(f"{len(ids)} tokens, {num_perception} of them perception ({100 * num_perception / len(ids):.1f} %).")

@@ -1,8 +1,7 @@
-"""From a command line to a run: Hydra composes, `resolve` checks, the app works.
+"""From a command line to a run: Hydra composes the configuration, `resolve` checks it, `percasym.app.run` does the work.
 
-Unlike a bare Hydra application, whatever the user got wrong ends as one sentence on stderr with exit
-code 2, and leaves no directory behind; only a defect of the program shows a traceback. Each cell of a sweep
-is this very command for that cell alone, in a process of its own.
+Unlike a bare Hydra application, every mistake of the user ends as one sentence on stderr with exit code 2 and leaves no directory
+behind; only a defect of the program shows a traceback. Each cell of a sweep is this command for that cell alone, in its own process.
 """
 
 from __future__ import annotations
@@ -28,135 +27,137 @@ from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
 from percasym.launch import torchrun
 from percasym.launch.sweep import sweeper
-from percasym.launch.sweep.cell_process import FAILED, INTERRUPTED, LAST_WORDS, REFUSED, STUDY, apart
+from percasym.launch.sweep.cell_process import FAILED, INTERRUPTED, REASON_FILE, REFUSED, STUDY, run_cell
 from percasym.launch.torchrun import RankFailedError
-from percasym.launch.worker import die_with_the_launcher
+from percasym.launch.worker import die_with_parent
 from percasym.runs.requests import SAVES, Interrupted
 from percasym.runs.space import refusal
 
 if TYPE_CHECKING:
     from percasym.config.settings import Settings
-    from percasym.launch.sweep.outcomes import Outcome
+    from percasym.launch.sweep.cell_process import Outcome
 
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
     if study := os.environ.get(STUDY):
-        die_with_the_launcher()
-        if os.getppid() != int(study):  # Too late to be told.
+        die_with_parent()
+        if os.getppid() != int(study):  # The sweeping process ended before die_with_parent took effect.
             return INTERRUPTED
-    if strange := [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]:
-        shown = strange[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return _say(f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1.", REFUSED)
-    if wrong := refused_flags(argv):
-        return _say(f"{wrong}. `python train.py --hydra-help` says which flags there are.", REFUSED)
+    if undecodable := [word for word in argv if any("\udc80" <= letter <= "\udcff" for letter in word)]:
+        shown = undecodable[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        message = f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1."
+        return _report(message, REFUSED)
+    if wrong := wrong_flags(argv):
+        return _report(f"{wrong}. `python train.py --hydra-help` says which flags there are.", REFUSED)
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors instead of printing them over many lines.
-    signal.signal(SAVES, signal.SIG_IGN)  # It would end whatever does not listen yet; what is started here inherits that.
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them over many lines.
+    signal.signal(SAVES, signal.SIG_IGN)  # Its default action would end a process that has no handler yet; child processes inherit this.
     sweeper.register()
     try:
         train()
     except KeyboardInterrupt:
-        return _say("Interrupted before the run began.", INTERRUPTED)
+        return _report("Interrupted before the run began.", INTERRUPTED)
     except SystemExit as done:
         return int(done.code or 0)
-    except Exception as error:  # `job` lets none through: this one is Hydra's, about the command line.
-        return _say(sentence(error), REFUSED)
+    except Exception as error:  # `job` raises SystemExit only: this error is Hydra's, about the command line.
+        return _report(sentence(error), REFUSED)
     return 0
 
 
-def refused_flags(argv: Sequence[str]) -> str | None:
-    """What is wrong with the flags among these words, as Hydra says it below its usage; None where nothing is."""
-    said = StringIO()
+def wrong_flags(argv: Sequence[str]) -> str | None:
+    """Argparse's message about wrong flags among these words; None where there are none."""
+    output = StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             get_args_parser().parse_args(list(argv))
     except SystemExit as done:
-        return said.getvalue().rpartition("error: ")[2].strip() if done.code else None
+        return output.getvalue().rpartition("error: ")[2].strip() if done.code else None
     return None
 
 
 def job(cfg: DictConfig, script: Path) -> Outcome | None:
-    """One run of a composed configuration; raises SystemExit unless it ends well. One cell of a sweep: what became of it."""
+    """One run of a composed configuration; raises SystemExit unless it ends well. For a cell of a sweep, returns its outcome."""
     composed = HydraConfig.get()
     path = Path(composed.runtime.output_dir)
     if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())  # Shorter in what people read.
+        path = path.relative_to(Path.cwd())  # Shorter in messages.
     if composed.mode == RunMode.MULTIRUN:
-        return apart(alone(composed, script, path), path)
+        return run_cell(cell_command(composed, script, path), path)
     try:
-        if not str(composed.run.dir).strip():  # Hydra takes it for the folder where the command is given.
+        if not str(composed.run.dir).strip():  # Hydra takes it for the current folder.
             raise ConfigError("hydra.run.dir is empty. Name a folder, or leave it out.")
         settings = resolve(cfg, choices=composed.runtime.choices, path=path)
         start(settings)
     except ConfigError as error:
         _refuse(error, path)
     except KeyboardInterrupt as stop:
-        sys.exit(_say(f"Interrupted. The same command resumes {path}.", stop.code if isinstance(stop, Interrupted) else INTERRUPTED))
+        code = stop.code if isinstance(stop, Interrupted) else INTERRUPTED
+        sys.exit(_report(f"Interrupted. The same command resumes {path}.", code))
     except OSError as error:
-        if reason := refusal(path, error):  # Of a cache, say; what concerns the run itself has been said above.
+        if reason := refusal(path, error):  # About a cache, say; run_context has handled errors of the run directory.
             _refuse(ConfigError(reason), path)
         _defect(error)
-    except RankFailedError as error:  # Its traceback is in the run.
-        sys.exit(_say(str(error), FAILED))
+    except RankFailedError as error:  # Its traceback is in the run's failure.log.
+        sys.exit(_report(str(error), FAILED))
     except Exception as error:
         _defect(error)
     return None
 
 
-def alone(composed: HydraConf, script: Path, path: Path) -> list[str]:
+def cell_command(composed: HydraConf, script: Path, path: Path) -> list[str]:
     """The command that runs one cell of a sweep by itself, at `path`; `composed` is Hydra's part of its configuration."""
-    added = [source.path for source in composed.runtime.config_sources if source.provider == "command-line"]
-    flags = [f"--config-name={composed.job.config_name}", *(f"--config-dir={folder}" for folder in added)]
+    folders = [source.path for source in composed.runtime.config_sources if source.provider == "command-line"]
+    flags = [f"--config-name={composed.job.config_name}", *(f"--config-dir={folder}" for folder in folders)]
     quoted = str(path).replace("'", r"\'")
     return [sys.executable, str(script), *flags, *composed.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{quoted}'"]
 
 
 def start(settings: Settings) -> None:
-    """Work in this process, alone or as the rank that an outer launcher made it; or start the ranks that `launch.*` asks for."""
-    asked, outer = settings.launch.num_ranks, os.environ.get("WORLD_SIZE", "1")
-    if asked == 1:
-        gc.disable()  # Imports make a million objects that stay: to look for garbage among them takes a tenth of their time.
-        from percasym.app import run as app  # Imports torch: only once the configuration is known to be good.
+    """Run in this process, alone or as one rank of an outer launcher; or start the ranks that `launch.*` requests."""
+    num_ranks, outer = settings.launch.num_ranks, os.environ.get("WORLD_SIZE", "1")
+    if num_ranks == 1:
+        gc.disable()  # Imports create a million permanent objects; scanning them for garbage takes a tenth of the import time.
+        from percasym.app import run as app  # Imports torch: only after the configuration was checked.
 
-        gc.freeze()  # Nor is it looked for among them later.
+        gc.freeze()  # Exclude them from later scans too.
         gc.enable()
         return app.run(settings)
     if outer != "1":
-        raise ConfigError(f"launch asks for {asked} processes, and this is one of {outer} that torchrun started. Leave launch.* out.")
+        raise ConfigError(f"launch asks for {num_ranks} processes, and this is one of {outer} that torchrun started. Leave launch.* out.")
     try:
-        settings.paradigm.rows_per_forward(asked)
+        settings.paradigm.rows_per_forward(num_ranks)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return torchrun.run(settings)
 
 
 def _refuse(error: ConfigError, path: Path) -> NoReturn:
-    """Say why, and remove the empty directories that Hydra made for the run that will not be."""
+    """Print the reason and remove the empty directories that Hydra made for the run."""
     with suppress(OSError):  # Raised by the first directory that is not empty.
         for directory in (path, *path.parents):
             if directory.samefile(Path.cwd()):
                 break
             directory.rmdir()
-    sys.exit(_say(str(error), REFUSED))
+    sys.exit(_report(str(error), REFUSED))
 
 
 def _defect(error: Exception) -> NoReturn:
     """Show the traceback, without Hydra's frames around it."""
     traceback.print_exception(error)
-    _last_words(f"{type(error).__name__}: {error}")
+    _write_reason(f"{type(error).__name__}: {error}")
     sys.exit(FAILED)
 
 
-def _say(text: str, code: int) -> int:
+def _report(text: str, code: int) -> int:
     sentence = " ".join(text.split())
-    if not _last_words(sentence):
+    if not _write_reason(sentence):
         print(sentence, file=sys.stderr)
     return code
 
 
-def _last_words(sentence: str) -> bool:
-    """Leave them to the study that started this process to say; False where there is none."""
-    if file := os.environ.get(LAST_WORDS):
+def _write_reason(sentence: str) -> bool:
+    """Pass it to the study that started this process, which prints it; False where there is none."""
+    if file := os.environ.get(REASON_FILE):
         Path(file).write_text(sentence, encoding="utf-8")
     return bool(file)

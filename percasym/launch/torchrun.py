@@ -1,7 +1,7 @@
-"""The ranks of one run: started together, watched, and stopped together.
+"""Start the ranks of one run on this machine (`launch.nproc=8`), with PyTorch's elastic agent, as `torchrun` does.
 
-PyTorch's elastic agent (what `torchrun` is made of) starts one `percasym.launch.worker` a rank and ends all when one fails;
-this file hands them the resolved configuration and turns what became of them into one sentence.
+The agent starts one `percasym.launch.worker` for each rank and ends all when one fails. Unlike `torchrun`, the ranks get the resolved
+configuration, signals are forwarded so that they write a checkpoint, and a failure is one sentence that names the rank.
 """
 
 from __future__ import annotations
@@ -21,70 +21,71 @@ from typing import Any
 from percasym.config.schema import ConfigError, dump
 from percasym.config.settings import Launch, Settings
 from percasym.launch.worker import JOB, STOPPED
-from percasym.runs.marks import stopped
-from percasym.runs.requests import STOPS, Interrupted, Stopped, hearing
+from percasym.runs.identity import mark_ended
+from percasym.runs.requests import STOPS, Interrupted, Stopped, signal_handler
 from percasym.runs.rundir import FAILURE
 
 SECONDS_TO_STOP = 10
-"""From the first failure until the other ranks are killed, where they do not go by themselves."""
+"""From the first failure until the other ranks are killed, if they have not ended by then."""
 AGENTS = (signal.SIGHUP, signal.SIGQUIT)
-"""What the agent catches: it ends the ranks at once."""
+"""Signals that the agent handles: it ends the ranks at once."""
 
 
 class RankFailedError(RuntimeError):
-    """A rank ended by a defect, or was killed; its traceback is in the run's failure.log."""
+    """A rank failed by a defect, or was killed; its traceback is in the run's failure.log."""
 
 
 def run(settings: Settings) -> None:
-    """Carry out a run on as many ranks as `settings.launch` says; returns when all are done.
+    """Start the ranks that `settings.launch` requests and wait for all of them.
 
-    Raises ConfigError when a rank refuses, Stopped when a signal stopped them in good order and Interrupted when at once,
-    RankFailedError otherwise.
+    Raises ConfigError when a rank does, Stopped when a signal stopped them after a checkpoint, Interrupted when at once, RankFailedError
+    otherwise.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
     with tempfile.TemporaryDirectory(prefix="percasym-") as name, _quietly():
-        place = Path(name)
+        folder = Path(name)
         config = {**settings.record, "run": dump(settings.run)}
         job = {"config": config, "path": str(settings.path), "argv": sys.argv, "sys_path": sys.path}
-        (place / JOB).write_text(json.dumps(job), encoding="utf-8")
-        asked = Forwarded(place, settings.launch.nproc)
+        (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
+        signals = SignalForwarder(folder, settings.launch.nproc)
         try:
-            with hearing(asked.hear):
-                elastic_launch(_config(settings, place), sys.executable)("-m", "percasym.launch.worker", name)
+            with signal_handler(signals.handle):
+                elastic_launch(_config(settings, folder), sys.executable)("-m", "percasym.launch.worker", name)
         except SignalException as stop:
-            stopped(settings.path, "interrupted")
+            mark_ended(settings.path, "interrupted")
             raise Interrupted(stop.sigval) from stop
         except ChildFailedError as error:
-            if asked.stop:
-                stopped(settings.path, "interrupted")
-                raise Interrupted(asked.stop) from error
+            if signals.stop:
+                mark_ended(settings.path, "interrupted")
+                raise Interrupted(signals.stop) from error
             rank, failure = error.get_first_failure()
-            found = _reports(place)
-            if found and found[0]["refused"]:
-                raise ConfigError(found[0]["sentence"]) from error
-            what = f"Rank {found[0]['rank']} failed: {found[0]['sentence']}" if found else f"Rank {rank} was stopped: {failure.message}"
-            raise RankFailedError(_told(settings.path, what.rstrip("."), found, place)) from error
-        if (place / STOPPED).exists():
-            raise Stopped(int((place / STOPPED).read_text(encoding="utf-8")))
+            reports = _reports(folder)
+            if reports and reports[0]["refused"]:
+                raise ConfigError(reports[0]["sentence"]) from error
+            first = reports[0] if reports else None
+            cause = f"Rank {first['rank']} failed: {first['sentence']}" if first else f"Rank {rank} was stopped: {failure.message}"
+            raise RankFailedError(_record_failure(settings.path, cause.rstrip("."), reports, folder)) from error
+        if (folder / STOPPED).exists():
+            raise Stopped(int((folder / STOPPED).read_text(encoding="utf-8")))
 
 
-class Forwarded:
-    """Signals on their way to the ranks of this machine, which live in sessions of their own and hear none of a terminal."""
+class SignalForwarder:
+    """Forwards signals to the ranks of this machine, which have sessions of their own and receive none from a terminal."""
 
-    def __init__(self, place: Path, num_ranks: int) -> None:
+    def __init__(self, folder: Path, num_ranks: int) -> None:
         self.stop = 0
-        """The signal that asked to stop; 0 while none did."""
-        self._place, self._num_ranks = place, num_ranks
+        """The signal that stops the run; 0 while there is none."""
+        self._folder, self._num_ranks = folder, num_ranks
 
-    def hear(self, signum: int, frame: object) -> None:
-        """A signal's handler. Raises SignalException, at which the agent ends all ranks, for the second one that stops."""
+    def handle(self, signum: int, frame: object) -> None:
+        """The signal handler. For the second signal that stops, raises SignalException, on which the agent ends all ranks."""
         from torch.distributed.elastic.multiprocessing import SignalException
 
-        stops, pids = signum in STOPS, [int(path.read_text(encoding="utf-8")) for path in self._place.glob("rank*.pid")]
-        if stops and (self.stop or len(pids) < self._num_ranks):  # Again, or before there is anything to leave in order.
+        stops, pids = signum in STOPS, [int(path.read_text(encoding="utf-8")) for path in self._folder.glob("rank*.pid")]
+        if stops and (self.stop or len(pids) < self._num_ranks):  # The second one, or before all ranks have started.
             raise SignalException("stopped by its user", signal.Signals(signum))
         self.stop = signum if stops else self.stop
         for pid in pids:
@@ -92,49 +93,50 @@ class Forwarded:
                 os.kill(pid, signum)
 
 
-def _config(settings: Settings, place: Path) -> Any:
+def _config(settings: Settings, folder: Path) -> Any:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
     launch: Launch = settings.launch
-    alone = launch.nnodes == 1
     return LaunchConfig(
         min_nodes=launch.nnodes,
         max_nodes=launch.nnodes,
         nproc_per_node=launch.nproc,
-        run_id="-".join(settings.path.parts),  # The same on all machines.
+        run_id="-".join(settings.path.parts),  # Equal on all machines.
         rdzv_backend="c10d",
         rdzv_endpoint=launch.rendezvous or "localhost:0",
-        local_addr="localhost" if alone else None,
+        local_addr="localhost" if launch.nnodes == 1 else None,
         max_restarts=0,
         shutdown_timeout=SECONDS_TO_STOP,
         signals_to_handle=",".join(number.name for number in AGENTS),
-        logs_specs=DefaultLogsSpecs(log_dir=str(place / "logs"), redirects=dict.fromkeys(range(1, launch.nproc), Std.ALL)),
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=dict.fromkeys(range(1, launch.nproc), Std.ALL)),
     )
 
 
-def _reports(place: Path) -> list[dict[str, Any]]:
-    """What stopped ranks, the first first: the others only miss it."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in place.glob("rank*.json")]
-    return sorted(found, key=lambda report: report["at"])
+def _reports(folder: Path) -> list[dict[str, Any]]:
+    """The failure reports of ranks in the order of time: the first is the cause, later ones are failed collectives."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("rank*.json")]
+    return sorted(reports, key=lambda report: report["at"])
 
 
-def _told(path: Path, sentence: str, found: list[dict[str, Any]], place: Path) -> str:
-    """The sentence for the screen, once all that the ranks said lies in the run directory; where there is none, it is on the screen too."""
-    parts = [f"Rank {report['rank']}, {datetime.fromtimestamp(report['at'], UTC).isoformat()}:\n{report['traceback']}" for report in found]
-    for log in sorted(place.rglob("std*.log")):
+def _record_failure(path: Path, sentence: str, reports: list[dict[str, Any]], folder: Path) -> str:
+    """Write tracebacks and output of the ranks to failure.log (to stderr where there is no run yet); returns the sentence to print."""
+    parts = [
+        f"Rank {report['rank']}, {datetime.fromtimestamp(report['at'], UTC).isoformat()}:\n{report['traceback']}" for report in reports
+    ]
+    for log in sorted(folder.rglob("std*.log")):
         parts.append(f"Local rank {log.parent.name}, {log.stem}:\n{log.read_text(encoding='utf-8', errors='replace')}")
-    said = "\n".join(parts)
-    if not stopped(path, "failed", reason=sentence):
-        print(said, file=sys.stderr)
+    output = "\n".join(parts)
+    if not mark_ended(path, "failed", reason=sentence):
+        print(output, file=sys.stderr)
         return f"{sentence}. The run had not begun."
-    (path / FAILURE).write_text(said, encoding="utf-8")
+    (path / FAILURE).write_text(output, encoding="utf-8")
     return f"{sentence}. What the ranks said is in {path / FAILURE}; the same command resumes."
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Leave logging and signals as they were: the agent talks of its own and catches signals for good."""
+    """Silence the agent's log and restore the signal handlers that it replaces."""
     handlers = {number: signal.getsignal(number) for number in AGENTS}
     logging.disable(logging.CRITICAL)
     try:

@@ -1,9 +1,9 @@
-"""One rank of a run: what `torchrun.py` starts, as often as the run has ranks.
+"""One rank of a run; `torchrun.py` starts one process of it for each rank.
 
     python -m percasym.launch.worker DIRECTORY
 
-reads the resolved configuration from DIRECTORY/job.json (nothing is composed again) and, when something
-stops it, leaves there why, for the launcher to tell.
+reads the resolved configuration from DIRECTORY/job.json (nothing is composed again). On failure it writes the reason there, for the
+launcher to print.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from percasym.runs.records import write_whole
 from percasym.runs.requests import Interrupted, Stopped
 
 JOB, STOPPED = "job.json", "stopped"
-DONE, FAILED = 0, 1  # A rank that stops in good order is done, too: the launcher would end the others for anything else.
-PARENT_GONE = 1
-"""Linux's PR_SET_PDEATHSIG: which signal a process gets when the one that started it is gone."""
+DONE, FAILED = 0, 1  # Also for a rank that a signal stopped: with any other code the agent would end the others.
+PR_SET_PDEATHSIG = 1
+"""Linux's PR_SET_PDEATHSIG: the signal that a process receives when its parent dies."""
 
 
 def main(directory: Path) -> int:
-    """Work on the job in `directory`; returns the exit code."""
-    die_with_the_launcher()
+    """Run the job in `directory`; returns the exit code."""
+    die_with_parent()
     write_whole(directory / f"rank{os.environ['RANK']}.pid", str(os.getpid()))
     share_cores()
     try:
@@ -51,7 +51,7 @@ def main(directory: Path) -> int:
 
 
 def report(directory: Path, error: Exception) -> None:
-    """Leave why this rank stops, before its peers notice that it is gone and stop for want of it."""
+    """Write why this rank failed, before its peers fail in a collective for lack of it."""
     rank = os.environ["RANK"]
     refused = isinstance(error, ConfigError)
     record = {
@@ -61,25 +61,25 @@ def report(directory: Path, error: Exception) -> None:
         "sentence": str(error) if refused else f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
     }
-    aside = directory / f".rank{rank}"
-    aside.write_text(json.dumps(record), encoding="utf-8")
-    aside.replace(directory / f"rank{rank}.json")
+    partial = directory / f".rank{rank}"
+    partial.write_text(json.dumps(record), encoding="utf-8")
+    partial.replace(directory / f"rank{rank}.json")
 
 
 def share_cores() -> None:
-    """Give each rank of this machine its part of the cores: two ranks that both use all are 10x slower. Read when torch is imported."""
+    """Limit each rank of this machine to its share of the cores: two ranks that use all are 10x slower. Call before torch is imported."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))))
 
 
-def die_with_the_launcher() -> None:
-    """A launcher or a study that is killed has no time to end its ranks or cells, and those would go on beside those of the next."""
+def die_with_parent() -> None:
+    """Have Linux kill this process when its parent dies: a killed launcher or study cannot end its ranks or cells itself."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_GONE, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":
     code = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # Without waiting for peers, who may never answer.
+    os._exit(code)  # Skip the cleanup of torch.distributed, which waits for peers that may be gone.

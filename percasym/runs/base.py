@@ -1,11 +1,19 @@
-"""What a run directory is to the code that trains and evaluates: one protocol, for rank 0's directory and the other ranks' null run."""
+"""The run directory as training and evaluation see it: one protocol, written by rank 0 and a no-op on the other ranks.
+
+`RunDirectory` (rundir.py) is the implementation of rank 0, `NullRun` that of all other ranks, so a training loop needs no `if rank == 0`.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from rich.console import Console
+
+from percasym.runs.checkpoint import checkpoint_path, partial_path
+from percasym.runs.progress import ProgressBar
 from percasym.runs.requests import Requests
 
 
@@ -17,12 +25,12 @@ class Bar(Protocol):
     def __exit__(self, *error: Any) -> None: ...
 
     def advance(self, step: int, **shown: float) -> None:
-        """`step` steps are done; `shown` are the numbers to show now."""
+        """`step` steps are done; `shown` are the numbers to display."""
         ...
 
 
 class Run(Protocol):
-    """Metrics, samples and checkpoints of one run. Rank 0 writes them (`RunDirectory`), the other ranks write nothing (`NullRun`)."""
+    """Metrics, samples and checkpoints of one run."""
 
     @property
     def path(self) -> Path:
@@ -36,7 +44,7 @@ class Run(Protocol):
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Sentences for the user who resumes the run."""
+        """Sentences to print when the run is resumed."""
         ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,7 +72,7 @@ class Run(Protocol):
         ...
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
-        """Step and path of the newest whole checkpoint; None where there is none, and above rank 0."""
+        """Step and path of the newest complete checkpoint; None where there is none, and above rank 0."""
         ...
 
     def final(self, save: Callable[[Path], None]) -> object:
@@ -72,13 +80,57 @@ class Run(Protocol):
         ...
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json and mark the run as done."""
+        """Write summary.json and set the status to `done`."""
         ...
 
     def interrupted(self) -> None:
-        """Mark the run as interrupted; the same command resumes it."""
+        """Set the status to `interrupted`; the same command resumes the run."""
         ...
 
     def failed(self, reason: str) -> None:
-        """Mark the run as failed, with the reason."""
+        """Set the status to `failed`, with the reason."""
         ...
+
+
+class NullRun:
+    """The run of every rank above 0: writes nothing but this rank's part of each checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.remarks: Sequence[str] = ()
+        self.requests = Requests()
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """No-op above rank 0."""
+
+    def samples(self, split: str, step: int, records: Sequence[object]) -> None:
+        """No-op above rank 0."""
+
+    def read_samples(self, split: str, step: int) -> None:
+        """None above rank 0: rank 0 reads and broadcasts."""
+
+    def logged(self, name: str) -> None:
+        """None above rank 0: rank 0 reads and broadcasts."""
+
+    def latest_checkpoint(self) -> None:
+        """None above rank 0: rank 0 reads and broadcasts."""
+
+    def progress(self, total: int, title: str, start: int = 0) -> ProgressBar:
+        """A progress bar without output."""
+        return ProgressBar(total, title, start, console=Console(file=io.StringIO()))
+
+    def checkpoint(self, step: int, save: Callable[[Path], None]) -> None:
+        """Let `save` write into the directory that rank 0 is writing; `save` waits until it exists."""
+        save(partial_path(checkpoint_path(self.path / "checkpoints", step)))
+
+    def final(self, save: Callable[[Path], None]) -> None:
+        """No-op above rank 0."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """No-op above rank 0."""
+
+    def interrupted(self) -> None:
+        """No-op above rank 0."""
+
+    def failed(self, reason: str) -> None:
+        """No-op above rank 0."""

@@ -1,98 +1,166 @@
-"""Checkpoints that are whole or absent: `checkpoints/step_000200/` with its checksums, and `DONE` written last.
+"""Atomic checkpoints with checksums: `checkpoints/step_000200/` holds SHA256SUMS, and `DONE` is written last.
 
-A checkpoint is written into a hidden directory beside its place, flushed to the disk, and renamed.
-The number is that of finished optimizer steps, so a run resumes at exactly that step.
+A checkpoint is written into a hidden directory beside its final path, flushed to the disk and renamed, so it is complete or absent.
+Its number is that of finished optimizer steps; a resumed run continues at exactly that step. To verify one by hand:
+`cd step_000200 && sha256sum --check SHA256SUMS`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from percasym.runs.sums import damage, write_sums
-
 DONE = "DONE"
+SUMS = "SHA256SUMS"
+NUM_THREADS = 4
+"""Files hashed in parallel: hashing releases the GIL, and a large checkpoint consists of several files."""
 _NAME = re.compile(r"step_(\d{6,})")
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def write_checkpoint(root: Path, step: int, save: Callable[[Path], None], note: str = "") -> Path:
-    """Let `save` fill a directory and make it the checkpoint of `step` under `root`, with `note` in its DONE; returns its path."""
+    """Let `save` fill the checkpoint of `step` under `root`, with `note` as the text of its DONE; returns its path."""
 
     def save_and_mark(directory: Path) -> None:
         save(directory)
-        write_sums(directory, coming={DONE: note})
+        write_sums(directory, pending={DONE: note})
         (directory / DONE).write_text(note, encoding="utf-8")
 
-    return write_directory(place(root, step), save_and_mark)
+    return write_directory(checkpoint_path(root, step), save_and_mark)
 
 
-def place(root: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies under `root`."""
+def checkpoint_path(root: Path, step: int) -> Path:
+    """Path of the checkpoint of `step` under `root`."""
     return root / f"step_{step:06d}"
 
 
-def partial(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where a directory is written before it is renamed to `path`."""
     return path.with_name(f".{path.name}.partial")
 
 
 def write_directory(path: Path, save: Callable[[Path], None]) -> Path:
-    """Let `save` fill a directory beside `path`, then rename it into place; a failing `save` leaves `path` as it was."""
-    aside = partial(path)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    """Let `save` fill a directory beside `path`, then rename it to `path`; when `save` fails, `path` stays as it was."""
+    partial = partial_path(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        save(aside)
-        _flush(aside)
+        save(partial)
+        for file in (*partial.rglob("*"), partial):
+            _sync(file)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     if path.exists():
         shutil.rmtree(path)
-    aside.replace(path)
+    partial.replace(path)
     _sync(path.parent)
     return path
 
 
-def latest_checkpoint(root: Path, say: Callable[[str], None] = lambda sentence: None) -> tuple[int, Path] | None:
-    """Step and path of the newest checkpoint under `root` that is as it was written; None when there is none.
+def latest_checkpoint(root: Path, warn: Callable[[str], None] = lambda sentence: None) -> tuple[int, Path] | None:
+    """Step and path of the newest undamaged checkpoint under `root`; None when there is none.
 
-    All its files are read for that. `say` hears of each newer one that is damaged.
+    Reads every file of a checkpoint to verify its checksums. Calls `warn` with a sentence for each newer checkpoint that is damaged.
     """
-    for step, path in sorted(numbered(root), reverse=True):
+    for step, path in sorted(list_checkpoints(root), reverse=True):
         if (path / DONE).is_file():
-            if (wrong := damage(path, last=DONE)) is None:
+            if (damage := find_damage(path, last=DONE)) is None:
                 return step, path
-            say(f"{path} is damaged ({wrong}): the run goes on from what is before it.")
+            warn(f"{path} is damaged ({damage}): the run goes on from what is before it.")
     return None
 
 
 def clear_partial(directory: Path) -> None:
-    """Delete what a killed process left half written in a run directory."""
-    for aside in (*directory.glob(".*.partial"), *directory.glob("*/.*.partial")):
-        if aside.is_dir() and not aside.is_symlink():
-            shutil.rmtree(aside)
+    """Delete the partial files and directories that a killed process left in a run directory."""
+    for partial in (*directory.glob(".*.partial"), *directory.glob("*/.*.partial")):
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial)
         else:
-            aside.unlink()
+            partial.unlink()
 
 
-def numbered(root: Path) -> Iterator[tuple[int, Path]]:
-    """Step and path of all that is named like a checkpoint under `root`, whole or not."""
+def list_checkpoints(root: Path) -> Iterator[tuple[int, Path]]:
+    """Step and path of everything under `root` that is named like a checkpoint, complete or not."""
     for path in root.iterdir() if root.is_dir() else ():
         if match := _NAME.fullmatch(path.name):
             yield int(match[1]), path
 
 
-def _flush(directory: Path) -> None:
-    for path in (*directory.rglob("*"), directory):
-        _sync(path)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Which older checkpoints are kept after a new one was written: the last ones, as fallbacks where one is damaged, and the best one."""
+
+    last: int = 0
+    """How many of the newest to keep; 0 keeps all."""
+    best: str = ""
+    """A metric: the checkpoint with its highest value (the first, among equals) is kept too."""
+
+    def prune(self, root: Path, newest: int, scores: Mapping[int, float]) -> None:
+        """Delete the other checkpoints up to step `newest` under `root`; `scores` are the values of `best` by step.
+
+        A checkpoint beyond `newest` was passed over as damaged and is written again when the run gets there. A checkpoint without DONE
+        is what a kill left half deleted; it is deleted too.
+        """
+        if not self.last:
+            return
+        past = sorted((step, path) for step, path in list_checkpoints(root) if step <= newest)
+        complete = [step for step, path in past if (path / DONE).is_file()]
+        best = max((step for step in complete if step in scores), key=lambda step: (scores[step], -step), default=newest)
+        for step, path in past:
+            if step not in (*complete[-self.last :], best):
+                (path / DONE).unlink(missing_ok=True)
+                shutil.rmtree(path)
+
+
+def write_sums(directory: Path, *, pending: Mapping[str, str]) -> None:
+    """Write SHA256SUMS of the files in `directory`, as `sha256sum` does, and of `pending` texts that will be written there, by name.
+
+    The pending ones come last, so a truncated SHA256SUMS lacks them.
+    """
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != SUMS)
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
+        sums = dict(zip((path.relative_to(directory).as_posix() for path in files), threads.map(_sum, files), strict=True))
+    sums |= {name: hashlib.sha256(text.encode("utf-8")).hexdigest() for name, text in pending.items()}
+    (directory / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), encoding="utf-8")
+
+
+def find_damage(directory: Path, *, last: str) -> str | None:
+    """The first deviation from SHA256SUMS, in words; None when there is none, or when there is no SHA256SUMS.
+
+    `last` is the name on the last line of a complete SHA256SUMS.
+    """
+    sums = directory / SUMS
+    if not sums.exists():  # Written before checkpoints had checksums.
+        return None
+    try:
+        lines = [_LINE.fullmatch(line) for line in sums.read_text(encoding="utf-8").splitlines()]
+        expected = {match[2]: match[1] for match in lines if match}
+        if None in lines or next(reversed(expected), None) != last:
+            return f"{SUMS} is not whole"
+        for name in expected:
+            if not (directory / name).is_file():
+                return f"{name} is missing"
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            found = threads.map(_sum, (directory / name for name in expected))
+            return next((f"{name} was changed" for name, digest in zip(expected, found, strict=True) if digest != expected[name]), None)
+    except (OSError, UnicodeDecodeError) as error:
+        return f"it cannot be read: {error}"
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
-    """Have the system write a file, or the entries of a directory, to the disk."""
+    """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

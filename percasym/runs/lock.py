@@ -1,4 +1,4 @@
-"""One writer for each run directory: a lock that the kernel gives back when its holder dies, however it dies."""
+"""One writing process for each run directory: an flock, which the kernel releases when its holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pathlib import Path
 from percasym.runs.identity import RunConflict
 
 LOCK = ".lock"
-PATIENCE_SECONDS = 5.0
-"""How long to wait for a writer that was just killed: the system takes its time to clear away a process that held gigabytes."""
+TIMEOUT_SECONDS = 5.0
+"""How long to wait for a writer that was just killed: the kernel takes a while to clean up a process that held gigabytes."""
 
 
 @contextmanager
-def sole_writer(path: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """While it lasts, nobody else writes the run at `path`, which is made if it is not there.
+def sole_writer(path: Path, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
+    """Hold the lock of the run at `path` (created if missing) while the block runs.
 
-    Raises RunConflict, with the process that writes it. Warns where the file system has no locks.
+    Raises RunConflict, which names the process that holds it. Warns where the file system has no locks.
     """
     path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        _take(descriptor, path, time.monotonic() + patience_seconds)
+        _acquire(descriptor, path, time.monotonic() + timeout_seconds)
         yield
     finally:
         os.close(descriptor)
 
 
 def writer(path: Path) -> int | None:
-    """The process of this machine that writes the run at `path`; None where none does, or one of another machine."""
+    """Id of the process on this machine that writes the run at `path`; None where there is none, or it runs on another machine."""
     try:
         descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -52,12 +52,12 @@ def writer(path: Path) -> int | None:
     return None
 
 
-def _take(descriptor: int, path: Path, until: float) -> None:
+def _acquire(descriptor: int, path: Path, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace").strip() or "another process"
                 raise RunConflict(f"{path} is being written by {holder}. Wait for it, stop it, or choose another study.") from None
             time.sleep(0.05)

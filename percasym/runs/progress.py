@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one live bar in a terminal, a few plain lines in a log file."""
+"""Progress of a run: one live bar in a terminal, a plain line every ten seconds in a log file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rate(ProgressColumn):
 
 
 class ProgressBar:
-    """Progress of `total` steps, of which `start` were done before; use as a context manager."""
+    """Progress of `total` steps, of which an earlier session did `start`; use as a context manager."""
 
     def __init__(
         self, total: int, title: str, start: int = 0, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic
@@ -57,7 +57,7 @@ class ProgressBar:
             self._bar.stop()
 
     def advance(self, step: int, **shown: float) -> None:
-        """`step` steps are done; `shown` are the numbers to see now, by name."""
+        """`step` steps are done; `shown` are the numbers to display, by name."""
         numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
         if self._bar is not None:
             self._bar.update(self._task, completed=step, shown=numbers)
@@ -74,7 +74,7 @@ class ProgressBar:
 
 
 def rate(speed: float | None) -> str:
-    """A speed in steps per second, for people.
+    """A speed in steps per second, for display.
 
     >>> rate(3.25), rate(0.4), rate(None)
     ('3.2/s', '2.5 s each', '-/s')
@@ -85,7 +85,7 @@ def rate(speed: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time, for people.
+    """A duration, for display.
 
     >>> duration(42), duration(150), duration(7260)
     ('42 s', '2 min 30 s', '2 h 01 min')

@@ -1,7 +1,7 @@
-"""Files of a run directory: strict JSON, and each file either whole or not there.
+"""Strict JSON and JSON lines, written atomically: the files of a run directory.
 
-JSON has no NaN and no infinity; here they become null, so every reader of every language can parse a
-run. A text is written beside its place and renamed, so a crash leaves the old one or the new one.
+NaN and infinity become null, so any JSON parser can read a run. A file is written beside its final path and renamed, so a crash leaves
+the old file or the new one.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ def document(value: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename it into place."""
-    aside = path.with_name(f".{path.name}.partial")
+    """Write `text` to a file beside `path`, then rename it to `path`."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        with aside.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError:  # A directory in its place, say, or a full disk.
-        aside.unlink(missing_ok=True)
+        partial.replace(path)
+    except OSError:  # A full disk, or a directory of that name.
+        partial.unlink(missing_ok=True)
         raise
 
 
 def write_lines(path: Path, values: Iterable[object]) -> None:
-    """Write one JSON line for each value, the whole file at once."""
+    """Write one JSON line for each value, atomically."""
     write_whole(path, "".join(line(value) + "\n" for value in values))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file; a last line that a crash cut short is left out.
+    """The records of a JSON lines file; a truncated last line is left out.
 
     Raises ValueError, with the line's number, when any other line is not JSON.
     """
@@ -80,9 +80,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text ({error}).") from None
-    whole = lines[:-1]  # What follows the last line end is either nothing or half a record.
+    complete = lines[:-1]  # After the last newline comes nothing, or half a record.
     records = []
-    for number, text in enumerate(whole, start=1):
+    for number, text in enumerate(complete, start=1):
         try:
             records.append(json.loads(text))
         except (ValueError, RecursionError) as error:

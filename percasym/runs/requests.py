@@ -1,8 +1,8 @@
-"""What the outside asks of a run at work, by signals: heard at once, answered between two steps.
+"""Signals to a run: recorded by the handler, acted on between two optimizer steps.
 
-SIGINT, SIGTERM    finish the step, write a checkpoint, stop        exit codes 130, 143
-again              stop at once
-SIGUSR1            write a checkpoint after the step, go on
+SIGINT, SIGTERM    finish the step, write a checkpoint, exit        exit codes 130, 143
+a second one       exit at once
+SIGUSR1            write a checkpoint after the step, continue
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-"""What stops a run; SLURM sends the second to a job that it preempts."""
+"""Signals that stop a run; SLURM sends SIGTERM to a job that it preempts."""
 SAVES = signal.SIGUSR1
+"""Signal that requests a checkpoint."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,29 +27,29 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def code(self) -> int:
-        """The exit code that shells give to it."""
+        """The exit code that shells use for it."""
         return 128 + self.signum
 
 
 class Stopped(Interrupted):
-    """A signal stopped the run between two steps; on many ranks, all of them."""
+    """A signal stopped the run between two steps; with many ranks, on all of them."""
 
 
 class Requests:
-    """What was asked of this process and not yet answered."""
+    """Signals that this process received and has not acted on."""
 
     def __init__(self) -> None:
         self.stop = 0
-        """The signal that asks to stop; 0 while none does."""
+        """The signal that stops the run; 0 while there is none."""
         self._save = False
 
     def take(self) -> tuple[int, int, int]:
-        """Was SIGINT heard, was SIGTERM, was SIGUSR1 since the last look? As 0 and 1, which ranks can add up."""
+        """Whether SIGINT, SIGTERM, and SIGUSR1 since the last call, were received: 0 or 1 each, so that ranks can sum them."""
         save, self._save = self._save, False
         return int(self.stop == signal.SIGINT), int(self.stop == signal.SIGTERM), int(save)
 
-    def hear(self, signum: int, frame: object = None) -> None:
-        """A signal's handler. Raises Interrupted for the second one that stops."""
+    def handle(self, signum: int, frame: object = None) -> None:
+        """The signal handler. Raises Interrupted for the second signal that stops."""
         if signum == SAVES:
             self._save = True
         elif self.stop:
@@ -58,10 +59,10 @@ class Requests:
 
 
 @contextmanager
-def hearing(hear: Callable[[int, object], None]) -> Iterator[None]:
-    """While it lasts, these signals call `hear` in place of what they did before; Python allows that in the main thread only."""
-    heard = (*STOPS, SAVES) if current_thread() is main_thread() else ()
-    before = {number: signal.signal(number, hear) for number in heard}
+def signal_handler(handle: Callable[[int, object], None]) -> Iterator[None]:
+    """Install `handle` for STOPS and SAVES while the block runs; no-op outside the main thread, where Python allows no handlers."""
+    numbers = (*STOPS, SAVES) if current_thread() is main_thread() else ()
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -1,57 +1,90 @@
-"""A run is a directory: configuration, provenance, every number and every sample, as plain files.
+"""A run is a directory of plain files, written by rank 0.
 
     config.yaml  meta.json  metrics.jsonl  summary.json  samples/<split>_<step>.jsonl
     checkpoints/step_000200/  final/
 
-Tables, figures and regrading read these files and nothing else. A step counts finished optimizer steps:
-0 is before training. ForcedPrefix a path decides what becomes of it: nothing there is a new run, an
-unfinished run of the same configuration resumes, a finished one is left alone, another
-configuration is refused.
+Tables, figures and regrading read these files and nothing else. A step counts finished optimizer steps: 0 is before training.
+`RunDirectory.open` creates a new run or resumes an unfinished one of the same configuration; a finished one is left alone, and another
+configuration is refused (`percasym.runs.identity`). On resume, metrics.jsonl is truncated to the length that it had at the checkpoint
+(recorded in the checkpoint's DONE), so a resumed run continues the same curve, also in another directory, and logs no step twice.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from percasym.runs import checkpoint
-from percasym.runs.history import Said, forget_samples, settled_bytes, take_back, values_by_step
-from percasym.runs.identity import delete_run, held_config, held_meta, is_same_run
+from percasym.runs.checkpoint import DONE, Retention
+from percasym.runs.identity import delete_run, find
 from percasym.runs.progress import ProgressBar
-from percasym.runs.provenance import provenance
 from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
 from percasym.runs.requests import Requests
-from percasym.runs.retention import Retention
 from percasym.runs.space import require_room, size_of
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
 
 METRICS = "metrics.jsonl"
 FAILURE = "failure.log"
-"""What the ranks of a run said when one of them failed."""
+"""Output of the ranks of a run in which one failed."""
+PACKAGES = ("percasym", "torch", "transformers", "deepspeed", "numpy", "pillow")
+"""Packages whose version can change a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPosition:
+    """How far metrics.jsonl was when a checkpoint was written; stored in its DONE."""
+
+    step: int
+    """Finished optimizer steps; -1 before the first evaluation."""
+    num_bytes: int = 0
+    """Length of metrics.jsonl."""
+    num_lines: int = 0
+    """Its lines: rows of the tracker."""
+    identity: str | None = None
+    """The run's id for its tracker; None where the checkpoint does not record it."""
+
+    def note(self) -> str:
+        """The text of DONE."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, checkpoint: Path, step: int) -> LogPosition:
+        """Parse the DONE of a checkpoint; older checkpoints hold the number of bytes alone."""
+        note = json.loads((checkpoint / DONE).read_text(encoding="utf-8"))
+        return cls(step=step, num_bytes=note) if isinstance(note, int) else cls(**note)
 
 
 class RunDirectory:
-    """One run directory, opened for writing with `Run.open`."""
+    """One run directory, opened for writing with `RunDirectory.open`."""
 
-    def __init__(self, path: Path, meta: dict[str, Any], status: Literal["new", "interrupted", "done"], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, meta: Mapping[str, Any], status: Literal["new", "resumable", "finished"], clock: Callable[[], float]
+    ) -> None:
         self.path = path
         self.status = status
-        """What was found: `new`, `interrupted` (resume at `latest_checkpoint`) or `done` (nothing may be written)."""
-        self._meta, self._clock = meta, clock
+        """What was found: `new`, `resumable` (continue at `latest_checkpoint`) or `finished` (nothing may be written)."""
+        self._meta, self._clock = dict(meta), clock
         self._opened, self._seconds_before = clock(), float(meta["seconds"])
         self.remarks: list[str] = []
-        """What whoever resumes it should know, in sentences."""
+        """Sentences to print when the run is resumed."""
         self.requests = Requests()
-        """What was asked of it from outside."""
+        """Signals that this process received."""
         self._keep = Retention()
         self._latest: tuple[int, Path] | None = None
-        self._num_lines = 0  # Said by this run, wherever metrics.jsonl lies that holds them.
+        self._num_lines = 0  # Logged by this run, including lines of a metrics.jsonl that its checkpoint was copied from.
         self._mirror: Mirror = NoTracker()
 
     @classmethod
@@ -68,16 +101,22 @@ class RunDirectory:
     ) -> RunDirectory:
         """Open the run of `config` at `path`; `about` (the device, say) is added to meta.json.
 
-        On resume, metrics and samples beyond the latest checkpoint (all of them when there is none) are
-        taken back, so no step is ever written twice.
+        On resume, metrics and samples beyond the latest checkpoint (all when there is none) are deleted, so no step is logged twice.
         Raises RunConflict when the directory holds another configuration, or files that are not a run's.
         """
-        wanted = plain(config)
-        if overwrite and held_config(path) is not None:
-            delete_run(path)
-        run = cls._reopen(path, about or {}, clock) if is_same_run(path, wanted) else cls._create(path, wanted, about or {}, clock)
+        wanted, about = plain(config), about or {}
+        found = find(path, wanted, overwrite=overwrite)
+        if found.status == "new":
+            if found.meta is not None:
+                delete_run(path, found.meta["id"])
+            run = cls._create(path, wanted, about, clock)
+        else:
+            assert found.meta is not None
+            run = cls(path, found.meta, found.status, clock)
+            if found.status == "resumable":
+                run._resume(about)
         run._keep = keep or run._keep
-        if run.status != "done" and tracker is not None:
+        if run.status != "finished" and tracker is not None:
             try:
                 run._mirror = tracker.start(directory=path, identity=run._meta["id"], config=wanted, num_lines=run._num_lines)
             except ValueError as error:
@@ -86,7 +125,7 @@ class RunDirectory:
         return run
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the numbers of a step; what is not finite becomes null and is named under `not_finite`."""
+        """Append the numbers of a step; those that are not finite become null and are listed under `not_finite`."""
         numbers = plain(values)
         record = {"step": step} | numbers
         if lost := {name: str(float(values[name])) for name, number in numbers.items() if number is None and values[name] is not None}:
@@ -105,78 +144,78 @@ class RunDirectory:
         return path
 
     def read_samples(self, split: str, step: int) -> list[dict[str, Any]] | None:
-        """What `samples` wrote, or None: a resumed run need not evaluate the same step again."""
+        """The records that `samples` wrote, or None: a resumed run does not evaluate the same step again."""
         path = self.path / "samples" / f"{split}_{step:06d}.jsonl"
         return read_lines(path) if path.exists() else None
 
     def progress(self, total: int, title: str, start: int = 0) -> ProgressBar:
-        """A context manager that shows how far the work is: `advance(step, loss=...)`."""
+        """A progress bar as a context manager: `advance(step, loss=...)`."""
         return ProgressBar(total, title, start)
 
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> Path:
-        """Let `save` fill the checkpoint of `step`; a crash in between leaves no checkpoint rather than half of one.
+        """Let `save` fill the checkpoint of `step`; a crash leaves no checkpoint rather than half of one.
 
-        Its DONE holds what a run that resumes here has already said. Raises NoRoomError before anything is written.
+        Its DONE records the position of metrics.jsonl. Raises NoRoomError before anything is written.
         """
         if self._latest:
             require_room(self.path, size_of(self._latest[1]), "A checkpoint")
-        num_bytes = settled_bytes(self.path / METRICS)
-        said = Said(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
-        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=said.note())
+        num_bytes = synced_bytes(self.path / METRICS)
+        position = LogPosition(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
+        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=position.note())
         self._keep.prune(path.parent, newest=step, scores=self.logged(self._keep.best))
         self._write_meta(seconds=self._seconds())
         self._latest = step, path
         return path
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
-        """Step and path of the newest checkpoint that is whole."""
+        """Step and path of the newest complete checkpoint."""
         return self._latest
 
     def logged(self, name: str) -> dict[int, float]:
-        """A number of metrics.jsonl, by step."""
-        return values_by_step(self.path / METRICS, name)
+        """One number of metrics.jsonl by step; steps where it was not finite are left out."""
+        path = self.path / METRICS
+        return {record["step"]: record[name] for record in (read_lines(path) if path.exists() else []) if record.get(name) is not None}
 
     def final(self, save: Callable[[Path], None]) -> Path:
         """Let `save` fill final/, the trained model."""
         return checkpoint.write_directory(self._writable("final"), save)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json and mark the run as done; it is never written again."""
-        whole = plain({"status": "done", **summary})
-        write_whole(self._writable("summary.json"), document(whole))
-        self._close("done", whole, failed=False)
+        """Write summary.json and set the status to `done`; the run is never written again."""
+        complete = plain({"status": "done", **summary})
+        write_whole(self._writable("summary.json"), document(complete))
+        self._close("done", complete, failed=False)
 
     def interrupted(self) -> None:
-        """Mark the run as stopped by its user; opening it again resumes."""
+        """Set the status to `interrupted`; opening the run again resumes it."""
         self._close("interrupted", {}, failed=True)
 
     def failed(self, reason: str) -> None:
-        """Mark the run as failed for `reason`; opening it again resumes."""
+        """Set the status to `failed` for `reason`; opening the run again resumes it."""
         self._close("failed", {}, failed=True, reason=reason)
 
     @classmethod
     def _create(cls, path: Path, config: Mapping[str, Any], about: Mapping[str, Any], clock: Callable[[], float]) -> RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
-        meta = {"id": secrets.token_hex(4), "status": "running", "started": _moment(clock()), "seconds": 0.0} | provenance() | plain(about)
+        meta = {"id": secrets.token_hex(4), "status": "running", "started": _isoformat(clock()), "seconds": 0.0}
+        meta |= provenance() | plain(about)
         write_whole(path / "meta.json", document(meta))
-        write_whole(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))  # Last: now it is a run.
+        write_whole(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))  # Last: its presence makes it a run.
         return cls(path, meta, "new", clock)
 
-    @classmethod
-    def _reopen(cls, path: Path, about: Mapping[str, Any], clock: Callable[[], float]) -> RunDirectory:
-        meta = held_meta(path)
-        if meta["status"] == "done":
-            return cls(path, meta, "done", clock)
-        run = cls(path, meta, "interrupted", clock)
-        checkpoint.clear_partial(path)
-        found = run._latest = checkpoint.latest_checkpoint(path / "checkpoints", run.remarks.append)
-        said = Said.read(found[1], found[0]) if found else Said(step=-1)
-        session = {"step": max(0, said.step), "started": _moment(clock())} | provenance() | plain(about)
-        run._meta.pop("reason", None)
-        run._write_meta(id=said.identity or meta["id"], status="running", resumed=[*meta.get("resumed", []), session])
-        run._num_lines = take_back(path / METRICS, said)
-        forget_samples(path, beyond=said.step)
-        return run
+    def _resume(self, about: Mapping[str, Any]) -> None:
+        """Go back to the latest checkpoint."""
+        checkpoint.clear_partial(self.path)
+        latest = self._latest = checkpoint.latest_checkpoint(self.path / "checkpoints", self.remarks.append)
+        position = LogPosition.read(latest[1], latest[0]) if latest else LogPosition(step=-1)
+        session = {"step": max(0, position.step), "started": _isoformat(self._clock())} | provenance() | plain(about)
+        self._meta.pop("reason", None)
+        resumed = [*self._meta.get("resumed", []), session]
+        self._write_meta(id=position.identity or self._meta["id"], status="running", resumed=resumed)
+        self._num_lines = truncate_metrics(self.path / METRICS, position)
+        for samples in self.path.glob("samples/*_*.jsonl"):
+            if int(samples.stem.rpartition("_")[2]) > position.step:
+                samples.unlink()
 
     def _writable(self, name: str) -> Path:
         assert self._meta["status"] == "running", f"{self.path} is {self._meta['status']}: nothing more may be written to {name}"
@@ -188,12 +227,71 @@ class RunDirectory:
         self._mirror.finish(summary, failed=failed)
 
     def _seconds(self) -> float:
-        return round(self._seconds_before + max(0.0, self._clock() - self._opened), 3)  # A clock may be set back.
+        return round(self._seconds_before + max(0.0, self._clock() - self._opened), 3)  # The clock may be set back.
 
     def _write_meta(self, **changes: Any) -> None:
         self._meta |= changes
         write_whole(self.path / "meta.json", document(self._meta))
 
 
-def _moment(seconds: float) -> str:
+def truncate_metrics(metrics: Path, position: LogPosition) -> int:
+    """Cut metrics.jsonl after the last line that the checkpoint recorded; returns the number of lines that the run has logged in all.
+
+    A checkpoint that was copied from another run's directory records more lines than this file has, or steps that it lacks.
+    """
+    length = num_lines = 0
+    for record in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
+        beyond = length + len(record) > position.num_bytes
+        if beyond or not record.endswith(b"\n") or json.loads(record)["step"] > position.step:
+            break
+        length, num_lines = length + len(record), num_lines + 1
+    if synced_bytes(metrics) > length:
+        os.truncate(metrics, length)
+    return max(num_lines, position.num_lines)
+
+
+def synced_bytes(path: Path) -> int:
+    """Length of a file after flushing it to the disk; 0 when there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def provenance() -> dict[str, Any]:
+    """`git` and `dirty` (None outside a checkout of percasym), `versions`, `argv`. Never reads the environment, which may hold secrets."""
+    root = Path(__file__).resolve().parents[2]
+    commit, dirty = _commit(root)
+    return {"git": commit, "dirty": dirty, "versions": _versions(), "argv": list(sys.argv)}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # An optional package that is not installed cannot change a number.
+    return found
+
+
+def _commit(root: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout with the top `root` and whether it is dirty; None for an enclosing repository that is not percasym's."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top) != root:
+        return None, None
+    changes = _git(root, "status", "--porcelain")
+    return _git(root, "rev-parse", "HEAD"), None if changes is None else bool(changes)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _isoformat(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Room on a disk: looked for before a checkpoint is written, and told in one sentence when a disk does not take what a run writes."""
+"""Disk space: checked before a checkpoint is written; write errors of a disk become one sentence."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import errno
 import shutil
 from pathlib import Path
 
-NEARLY_NOTHING = 2**20
-"""Bytes: a disk with less is full, whatever the library that failed to write to it says."""
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST)
-"""What a disk answers that is no defect of ours."""
+ALMOST_FULL_BYTES = 2**20
+"""With less free space a disk counts as full, whatever message the library that failed to write gave."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST)
+"""Write errors that are not defects of percasym."""
 
 
 class NoRoomError(OSError):
-    """A disk has less room than will be needed."""
+    """A disk has less free space than will be needed."""
 
 
 def require_room(path: Path, num_bytes: int, what: str) -> None:
-    """Raise NoRoomError unless the disk on which `path` lies, or will lie, has room for `what`."""
-    free = _free(path)
+    """Raise NoRoomError unless the disk of `path` (which need not exist yet) has room for `what`."""
+    free = _free_bytes(path)
     if free < num_bytes:
-        said = f"{what} takes {gigabytes(num_bytes)}, and the disk of {path} has {gigabytes(free)} left"
-        raise NoRoomError(errno.ENOSPC, f"{said}. Make room (run.keep_last=1 keeps fewer checkpoints), and give the same command again.")
+        shortage = f"{what} takes {gigabytes(num_bytes)}, and the disk of {path} has {gigabytes(free)} left"
+        raise NoRoomError(
+            errno.ENOSPC, f"{shortage}. Make room (run.keep_last=1 keeps fewer checkpoints), and give the same command again."
+        )
 
 
 def size_of(directory: Path) -> int:
@@ -30,25 +32,25 @@ def size_of(directory: Path) -> int:
 
 
 def refusal(path: Path, error: Exception) -> str | None:
-    """Why the disk of the run at `path` did not take what was written, in a sentence; None when `error` is about something else."""
+    """Why the run at `path` could not be written, in a sentence; None when `error` is not about the disk."""
     if isinstance(error, NoRoomError):
         return str(error.strerror)
-    if isinstance(error, OSError) and error.errno in REFUSALS:
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = error.filename or path
         return f"{where} cannot be written ({error.strerror}). The same command goes on once it can."
-    written = "No space left" in str(error) or "File too large" in str(error)  # safetensors' words; torch has none.
-    if written or (isinstance(error, RuntimeError) and _free(path) < NEARLY_NOTHING):
+    disk_full = "No space left" in str(error) or "File too large" in str(error)  # Messages of safetensors; torch has none.
+    if disk_full or (isinstance(error, RuntimeError) and _free_bytes(path) < ALMOST_FULL_BYTES):
         return f"{path} cannot be written (the disk is full). The same command goes on once there is room."
     return None
 
 
-def _free(path: Path) -> int:
-    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
+def _free_bytes(path: Path) -> int:
+    existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free
 
 
 def gigabytes(num_bytes: float) -> str:
-    """A size for people.
+    """A size for messages.
 
     >>> gigabytes(1.234e9), gigabytes(2_500_000)
     ('1.2 GB', '0.0025 GB')

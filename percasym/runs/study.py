@@ -1,7 +1,4 @@
-"""What a study consists of, beside its run directories: the cells that a sweep was asked for, and those that failed before they had one.
-
-multirun/<study>/study.json
-"""
+"""multirun/<study>/study.json: the cells that a sweep was started with, and why those failed that never had a run directory."""
 
 from __future__ import annotations
 
@@ -18,20 +15,20 @@ STUDY = "study.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """One run that a study asks for."""
+    """One run of a study."""
 
     name: str
     """Its directory below that of the study."""
     words: tuple[str, ...]
-    """What the command line says of it."""
+    """Its command-line words."""
     reason: str | None = None
-    """Why the last attempt failed; None where it did not, or has not been made."""
+    """Why the last attempt failed; None where it did not fail, or there was none."""
 
 
 def read_study(folder: Path) -> tuple[Planned, ...]:
-    """The cells of the study in `folder`, in the order of their first mention; none where no sweep has begun there.
+    """The cells of the study in `folder`, in the order in which they were added; empty where no sweep was started there.
 
-    Raises ConfigError when they cannot be read.
+    Raises ConfigError when study.json cannot be read.
     """
     file = folder / STUDY
     try:
@@ -41,8 +38,8 @@ def read_study(folder: Path) -> tuple[Planned, ...]:
         raise ConfigError(f"{file} is not as a sweep writes it ({error}). Delete it: the next sweep writes it anew.") from error
 
 
-def enter(folder: Path, cells: Iterable[Planned]) -> None:
-    """Add `cells` to the study in `folder`; of one that is known already, the new word counts."""
-    known = {cell.name: cell for cell in (*read_study(folder), *cells)}
+def add_to_study(folder: Path, cells: Iterable[Planned]) -> None:
+    """Add `cells` to the study in `folder`, replacing those of the same name."""
+    by_name = {cell.name: cell for cell in (*read_study(folder), *cells)}
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / STUDY, document({"cells": {name: {"words": cell.words, "reason": cell.reason} for name, cell in known.items()}}))
+    write_whole(folder / STUDY, document({"cells": {name: {"words": cell.words, "reason": cell.reason} for name, cell in by_name.items()}}))

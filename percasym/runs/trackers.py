@@ -1,34 +1,45 @@
-"""Mirrors of a run in other places; the run directory stays the record.
+"""Experiment trackers (`tracker.*`): Weights & Biases shows the numbers of metrics.jsonl live; the run directory stays the record.
 
-`metrics.jsonl` is always written; a tracker shows the same numbers elsewhere while they come. This is
-the only file that imports wandb, and only when a run with `tracker=wandb` starts.
+Line n of metrics.jsonl is row n of the W&B run, W&B's own `_step`. Rows that W&B already has are not sent again, and lines that it
+lacks are sent when the run is opened, so its history equals the file however often the run was interrupted, online or offline. `step`,
+the optimizer's, is a column of each row and the x axis of every chart. The only file that imports wandb, and only when a run with
+`tracker=wandb` starts.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Mapping
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from percasym.runs.mirror import WandbMirror
+from percasym.runs.records import read_lines
+
+HIDDEN = re.compile(r"/(lo|hi|first|not_measurable|num_samples)$|^(time|tokens)/")
+"""Metrics without a chart of their own: ends of intervals, early epochs, counts, clocks. They are sent like all others."""
+MAX_ROWS = 32
+"""Of one table: with a picture of about 8 kB in each row, a quarter of a megabyte."""
 
 
 class Mirror(Protocol):
     """One run as a tracker shows it."""
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Show the numbers of a step: the next line of metrics.jsonl."""
+        """Send the numbers of a step: the next line of metrics.jsonl."""
         ...
 
     def samples(self, split: str, step: int, records: Iterable[Mapping[str, Any]]) -> None:
-        """Show some of the samples of a step, before its numbers."""
+        """Send some of the samples of a step, before its numbers."""
         ...
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        """Close the run; called exactly once, whatever became of it."""
+        """Close the run; called exactly once, however the run ended."""
         ...
 
 
@@ -36,9 +47,9 @@ class Tracker(Protocol):
     """How runs are mirrored: a frozen dataclass whose fields are `tracker.*`."""
 
     def start(self, *, directory: Path, identity: str, config: Mapping[str, Any], num_lines: int) -> Mirror:
-        """Open the mirror of a run that has said `num_lines` lines; the same identity continues the same mirror after an interruption.
+        """Open the mirror of a run that has logged `num_lines` lines; the same identity continues the same mirror after an interruption.
 
-        Raises ValueError when that cannot be done.
+        Raises ValueError when that fails.
         """
         ...
 
@@ -48,17 +59,17 @@ class NoTracker:
     """Keep the run directory only (`tracker=none`)."""
 
     def start(self, *, directory: Path, identity: str, config: Mapping[str, Any], num_lines: int) -> NoTracker:
-        """This object, which forgets everything."""
+        """Returns this object: there is no state."""
         return self
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Nothing."""
+        """No-op."""
 
     def samples(self, split: str, step: int, records: Iterable[Mapping[str, Any]]) -> None:
-        """Nothing."""
+        """No-op."""
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        """Nothing."""
+        """No-op."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +81,9 @@ class WandbTracker:
     entity: str | None = None
     """User or team of W&B; null is the default of the account."""
     mode: Literal["auto", "online", "offline"] = "auto"
-    """`auto` is online when a key is at hand (WANDB_API_KEY, or a login in ~/.netrc) and offline otherwise."""
+    """`auto` is online when there is a key (WANDB_API_KEY, or a login in ~/.netrc) and offline otherwise."""
     tags: tuple[str, ...] = ()
-    """Beside those of task, model and balance."""
+    """Added to those of task, model and balance."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline"):
@@ -81,10 +92,10 @@ class WandbTracker:
             raise ValueError("tracker=wandb needs the wandb package. Run `pip install wandb`, or choose tracker=none.")
 
     def start(self, *, directory: Path, identity: str, config: Mapping[str, Any], num_lines: int) -> WandbMirror:
-        """Open a W&B run whose files lie in `directory`/wandb, and bring it up to date.
+        """Open a W&B run whose files lie in `directory`/wandb, and send what it lacks.
 
-        Offline, W&B cannot continue an earlier session, so each one holds the whole run. Online it cannot take rows back: those
-        that a resumed run repeats stay as they were said first.
+        Offline, W&B cannot continue an earlier session, so each session holds the whole run. Online it cannot delete rows: those that a
+        resumed run repeats keep their first values.
         """
         import wandb
 
@@ -92,8 +103,8 @@ class WandbTracker:
         try:
             run = wandb.init(
                 project=self.project, entity=self.entity, id=identity, resume="allow" if mode == "online" else None,
-                group=config.get("study"), job_type=word(config, "paradigm"), name="/".join(directory.absolute().parts[-2:]),
-                tags=[tag for tag in (word(config, "task"), word(config, "model"), word(config, "balance"), *self.tags) if tag],
+                group=config.get("study"), job_type=option_name(config, "paradigm"), name="/".join(directory.absolute().parts[-2:]),
+                tags=[tag for tag in (*(option_name(config, group) for group in ("task", "model", "balance")), *self.tags) if tag],
                 config=dict(config), dir=directory.absolute(), mode=mode,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
             )  # fmt: skip
@@ -112,12 +123,12 @@ class WandbTracker:
         return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
 
 
-def word(config: Mapping[str, Any], group: str) -> str | None:
-    """What was chosen in a group, by the module of its class, or by the class of a module that holds several.
+def option_name(config: Mapping[str, Any], group: str) -> str | None:
+    """The option chosen in a group, from the module of its class, or from the class where a module holds several.
 
-    >>> word({"task": {"_target_": "percasym.tasks.sudoku.task.Sudoku"}}, "task")
+    >>> option_name({"task": {"_target_": "percasym.tasks.sudoku.task.Sudoku"}}, "task")
     'sudoku'
-    >>> word({"paradigm": {"_target_": "percasym.config.paradigm.Rl"}}, "paradigm")
+    >>> option_name({"paradigm": {"_target_": "percasym.config.paradigm.Rl"}}, "paradigm")
     'rl'
     """
     *path, name = str((config.get(group) or {}).get("_target_", "")).split(".")
@@ -125,3 +136,121 @@ def word(config: Mapping[str, Any], group: str) -> str | None:
     if not modules:
         return None
     return name.lower() if modules[-1] == group else modules[-1]
+
+
+class WandbMirror:
+    """An open W&B run."""
+
+    def __init__(self, wandb: Any, run: Any, row: int) -> None:
+        """`wandb` is the package, `run` the result of its init, `row` the number of the next line."""
+        self._wandb, self._run, self._row = wandb, run, row
+        self._num_sent = int(run.step)
+        """Rows that W&B already has."""
+        self._defined: set[str] = set()
+        run.define_metric("step", hidden=True)
+
+    def log(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Send one line; numbers that were not finite are left out."""
+        if self._is_new_row:
+            row = {name: value for name, value in values.items() if value is not None}
+            for name in [name for name in row if name not in self._defined]:
+                self._run.define_metric(name, step_metric="step", hidden=bool(HIDDEN.search(name)))
+                self._defined.add(name)
+            self._run.log({"step": step} | row, step=self._row, commit=True)
+        self._row += 1
+
+    def samples(self, split: str, step: int, records: Iterable[Mapping[str, Any]]) -> None:
+        """Send the first of these samples as a table, in the row of the next line."""
+        if self._is_new_row:
+            shown = sample_table(records)
+            rows = [[self._cell(value) for value in row] for row in shown.rows]
+            made = self._wandb.Table(columns=list(shown.columns), data=rows)
+            self._run.log({f"samples/{split}": made}, step=self._row, commit=False)
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        """Send the summary and close the run."""
+        self._run.summary.update(dict(summary))
+        self._run.finish(exit_code=int(failed))
+
+    def catch_up(self, directory: Path) -> None:
+        """Send the lines and samples of the run directory that W&B lacks."""
+        metrics = directory / "metrics.jsonl"
+        lines = read_lines(metrics) if metrics.exists() else []
+        self._row -= len(lines)
+        samples: dict[int, list[Path]] = {}
+        for path in sorted(directory.glob("samples/*_*.jsonl")):
+            samples.setdefault(int(path.stem.rpartition("_")[2]), []).append(path)
+        for line in lines:
+            step = line.pop("step")
+            for path in samples.pop(step, ()) if self._is_new_row else ():
+                self.samples(path.stem.rpartition("_")[0], step, read_lines(path))
+            line.pop("not_finite", None)
+            self.log(step, line)
+
+    def supersede(self, directory: Path) -> None:
+        """Mark earlier offline sessions of this run as synced: this one holds the whole run, and syncing those later would overwrite it."""
+        session, others = Path(self._run.dir).parent, directory.absolute() / "wandb"
+        for file in others.glob(f"offline-run-*-{self._run.id}/*.wandb") if session.parent == others else ():
+            if file.parent != session:
+                file.with_suffix(".wandb.synced").touch()
+
+    @property
+    def _is_new_row(self) -> bool:
+        """Whether W&B lacks the next row."""
+        return self._row >= self._num_sent
+
+    def _cell(self, value: Any) -> Any:
+        if not isinstance(value, bytes):
+            return value
+        from PIL import Image
+
+        return self._wandb.Image(Image.open(io.BytesIO(value)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleTable:
+    """Columns, and rows of the same length; a picture is PNG bytes, a missing value None."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+def sample_table(records: Iterable[Mapping[str, Any]]) -> SampleTable:
+    """The first `MAX_ROWS` rows of the records of one `samples/<split>_<step>.jsonl`.
+
+    A record of an evaluation is one row, the response to the picture; a group of rollouts has a row for each rollout, with every reward
+    and the advantage.
+    """
+    found = list(islice((row for record in records for row in _rows(record)), MAX_ROWS))
+    columns = tuple(dict.fromkeys(name for row in found for name in row))
+    return SampleTable(columns=columns, rows=[[row.get(name) for name in columns] for row in found])
+
+
+def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    prompt = {
+        "sample": record["key"]["index"],
+        "picture": b64decode(record["image"]) if record["image"] else None,
+        "question": record.get("question"),
+        "p*": record["truth"],
+    }
+    if "rollouts" not in record:
+        grades = record["grades"]
+        accuracies = {"a": grades["end_to_end"], "a_r": grades["reasoning"]}
+        yield prompt | _response(record["responses"]["image"], grades, record["faults"]["image"]) | accuracies
+        return
+    for rollout in record["rollouts"]:
+        rewards = {f"reward/{name}": score for name, score in rollout["rewards"].items()}
+        scores = {"a": rollout["grades"]["outcome"], **rewards, "advantage": rollout["advantage"]}
+        yield prompt | _response(rollout, rollout["grades"], rollout["faults"]) | scores
+
+
+def _response(response: Mapping[str, Any], grades: Mapping[str, Any], faults: Sequence[str]) -> dict[str, Any]:
+    return {
+        "stated percept": response["percept"],
+        "a_p": grades["perception"],
+        "a_p graded": grades["perception_graded"],
+        "reasoning": response["reasoning"],
+        "answer": response["answer"],
+        "faithful": grades["faithful"],
+        "faults": ", ".join(faults),
+    }

@@ -57,7 +57,7 @@ def holder(tmp_path: Path):
 
 
 def test_a_second_writer_is_refused_with_the_first_ones_number(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(RunConflict) as conflict, sole_writer(tmp_path, patience_seconds=0.1):
+    with pytest.raises(RunConflict) as conflict, sole_writer(tmp_path, timeout_seconds=0.1):
         pass
     assert str(conflict.value) == (
         f"{tmp_path} is being written by process {holder.pid} on {os.uname().nodename}. Wait for it, stop it, or choose another study."

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percasym.config.schema import ConfigError
-from percasym.runs.checkpoint import DONE, latest_checkpoint, write_checkpoint
-from percasym.runs.sums import SUMS
+from percasym.runs.checkpoint import DONE, SUMS, latest_checkpoint, write_checkpoint
 from tests.fuzz.conftest import cases, damaged
 
 FILES = ("model/model.safetensors", "model/config.json", "engine.pt", "run.json", SUMS, DONE)
@@ -127,9 +126,9 @@ def test_weights_without_sums_are_all_there_or_refused(tiny: Path, data: st.Data
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the real class with random weights."""
     from percasym.models.architecture import write_blank
-    from percasym.models.checkpoint import quiet
+    from percasym.models.checkpoint import silence_transformers
 
-    quiet()
+    silence_transformers()
     folder = tmp_path_factory.mktemp("tiny")
     write_blank(folder, ["Solve the Sudoku."])
     return folder

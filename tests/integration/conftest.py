@@ -14,7 +14,7 @@ import pytest
 from percasym.config.resolve import composed
 from percasym.config.settings import Settings
 from percasym.launch import main as launch
-from percasym.launch.sweep.outcomes import Outcome
+from percasym.launch.sweep.cell_process import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,7 +81,7 @@ def resolved(command: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) ->
         return Outcome(state="done")
 
     monkeypatch.setattr(launch, "start", started.append)
-    monkeypatch.setattr(launch, "apart", cell)
+    monkeypatch.setattr(launch, "run_cell", cell)
 
     def settings(*words: str) -> list[Settings]:
         started.clear()

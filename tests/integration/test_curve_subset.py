@@ -24,7 +24,7 @@ RIGHT = (True, False, False, True, True, True)
 
 
 class Engine:
-    """An engine whose model nobody asks anything."""
+    """An engine without a model."""
 
     @contextmanager
     def gathered_weights(self) -> Iterator[None]:
@@ -37,31 +37,31 @@ def graded(index: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The samples of each evaluation that was decoded."""
-    decoded: list[list[int]] = []
+    calls: list[list[int]] = []
 
     def evaluate(*, indices: Sequence[int], **_: object) -> EvalResult:
-        decoded.append(list(indices))
+        calls.append(list(indices))
         return EvalResult.of([graded(index) for index in indices])
 
     monkeypatch.setattr(evaluator, "evaluate", evaluate)
-    return decoded
+    return calls
 
 
-def examined(path: Path, *, num_samples: int, num_curve_samples: int) -> tuple[RunDirectory, Evaluator]:
+def evaluator_of(path: Path, *, num_samples: int, num_curve_samples: int) -> tuple[RunDirectory, Evaluator]:
     evaluation = SimpleNamespace(num_samples=num_samples, num_curve_samples=num_curve_samples)
     settings: Any = SimpleNamespace(evaluation=evaluation, family=None, task=None)
     run, engine = RunDirectory.open(path, {}), Engine()
     return run, Evaluator(settings, run, engine, Ranks(0, 1, torch.device("cpu")))  # type: ignore[arg-type]
 
 
-def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: Path, asked: list[list[int]]) -> None:
-    run, exam = examined(tmp_path, num_samples=6, num_curve_samples=2)
-    before = exam.in_full(0, "before")
-    exam.on_the_way(1)
-    after = exam.in_full(2, "after")
-    assert asked == [[0, 1, 2, 3, 4, 5], [0, 1], [0, 1, 2, 3, 4, 5]], "no sample is decoded a second time for the curve"
+def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: Path, decoded: list[list[int]]) -> None:
+    run, made = evaluator_of(tmp_path, num_samples=6, num_curve_samples=2)
+    before = made.evaluate_all(0, "before")
+    made.evaluate_curve(1)
+    after = made.evaluate_all(2, "after")
+    assert decoded == [[0, 1, 2, 3, 4, 5], [0, 1], [0, 1, 2, 3, 4, 5]], "no sample is decoded a second time for the curve"
     assert before.metrics["reasoning"].mean == after.metrics["reasoning"].mean == pytest.approx(4 / 6), "the summary's numbers"
     assert before.metrics["reasoning"].n == 6
     assert len(run.read_samples("test", 2) or ()) == 6, "the samples file is whole"
@@ -74,20 +74,20 @@ def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: 
     assert measured_on([record]) == "n = 2 test samples"
 
 
-def test_a_curve_has_at_most_the_samples_of_the_full_evaluation(tmp_path: Path, asked: list[list[int]]) -> None:
-    _, exam = examined(tmp_path, num_samples=3, num_curve_samples=6)
-    exam.on_the_way(1)
-    exam.in_full(2, "after")
-    assert asked == [[0, 1, 2], [0, 1, 2]]
+def test_a_curve_has_at_most_the_samples_of_the_full_evaluation(tmp_path: Path, decoded: list[list[int]]) -> None:
+    _, made = evaluator_of(tmp_path, num_samples=3, num_curve_samples=6)
+    made.evaluate_curve(1)
+    made.evaluate_all(2, "after")
+    assert decoded == [[0, 1, 2], [0, 1, 2]]
     assert load_run(tmp_path).series("eval/num_samples").values == [3, 3]
 
 
-def test_a_point_of_the_full_evaluation_would_be_noticed(tmp_path: Path, asked: list[list[int]]) -> None:
+def test_a_point_of_the_full_evaluation_would_be_noticed(tmp_path: Path, decoded: list[list[int]]) -> None:
     """The first test can fail: an evaluator that logs all samples at the end draws a rise from 1 / 2 to 4 / 6 that no training made."""
-    _, exam = examined(tmp_path, num_samples=6, num_curve_samples=2)
-    exam.on_the_way(1)
-    exam._num_curve_samples = 6
-    exam.in_full(2, "after")
+    _, made = evaluator_of(tmp_path, num_samples=6, num_curve_samples=2)
+    made.evaluate_curve(1)
+    made._num_curve_samples = 6
+    made.evaluate_all(2, "after")
     record = load_run(tmp_path)
     assert record.series("eval/reasoning").values == [0.5, pytest.approx(4 / 6)]
     assert measured_on([record]) == "n = 2 to 6 test samples"

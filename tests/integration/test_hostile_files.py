@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.runs.checkpoint import DONE
-from percasym.runs.sums import SUMS, write_sums
+from percasym.runs.checkpoint import DONE, SUMS, write_sums
 
 TINY = [
     "scale=smoke", "engine=torch", "paradigm.steps=2", "paradigm.batch_size=2", "paradigm.save_every=1", "evaluation.num_samples=2",
@@ -90,7 +89,7 @@ def test_a_checkpoint_with_a_pickle_and_the_right_sums_is_refused(refused, inter
     note = (checkpoint / DONE).read_text()
     for ours in (DONE, SUMS):
         (checkpoint / ours).unlink()
-    write_sums(checkpoint, coming={DONE: note})
+    write_sums(checkpoint, pending={DONE: note})
     (checkpoint / DONE).write_text(note)
     sentence = refused(*words)
     assert sentence.startswith("run/checkpoints/step_000001/")

@@ -54,8 +54,8 @@ def start(folder: Path, words: list[str]) -> Callable[..., subprocess.Popen[str]
     """`start("engine=torch")`: train.py with these words, in `folder`, as a process of its own."""
 
     def begin(*more: str) -> subprocess.Popen[str]:
-        told = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        outside = {name: value for name, value in os.environ.items() if name not in told} | {"PYTHONPATH": str(folder)}
+        given = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        outside = {name: value for name, value in os.environ.items() if name not in given} | {"PYTHONPATH": str(folder)}
         command = [sys.executable, str(ROOT / "train.py"), *words, *more]
         return subprocess.Popen(
             command, cwd=folder, env=outside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -164,7 +164,7 @@ def test_a_defect_before_the_run_begins_is_shown_in_full(tmp_path: Path, capsys:
     report = {"at": 0.0, "rank": 1, "refused": False, "sentence": "OSError: no disk", "traceback": "Traceback ...\nOSError: no disk\n"}
     (tmp_path / "rank1.json").write_text(json.dumps(report))
     (tmp_path / "stderr.log").write_text("a warning")
-    sentence = torchrun._told(tmp_path / "no run", "Rank 1 failed: OSError: no disk", torchrun._reports(tmp_path), tmp_path)
+    sentence = torchrun._record_failure(tmp_path / "no run", "Rank 1 failed: OSError: no disk", torchrun._reports(tmp_path), tmp_path)
     assert sentence == "Rank 1 failed: OSError: no disk. The run had not begun."
     shown = capsys.readouterr().err
     assert "Rank 1, 1970-01-01T00:00:00+00:00:\nTraceback ...\nOSError: no disk" in shown

@@ -122,8 +122,8 @@ def test_their_rows_can_be_exported_and_are_the_same_again(discs: Path, tmp_path
     assert cli.main([*words, "--num", str(number)]) == 0
     back = samples(Given(path=str(tmp_path / "test.jsonl")))
     ours = [sample for sample in samples(Given(path=str(discs))) if sample.prompt.key.split == "test"]
-    told = [sorted((one.prompt.image, one.truth, one.solution, one.demonstration.reasoning) for one in side) for side in (ours, back)]
-    assert told[0] == told[1]
+    contents = [sorted((one.prompt.image, one.truth, one.solution, one.demonstration.reasoning) for one in side) for side in (ours, back)]
+    assert contents[0] == contents[1]
     capsys.readouterr()
     assert cli.main([*words[:-1], str(tmp_path / "more"), "--num", str(number + 1)]) == 2
     assert f"(of an export: --num) to at most {number}." in capsys.readouterr().err

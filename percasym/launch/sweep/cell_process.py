@@ -1,4 +1,4 @@
-"""One cell of a study in an interpreter of its own: nothing of it stays behind, and no way it ends takes the study with it.
+"""One cell of a study in an interpreter of its own: no state leaks to the next cell, and a crash ends that cell only.
 
 Cells that a launcher runs side by side on one machine share its cores and its terminal. joblib sets OMP_NUM_THREADS of its workers to
 max(1, cores // n_jobs), unless the user has set it, and a cell inherits that. What a cell writes to stderr (its progress) then reaches the
@@ -7,48 +7,78 @@ terminal line by line with its name in front; two live progress bars would overw
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 from subprocess import PIPE, Popen
 from tempfile import TemporaryDirectory
 from threading import Thread, current_thread, main_thread
-from typing import IO
+from typing import IO, Literal
 
-from percasym.launch.sweep.outcomes import Outcome
+from percasym.runs.identity import mark_ended
 from percasym.runs.lock import writer
-from percasym.runs.marks import stopped
 
-LAST_WORDS = "PERCASYM_LAST_WORDS"
-"""Environment variable: the file where a cell says in a sentence why it ends, for the study to tell."""
+REASON_FILE = "PERCASYM_REASON_FILE"
+"""Environment variable: the file where a cell writes in a sentence why it ends, for the study to print."""
 STUDY = "PERCASYM_STUDY"
-"""Environment variable: the process that a cell belongs to, and ends with."""
+"""Environment variable: id of the sweeping process, with which its cells end."""
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-"""What a command answers: Python's code for a traceback, argparse's for a wrong command line, 128 + SIGINT, 128 + SIGTERM."""
+"""Exit codes: Python's for a traceback, argparse's for a wrong command line, 128 + SIGINT, 128 + SIGTERM."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What stops a study, and its cell in good order."""
+"""Signals that stop a study, each of its cells with a checkpoint."""
 LAST_LINES_SECONDS = 5.0
-"""How long the last lines of a cell may take after its end: a process that it left behind may hold its stderr open for ever."""
+"""How long to wait for the last lines of a cell after its end: a process that it started may keep its stderr open forever."""
+
+State = Literal["done", "skipped", "failed", "interrupted", "not begun"]
 
 
-def apart(command: Sequence[str], path: Path) -> Outcome:
-    """Carry out `command`, whose run directory is `path`, and wait for it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a cell ended."""
+
+    state: State
+    reason: str = ""
+    """Why it failed, in a sentence."""
+
+
+def outcome_on_disk(path: Path) -> Outcome:
+    """The outcome of a cell by its run directory, where no process reported one: the study was interrupted, or its launcher broke."""
+    file = path / "meta.json"
+    meta = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    match meta.get("status"):
+        case "done":
+            return Outcome(state="done")
+        case "failed":
+            return Outcome(state="failed", reason=meta.get("reason", ""))
+        case None:
+            return Outcome(state="not begun")
+        case _:  # `running` too: the process was killed before it could change the status.
+            return Outcome(state="interrupted")
+
+
+def run_cell(command: Sequence[str], path: Path) -> Outcome:
+    """Run `command`, whose run directory is `path`, and wait for it.
 
     Raises KeyboardInterrupt when it was interrupted, by itself or with this process.
     """
-    beside = parent_process() is not None  # This is a worker of a launcher: other cells run at the same time.
-    with TemporaryDirectory(prefix="percasym-") as place, nullcontext() if beside else stoppable():
-        said = Path(place) / "last_words"
+    parallel = parent_process() is not None  # This is a worker of a launcher: other cells run at the same time.
+    with TemporaryDirectory(prefix="percasym-") as folder, nullcontext() if parallel else stoppable():
+        file = Path(folder) / "reason"
         child = Popen(
-            command, env=os.environ | {LAST_WORDS: str(said), STUDY: str(os.getpid())}, process_group=0, stderr=PIPE if beside else None
-        )  # Ctrl-C reaches it through us, and once.
+            command,
+            env=os.environ | {REASON_FILE: str(file), STUDY: str(os.getpid())},
+            process_group=0,  # A terminal's Ctrl-C does not reach it: this process interrupts it, once.
+            stderr=PIPE if parallel else None,
+        )
         lines = Thread(target=_forward, args=(child.stderr, f"{path.parent.name}/{path.name}"), daemon=True)
-        if beside:
+        if parallel:
             lines.start()
         try:
             code = child.wait()
@@ -56,27 +86,27 @@ def apart(command: Sequence[str], path: Path) -> Outcome:
             _stop(child)
             raise
         finally:
-            if beside:
+            if parallel:
                 lines.join(LAST_LINES_SECONDS)
         if code in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt
         if not code:
             return Outcome(state="done")
-        reason = said.read_text(encoding="utf-8") if said.exists() else _unsaid(code)
-    if code != REFUSED:  # What was refused may be the directory itself, because it is another run's.
-        stopped(path, "failed", reason=reason)
+        reason = file.read_text(encoding="utf-8") if file.exists() else _reason(code)
+    if code != REFUSED:  # A refused directory may be another run's.
+        mark_ended(path, "failed", reason=reason)
     print(f"{path} failed: {reason}", file=sys.stderr, flush=True)
     return Outcome(state="failed", reason=reason)
 
 
 def _forward(lines: IO[bytes], name: str) -> None:
-    """Write what a cell says to stderr, each line with the cell's name in front."""
+    """Copy the stderr of a cell to ours, each line with the cell's name in front."""
     with lines:
         for line in lines:
             print(f"{name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr, flush=True)
 
 
-def _unsaid(code: int) -> str:
+def _reason(code: int) -> str:
     if code > 0:
         return f"it ended with exit code {code}."
     memory = " (what the system does where memory runs out)" if -code == signal.SIGKILL else ""
@@ -84,7 +114,7 @@ def _unsaid(code: int) -> str:
 
 
 def _stop(child: Popen[bytes]) -> None:
-    """Let the run leave its directory in order; whoever interrupts again does not want to wait for it."""
+    """Interrupt the cell and wait until it has written its checkpoint; a second interrupt kills it."""
     child.send_signal(signal.SIGINT)
     try:
         child.wait()
@@ -93,28 +123,28 @@ def _stop(child: Popen[bytes]) -> None:
         child.wait()
 
 
-def end_in_order(paths: Iterable[Path]) -> None:
-    """Interrupt the runs of this machine that are at work in `paths`, and wait until they have left their directories in order.
+def interrupt_runs(paths: Iterable[Path]) -> None:
+    """Interrupt the processes of this machine that write the runs in `paths`, and wait until they have ended.
 
-    A launcher that holds its workers as processes of its own (joblib) kills them at once when it is interrupted, and their cells with them.
+    A launcher that runs its workers as child processes (joblib) kills them when it is interrupted, and their cells with them.
     """
-    working = {path: pid for path in paths if (pid := writer(path)) is not None}
-    for pid in working.values():
+    running = {path: pid for path in paths if (pid := writer(path)) is not None}
+    for pid in running.values():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)
-    while any(writer(path) == pid for path, pid in working.items()):
+    while any(writer(path) == pid for path, pid in running.items()):
         time.sleep(0.1)
 
 
 @contextmanager
 def stoppable(first: Callable[[], object] | None = None) -> Iterator[None]:
-    """Make a KeyboardInterrupt of whatever stops this process, so that no cell outlives it; a second one does not wait for `first`.
+    """Raise KeyboardInterrupt for every signal in STOPS, so that no cell outlives this process; the first signal calls `first` before.
 
-    What nohup made it ignore stays ignored; SIGINT does not, for a cell would inherit that and never be stopped.
+    A signal that nohup ignores stays ignored; SIGINT does not, because a cell would inherit that and could not be stopped.
     """
-    heard = [number for number in STOPS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
-    if current_thread() is not main_thread():  # Python takes signals there only.
-        heard = []
+    handled = [number for number in STOPS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    if current_thread() is not main_thread():  # Python allows signal handlers there only.
+        handled = []
     due = [first] if first else []
 
     def interrupt(signum: int, frame: object) -> None:
@@ -122,7 +152,7 @@ def stoppable(first: Callable[[], object] | None = None) -> Iterator[None]:
             due.pop()()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in heard}
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:
@@ -130,16 +160,16 @@ def stoppable(first: Callable[[], object] | None = None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave_to_the_study() -> None:
-    """Let a worker of a launcher do nothing about what stops a study: a terminal sends it to all processes of the study at once.
+def ignore_stops() -> None:
+    """Make a worker of a launcher do nothing on the signals in STOPS, which a terminal sends to all processes of the study at once.
 
-    The sweeping process gets them too and interrupts each cell once: a second time would end it without a checkpoint, and a worker that
-    dies takes the others and their cells with it. The handler is a function, for a cell would inherit an ignored signal.
+    The sweeping process receives them too and interrupts each cell once: a second signal would end a cell without a checkpoint, and a
+    worker that dies takes the others and their cells with it. A handler that does nothing, not SIG_IGN, which cells would inherit.
     """
     for number in STOPS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _nothing)
+            signal.signal(number, _do_nothing)
 
 
-def _nothing(signum: int, frame: object) -> None:
+def _do_nothing(signum: int, frame: object) -> None:
     pass

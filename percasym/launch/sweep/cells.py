@@ -1,11 +1,11 @@
-"""The cells of a study: a sum of products, where Hydra's own sweeper knows one product.
+"""The cells of a study: a sum of products, where Hydra's own sweeper expands one product.
 
     cells:
       - balance=none
       - balance=fixed balance.weight=0.1,0.3
     params: {seed: "0,1"}
 
-Each cell is what one would write on a command line, sweeps included; `params` multiply all of them.
+Each cell is a command line, which may sweep itself; `params` multiply all of them.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from percasym.config.schema import ConfigError
 Parse = Callable[[Sequence[str]], Sequence[Override]]
 """Hydra's grammar: words -> overrides."""
 MAX_CELLS = 10_000
-"""Of one sweep (our choice): each is composed before the first one starts, a tenth of a second or more."""
+"""Of one sweep (our choice): each is composed before the first one starts, which takes a tenth of a second or more."""
 Options = dict[str, list[str]]
-"""Key -> the words that it is swept over, each `key=value`."""
+"""Key -> the words `key=value` that it is swept over."""
 
 
 def expanded(cells: Sequence[str], params: Mapping[str, object], given: Sequence[str], parse: Parse) -> list[list[str]]:
-    """The words of each run, `given` being those of the command line.
+    """The words of each run; `given` are those of the command line.
 
-    `params` vary slowest, so that every cell has its first seed before any has its second. The command line wins: a param whose key it
-    names gives way to it, and where it names a key that a cell names, what it says takes the place of all cells.
+    `params` vary slowest, so that every cell has its first seed before any has its second. The command line wins: it replaces a param of
+    the same key, and where it names a key that a cell names, it replaces all cells.
     Raises ConfigError for a sweep that is not a list, has no values, or too many.
     """
-    asked = options(parse(given))
-    common = {key: words for key, words in options(parse([f"{key}={value}" for key, value in params.items()])).items() if key not in asked}
+    named = options(parse(given))
+    common = {key: words for key, words in options(parse([f"{key}={value}" for key, value in params.items()])).items() if key not in named}
     own = [options(parse(shlex.split(cell))) for cell in cells]
-    if asked.keys() & set(chain.from_iterable(own)):
+    if named.keys() & set(chain.from_iterable(own)):
         own = []
-    num_cells = _size(common) * _size(asked) * sum(map(_size, own or [{}]))
+    num_cells = _size(common) * _size(named) * sum(map(_size, own or [{}]))
     if num_cells > MAX_CELLS:
         raise ConfigError(f"This sweep has {num_cells:,} cells or more, and a study has at most {MAX_CELLS:,}. Sweep over fewer values.")
-    return [[*outer, *chosen, *cell] for outer in _product(common) for chosen in _product(asked) for cell in _sum(own)]
+    return [[*outer, *chosen, *cell] for outer in _product(common) for chosen in _product(named) for cell in _sum(own)]
 
 
 def options(overrides: Sequence[Override]) -> Options:
-    """What each key may be; of a key that is named twice, the last word counts."""
+    """The words of each key; of a key that is given twice, the last word counts."""
     found: Options = {}
     for override in overrides:
         key = override.get_key_element()

@@ -1,7 +1,7 @@
-"""Hydra's side of a study: every cell is checked before the first one starts, finished ones are skipped, and what became of each is told.
+"""The Hydra sweeper of a study: checks every cell before the first one starts, skips finished ones and prints a table of outcomes.
 
-Unlike Hydra's own sweeper, one cell that fails does not end the others, and cells need not be one product (`cells.py`). Where and
-how many at once the cells run is the launcher's: `hydra/launcher=joblib`, `submitit_slurm`.
+Unlike Hydra's own sweeper, one cell that fails does not end the others, and cells need not be one product (`cells.py`). The Hydra
+launcher decides where cells run and how many at once: `hydra/launcher=joblib`, `submitit_slurm`.
 """
 
 from __future__ import annotations
@@ -20,35 +20,45 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
-from percasym.launch.sweep.cell_process import FAILED, INTERRUPTED, end_in_order, leave_to_the_study, stoppable
+from percasym.launch.sweep.cell_process import (
+    FAILED,
+    INTERRUPTED,
+    Outcome,
+    State,
+    ignore_stops,
+    interrupt_runs,
+    outcome_on_disk,
+    stoppable,
+)
 from percasym.launch.sweep.cells import expanded
-from percasym.launch.sweep.outcomes import Outcome, on_disk, told
-from percasym.runs.identity import is_done
-from percasym.runs.marks import stopped
-from percasym.runs.records import plain
-from percasym.runs.study import Planned, enter
+from percasym.runs.identity import find, mark_ended
+from percasym.runs.study import Planned, add_to_study
 
+STYLES: Mapping[State, str] = {"done": "green", "skipped": "dim", "failed": "red", "interrupted": "yellow", "not begun": "dim"}
 FINISHED = ("done", "skipped")
 """States of a cell whose run is finished."""
 TARGET = "hydra_plugins.percasym.StudySweeper"
-"""Its name in conf/hydra/sweeper/study.yaml: Hydra builds no plug-in from outside that package."""
+"""Its name in conf/hydra/sweeper/study.yaml: Hydra instantiates plug-ins of that package only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A cell whose configuration is known to be good."""
+    """A cell whose configuration was checked."""
 
     words: Sequence[str]
     folder: Path
-    """Of its study."""
+    """Folder of its study."""
     name: str
-    """Its directory in there."""
+    """Its directory below that."""
     done: bool
-    """Whether it need not be run."""
+    """Whether its run is finished."""
 
     @property
     def path(self) -> Path:
@@ -57,50 +67,50 @@ class Checked:
 
 
 class StudySweeper(Sweeper):
-    """`cells`: lines of command-line words; `params`: key -> what it is swept over in every cell."""
+    """`cells`: lines of command-line words; `params`: key -> the values that it is swept over in every cell."""
 
     config: DictConfig
-    """Of the sweep: Hydra's part of it, and what the cells have in common."""
+    """Hydra's configuration of the sweep, and what the cells have in common."""
 
     def __init__(self, cells: Sequence[str], params: Mapping[str, Any]) -> None:
         self.cells, self.params = cells, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """What Hydra hands to a sweeper before `sweep`."""
+        """Called by Hydra before `sweep`."""
         self.context, self.config = hydra_context, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         if hasattr(self.launcher, "joblib"):  # The arguments of joblib.Parallel, in the launcher of hydra-joblib-launcher.
-            self.launcher.joblib |= _initialized()
+            self.launcher.joblib |= _joblib_arguments()
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the cells that are not done yet, `arguments` being the words of the command line.
+        """Run the unfinished cells; `arguments` are the words of the command line.
 
-        Raises ConfigError before anything is written where one of them cannot run, SystemExit where one fails or they are interrupted.
+        Raises ConfigError before anything is written when one of them cannot run, SystemExit when one fails or they are interrupted.
         """
         checked = self.checked(arguments)
-        _enter(checked, {})
+        _write_study(checked, {})
         waiting = [cell for cell in checked if not cell.done]
         outcomes = {cell.path: Outcome(state="skipped") for cell in checked if cell.done}
         code = 0
         try:
-            with stoppable(first=lambda: end_in_order(cell.path for cell in waiting)):
+            with stoppable(first=lambda: interrupt_runs(cell.path for cell in waiting)):
                 returns = self.launcher.launch([list(cell.words) for cell in waiting], initial_job_idx=0) if waiting else []
             outcomes |= {cell.path: _outcome(job) for cell, job in zip(waiting, returns, strict=True)}
         except KeyboardInterrupt:
             code = INTERRUPTED
-        except Exception as error:  # The launcher's own: a worker of it that was killed, a cluster that refuses.
+        except Exception as error:  # Of the launcher: a worker that was killed, a cluster that rejects a job.
             code = FAILED
             print(f"{type(self.launcher).__name__} failed: {sentence(error)}", file=sys.stderr)
-        outcomes = {cell.path: outcomes.get(cell.path) or on_disk(cell.path) for cell in checked}
+        outcomes = {cell.path: outcomes.get(cell.path) or outcome_on_disk(cell.path) for cell in checked}
         for path in (path for path, outcome in outcomes.items() if outcome.state == "interrupted"):
-            stopped(path, "interrupted")  # A launcher that ends its workers by force gave theirs no time to say so.
-        _enter(checked, outcomes)
-        Console(highlight=False).print(*(told(folder, outcomes) for folder in _folders(checked)))
+            mark_ended(path, "interrupted")  # Where the launcher killed its worker, the status is still `running`.
+        _write_study(checked, outcomes)
+        Console(highlight=False).print(*(outcome_table(folder, outcomes) for folder in _folders(checked)))
         if code != INTERRUPTED:
             for folder in _folders(checked):
-                _compared([path for path, outcome in outcomes.items() if path.is_relative_to(folder) and outcome.state in FINISHED])
+                _compare([path for path, outcome in outcomes.items() if path.is_relative_to(folder) and outcome.state in FINISHED])
         if code == INTERRUPTED:
             print("Interrupted. The same command goes on with the study.", file=sys.stderr)
         elif any(outcome.state == "failed" for outcome in outcomes.values()):
@@ -109,9 +119,9 @@ class StudySweeper(Sweeper):
             sys.exit(code)
 
     def checked(self, arguments: Sequence[str]) -> list[Checked]:
-        """The cells, each composed and resolved as it will be.
+        """The cells, each composed and resolved as in its own process.
 
-        Raises ConfigError where one cannot run, or two would be in each other's way.
+        Raises ConfigError when one cannot run, or two would share a directory.
         """
         if isinstance(self.cells, str) or not isinstance(self.cells, Sequence) or not all(isinstance(line, str) for line in self.cells):
             raise ConfigError(f"hydra.sweeper.cells must be a list of lines, each words of a command line, got {self.cells}.")
@@ -135,29 +145,43 @@ class StudySweeper(Sweeper):
             with read_write(cfg), open_dict(cfg):
                 del cfg.hydra
             settings = resolve(cfg, choices=choices, path=folder / name)
-            done = not settings.run.overwrite and is_done(settings.path, plain(settings.record))
+            found = find(settings.path, settings.record, overwrite=settings.run.overwrite)
         except Exception as error:  # Hydra's or ours, about the words.
             raise ConfigError(f"{sentence(error)} No cell was started; this one is {_shown(words)}.") from error
-        return Checked(words=words, folder=folder, name=name, done=done)
+        return Checked(words=words, folder=folder, name=name, done=found.status == "finished")
 
 
 def register() -> None:
-    """Let Hydra find the sweeper under the name that it insists on."""
+    """Make the sweeper known to Hydra under TARGET."""
     Plugins.instance().class_name_to_class[TARGET] = StudySweeper
 
 
-def _initialized() -> dict[str, Any]:
-    """What makes workers of joblib leave the signals of a terminal to this process; nothing in releases that take no such argument."""
+def outcome_table(folder: Path, outcomes: Mapping[Path, Outcome]) -> Table:
+    """A row for each cell of the study in `folder`, with the number in each state below."""
+    rows = {path.relative_to(folder): outcome for path, outcome in outcomes.items() if path.is_relative_to(folder)}
+    states = [outcome.state for outcome in rows.values()]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STYLES if state in states)
+    table = Table(box=SIMPLE_HEAD, title=str(folder), caption=counts, title_justify="left", caption_justify="left")
+    table.add_column("cell", overflow="fold")
+    table.add_column("outcome", overflow="fold")
+    for name, outcome in rows.items():
+        text = "skipped, for it was done" if outcome.state == "skipped" else outcome.state
+        table.add_row(str(name), Text(f"{text}: {outcome.reason}" if outcome.reason else text, style=STYLES[outcome.state]))
+    return table
+
+
+def _joblib_arguments() -> dict[str, Any]:
+    """Arguments that make joblib's workers ignore the signals of a terminal; none in releases whose Parallel takes no initializer."""
     from joblib import Parallel
 
-    return {"initializer": leave_to_the_study} if "backend_kwargs" in signature(Parallel).parameters else {}
+    return {"initializer": ignore_stops} if "backend_kwargs" in signature(Parallel).parameters else {}
 
 
-def _enter(cells: Sequence[Checked], outcomes: Mapping[Path, Outcome]) -> None:
-    """Write down what the studies of these cells consist of, and which of the cells failed."""
+def _write_study(cells: Sequence[Checked], outcomes: Mapping[Path, Outcome]) -> None:
+    """Write study.json of the studies of these cells, with the reasons of those that failed."""
     reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.state == "failed"}
     for folder in _folders(cells):
-        enter(folder, [Planned(name=c.name, words=tuple(c.words), reason=reasons.get(c.path)) for c in cells if c.folder == folder])
+        add_to_study(folder, [Planned(name=c.name, words=tuple(c.words), reason=reasons.get(c.path)) for c in cells if c.folder == folder])
 
 
 def _folders(cells: Sequence[Checked]) -> list[Path]:
@@ -165,9 +189,9 @@ def _folders(cells: Sequence[Checked]) -> list[Path]:
     return list(dict.fromkeys(cell.folder for cell in cells))
 
 
-def _compared(paths: Sequence[Path]) -> None:
-    """Print the comparison of these finished runs; what keeps it from being made is one sentence, and no failure of the study."""
-    from percasym.report.comparison_table import console, show  # Not needed by the cells, which import this module too.
+def _compare(paths: Sequence[Path]) -> None:
+    """Print the comparison of these finished runs; an error here is one sentence, and no failure of the study."""
+    from percasym.report.comparison_table import console, show  # Here, because cells import this module too and do not need it.
     from percasym.report.load import load_run
     from percasym.report.study import study_of
 
@@ -180,7 +204,7 @@ def _compared(paths: Sequence[Path]) -> None:
 def _outcome(job: JobReturn) -> Outcome:
     try:
         outcome = job.return_value
-    except Exception as error:  # On the launcher's way to the cell.
+    except Exception as error:  # Of the launcher, before the cell started.
         return Outcome(state="failed", reason=sentence(error))
     assert isinstance(outcome, Outcome)
     return outcome

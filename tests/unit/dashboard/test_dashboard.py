@@ -1,4 +1,4 @@
-"""A study's W&B workspace: its panels speak of documented metrics that the study has, and it is written without key or network."""
+"""A study's W&B workspace: its panels use documented metrics that the study logged, and it is written without key or network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from percasym.cli.main import main
-from percasym.dashboard.panels import sections
+from percasym.dashboard.workspace import sections
 from percasym.runs.rundir import RunDirectory
 
 PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -72,13 +72,13 @@ def written(folder: Path, *words: str) -> dict[str, Any]:
 
 def test_a_definition_refers_to_what_its_study_logged(study, nobody) -> None:
     pytest.importorskip("wandb_workspaces")
-    for metrics, name, titles in ((SFT, "sft", {"Gradients"}), (RL, "rl", {"Rewards", "What goes together with perception"})):
+    for metrics, name, titles in ((SFT, "sft", {"Gradients"}), (RL, "rl", {"Rewards", "Correlation of rewards with perception"})):
         made = written(study(metrics, name))
         found = set(named(made["spec"]))
         assert found == metrics
         assert all(map(is_documented, found))
         shown = {section["name"] for section in made["spec"]["section"]["panelBankConfig"]["sections"]}
-        assert shown - {"What a weight buys", "Seeing and thinking", "What perception weighs", "Samples"} == titles
+        assert shown - {"Trade-off", "Perception and reasoning", "Weight of perception", "Samples"} == titles
 
 
 def test_a_definition_is_a_workspace_over_the_runs_of_its_study(study, nobody) -> None:
@@ -95,14 +95,14 @@ def test_a_definition_is_a_workspace_over_the_runs_of_its_study(study, nobody) -
     assert again.model_dump(mode="json", by_alias=True, exclude_none=True) == made["spec"]
 
 
-def test_a_word_says_where_it_goes(study, nobody) -> None:
+def test_options_choose_project_and_entity(study, nobody) -> None:
     pytest.importorskip("wandb_workspaces")
     made = written(study(SFT), "--project", "other", "--entity", "them")
     assert (made["entity"], made["project"]) == ("them", "other")
     assert written(study(SFT, "apart", {"_target_": "percasym.runs.trackers.NoTracker"}))["project"] == "percasym"
 
 
-def test_every_panel_speaks_of_documented_metrics() -> None:
+def test_every_panel_uses_documented_metrics() -> None:
     names = {name.replace("<name>", "consensus") for name in DEFINED} | {
         f"reward/{name}/mean" for name in ("outcome", "perception", "total")
     }
@@ -114,9 +114,9 @@ def test_every_panel_speaks_of_documented_metrics() -> None:
 
 
 def test_a_scatter_needs_both_of_its_axes() -> None:
-    assert [panel.title for _, panels in sections({"eval/perception", "eval/end_to_end"}) for panel in panels if hasattr(panel, "x")] == [
-        "end to end a against perception a_p"
-    ]
+    assert [
+        panel.title for _, panels in sections({"eval/perception", "eval/end_to_end"}) for panel in panels if panel.kind == "scatter"
+    ] == ["end to end a against perception a_p"]
 
 
 def test_without_a_key_it_is_one_sentence(study, nobody, capsys: pytest.CaptureFixture) -> None:
@@ -134,7 +134,7 @@ def test_without_a_network_it_is_one_sentence(study, nobody, monkeypatch: pytest
     monkeypatch.setattr(wandb, "login", lambda **_: True)
     monkeypatch.setattr(wandb, "Api", unreachable)
     monkeypatch.setattr(ws.Workspace, "save", unreachable)
-    for tracker in (TRACKER, TRACKER | {"entity": None}):  # Nobody is asked who you are where the runs say where they went.
+    for tracker in (TRACKER, TRACKER | {"entity": None}):  # Where the runs name the entity, W&B is not queried for it.
         assert main(["dashboard", str(study(SFT, f"to_{tracker['entity']}", tracker))]) == 2
         assert capsys.readouterr().err == (
             "W&B did not take the dashboard (the server did not answer). Check key and network, or write the definition with --out FILE.\n"
@@ -164,6 +164,6 @@ def test_more_than_one_study_or_project_is_refused(study, nobody, tmp_path: Path
 
 
 def test_a_missing_package_is_one_sentence(study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("percasym.dashboard.command.find_spec", lambda name: None)
+    monkeypatch.setattr("percasym.cli.dashboard.find_spec", lambda name: None)
     assert main(["dashboard", str(study(SFT))]) == 2
     assert "pip install wandb-workspaces" in capsys.readouterr().err

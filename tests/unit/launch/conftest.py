@@ -1,4 +1,4 @@
-"""A study whose cells do nothing but end as their weight says."""
+"""A study whose cells do nothing but end in the way that their weight selects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train.py with another idea of work: the weight says how a cell ends. Everything around it is the real thing."""
+"""train.py without training: the weight decides how a cell ends. Everything around it is real."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def work(settings: Settings) -> None:
     if weight == 0.2:
         sys.exit(3)
     with sole_writer(settings.path):
-        at_work(RunDirectory.open(settings.path, settings.record, settings.run.overwrite), settings, weight)
+        end_by_weight(RunDirectory.open(settings.path, settings.record, settings.run.overwrite), settings, weight)
 
 
-def at_work(run: RunDirectory, settings: Settings, weight: float | None) -> None:
+def end_by_weight(run: RunDirectory, settings: Settings, weight: float | None) -> None:
     with Path("begun.txt").open("a") as file:
         threads = os.environ.get("OMP_NUM_THREADS")
         file.write(f"{settings.path.parent.name} {settings.seed} {os.getpid()} {'torch' in sys.modules} {threads}\n")
@@ -53,7 +53,7 @@ def at_work(run: RunDirectory, settings: Settings, weight: float | None) -> None
 
 
 def results(run: RunDirectory, weight: float) -> dict[str, object]:
-    """Four samples before and after training: every cell answers all of them in the end, and sees as many more as its weight says."""
+    """Four samples before and after training: every cell answers all of them in the end, and perceives the share given by its weight."""
     after = [{"end_to_end": True, "reasoning": True, "perception": index < 4 * weight} for index in range(4)]
     for step, grades in ((0, [dict.fromkeys(METRICS, False)] * 4), (4, after)):
         keys = [{"task": "sudoku", "split": "test", "seed": 0, "index": index} for index in range(4)]

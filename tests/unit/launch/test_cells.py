@@ -1,4 +1,4 @@
-"""What a study's lines become: words of single runs."""
+"""The lines of a study expand to the words of single runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study as a user meets it: real processes, real configuration, cells that do nothing but end in every way that cells end."""
+"""A study end to end: real processes and configuration, cells that do nothing but end in every way that cells can."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CELL = "sudoku-qwen3vl-sft-{}/seed{}"
 
 
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The table at the end: cell -> what became of it."""
+    """The table at the end: cell -> outcome."""
     found = (line.split(maxsplit=1) for line in done.stdout.splitlines() if "/seed" in line)
     return {cell.removeprefix("sudoku-qwen3vl-sft-"): said.strip() for cell, said in found}
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.runs.checkpoint import DONE, clear_partial, latest_checkpoint, write_checkpoint, write_directory
-from percasym.runs.sums import SUMS
+from percasym.runs.checkpoint import DONE, SUMS, clear_partial, latest_checkpoint, write_checkpoint, write_directory
 
 
 def save(directory: Path) -> None:

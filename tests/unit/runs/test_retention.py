@@ -1,13 +1,12 @@
-"""Older checkpoints go; those to fall back on, and the best, stay."""
+"""Older checkpoints are deleted; the last ones and the best are kept."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from percasym.runs import retention
-from percasym.runs.checkpoint import DONE, write_checkpoint
-from percasym.runs.retention import Retention
+from percasym.runs import checkpoint
+from percasym.runs.checkpoint import DONE, Retention, write_checkpoint
 from percasym.runs.rundir import RunDirectory
 
 CONFIG = {"seed": 0}
@@ -59,7 +58,7 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: P
     assert run.latest_checkpoint() == (2, tmp_path / "checkpoints" / "step_000002")
     assert json.loads((tmp_path / "meta.json").read_text())["resumed"][0]["step"] == 2
     lines = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == [1, 2], "what was said after it is taken back"
+    assert lines == [1, 2], "lines after the checkpoint are deleted"
     run.log(3, {"lr": 1.0})
     run.checkpoint(3, save)
     assert kept(tmp_path) == [2, 3]
@@ -74,7 +73,7 @@ def test_a_kill_amid_deleting_leaves_nothing_that_could_be_taken_for_a_checkpoin
     for step in (1, 2):
         write_checkpoint(tmp_path / "checkpoints", step, save)
     with monkeypatch.context() as patch:
-        patch.setattr(retention.shutil, "rmtree", kill)
+        patch.setattr(checkpoint.shutil, "rmtree", kill)
         with pytest.raises(KeyboardInterrupt):
             Retention(last=1).prune(tmp_path / "checkpoints", newest=2, scores={})
     assert (tmp_path / "checkpoints" / "step_000001" / "weights").exists()

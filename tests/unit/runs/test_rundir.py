@@ -1,4 +1,4 @@
-"""A run directory keeps every number once, whole, and only for the configuration that asked for it."""
+"""A run directory holds every number once, complete, and of one configuration only."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ CONFIG = {"seed": 0, "model": {"lr": 1e-05, "size": "tiny"}, "task": {"givens": 
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -63,7 +63,7 @@ def test_a_finished_run_is_recognised_and_left_alone(tmp_path: Path) -> None:
     run.finish({"before": {"end_to_end": Estimate(mean=0.25, ci95=(0.1, float("nan")), n=8)}})
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     again = RunDirectory.open(tmp_path, CONFIG)
-    assert again.status == "done"
+    assert again.status == "finished"
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert json.loads((tmp_path / "summary.json").read_text()) == {
         "status": "done",
@@ -86,7 +86,7 @@ def test_another_configuration_is_refused_with_the_first_differing_key(tmp_path:
 
 def test_how_a_run_is_kept_is_no_difference(tmp_path: Path) -> None:
     RunDirectory.open(tmp_path, CONFIG)
-    assert RunDirectory.open(tmp_path, CONFIG | {"run": {"overwrite": True}, "tracker": {"project": "mine"}}).status == "interrupted"
+    assert RunDirectory.open(tmp_path, CONFIG | {"run": {"overwrite": True}, "tracker": {"project": "mine"}}).status == "resumable"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_run_stopped_while_being_opened_is_new(tmp_path: Path) -> None:
     assert RunDirectory.open(tmp_path, CONFIG).status == "new"
 
 
-def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+def test_resuming_deletes_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path, CONFIG)
     run.samples("test", 0, [{"index": 0}])
     for step in range(4):
@@ -165,7 +165,7 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> N
         file.write('{"step": 4, "loss/to')  # The line that a kill cut short.
     run.interrupted()
     again = RunDirectory.open(tmp_path, CONFIG)
-    assert again.status == "interrupted"
+    assert again.status == "resumable"
     assert again.latest_checkpoint() == (2, tmp_path / "checkpoints" / "step_000002")
     assert steps(tmp_path) == [0, 1, 2]
     assert again.read_samples("test", 2) == [{"index": 0}]
@@ -175,7 +175,7 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> N
     assert [session["step"] for session in json.loads((tmp_path / "meta.json").read_text())["resumed"]] == [2]
 
 
-def test_what_was_said_after_the_last_checkpoint_of_the_same_step_is_said_once(tmp_path: Path) -> None:
+def test_what_was_logged_after_the_checkpoint_of_the_same_step_is_logged_once(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path, CONFIG)
     run.log(2, {"loss/total": 1.0})
     run.checkpoint(2, save_weights)
@@ -189,8 +189,8 @@ def test_resuming_without_a_checkpoint_starts_from_nothing(tmp_path: Path) -> No
     run = RunDirectory.open(tmp_path, CONFIG)
     run.log(0, {"eval/end_to_end": 0.1})
     run.samples("test", 0, [{"index": 0}])
-    again = RunDirectory.open(tmp_path, CONFIG)  # No word from the first one: it was killed.
-    assert again.status == "interrupted"
+    again = RunDirectory.open(tmp_path, CONFIG)  # The first one was killed: its status is still `running`.
+    assert again.status == "resumable"
     assert again.latest_checkpoint() is None
     assert steps(tmp_path) == []
     assert again.read_samples("test", 0) is None
@@ -236,7 +236,7 @@ def test_numbers_that_are_not_finite_stay_strict_json_and_are_named(tmp_path: Pa
     assert record == {"step": 1, "grad/cosine": None, "loss/total": None, "lr": 1e-3}
 
 
-def test_what_is_no_number_is_refused_rather_than_written_as_its_name(tmp_path: Path) -> None:
+def test_a_value_that_is_no_number_is_refused_rather_than_written_as_its_repr(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path, CONFIG)
     with pytest.raises(TypeError, match="got object"):
         run.log(1, {"loss/total": object()})
@@ -244,20 +244,20 @@ def test_what_is_no_number_is_refused_rather_than_written_as_its_name(tmp_path: 
 
 
 class Spy(NoTracker):
-    """A tracker that remembers."""
+    """A tracker that records its calls."""
 
-    __slots__ = ("num_lines", "said")
+    __slots__ = ("calls", "num_lines")
 
     def start(self, **about: object) -> "Spy":
-        object.__setattr__(self, "said", [about["identity"]])
+        object.__setattr__(self, "calls", [about["identity"]])
         object.__setattr__(self, "num_lines", about["num_lines"])
         return self
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
-        self.said.append((step, dict(values)))
+        self.calls.append((step, dict(values)))
 
     def finish(self, summary: Mapping[str, object], *, failed: bool) -> None:
-        self.said.append(("finished", failed))
+        self.calls.append(("finished", failed))
 
 
 def test_a_tracker_mirrors_each_step_and_is_always_closed(tmp_path: Path) -> None:
@@ -265,15 +265,15 @@ def test_a_tracker_mirrors_each_step_and_is_always_closed(tmp_path: Path) -> Non
     run = RunDirectory.open(tmp_path, CONFIG, tracker=first)
     run.log(1, {"lr": 0.5})
     run.failed("power cut")
-    assert first.said[1:] == [(1, {"lr": 0.5}), ("finished", True)]
+    assert first.calls[1:] == [(1, {"lr": 0.5}), ("finished", True)]
     RunDirectory.open(tmp_path, CONFIG, tracker=second).finish({})
-    assert second.said == [first.said[0], ("finished", False)], "the same identity continues the same mirror"
+    assert second.calls == [first.calls[0], ("finished", False)], "the same identity continues the same mirror"
     third = Spy()
     RunDirectory.open(tmp_path, CONFIG, tracker=third)
-    assert not hasattr(third, "said"), "a finished run is not mirrored again"
+    assert not hasattr(third, "calls"), "a finished run is not mirrored again"
 
 
-def test_a_run_that_goes_on_from_a_copied_checkpoint_goes_on_as_the_run_it_was_copied_from(tmp_path: Path) -> None:
+def test_a_run_resumed_from_a_copied_checkpoint_has_the_identity_of_the_run_it_was_copied_from(tmp_path: Path) -> None:
     first, second = Spy(), Spy()
     here = RunDirectory.open(tmp_path / "here", CONFIG, tracker=first)
     here.log(0, {"lr": 0.5})
@@ -282,16 +282,16 @@ def test_a_run_that_goes_on_from_a_copied_checkpoint_goes_on_as_the_run_it_was_c
     RunDirectory.open(tmp_path / "there", CONFIG).interrupted()
     shutil.copytree(checkpoint, tmp_path / "there" / "checkpoints" / checkpoint.name)
     there = RunDirectory.open(tmp_path / "there", CONFIG, tracker=second)
-    assert second.said == first.said[:1]
+    assert second.calls == first.calls[:1]
     assert second.num_lines == 2
-    assert json.loads((there.path / "meta.json").read_text())["id"] == first.said[0]
+    assert json.loads((there.path / "meta.json").read_text())["id"] == first.calls[0]
     again = there.checkpoint(2, save_weights)
     assert json.loads((again / "DONE").read_text())["num_lines"] == 2, "lines that lie elsewhere count"
 
 
 def test_overwriting_deletes_the_sessions_of_the_tracker_and_no_others(tmp_path: Path) -> None:
     RunDirectory.open(tmp_path, CONFIG, tracker=(spy := Spy()))
-    for identity in (spy.said[0], "99999999"):
+    for identity in (spy.calls[0], "99999999"):
         (tmp_path / "wandb" / f"offline-run-2026-{identity}").mkdir(parents=True)
     RunDirectory.open(tmp_path, CONFIG, overwrite=True)
     assert [path.name for path in (tmp_path / "wandb").iterdir()] == ["offline-run-2026-99999999"]
@@ -299,7 +299,7 @@ def test_overwriting_deletes_the_sessions_of_the_tracker_and_no_others(tmp_path:
 
 def test_run_directories_need_no_torch() -> None:
     heavy = ("torch", "transformers", "hydra", "omegaconf", "wandb", "matplotlib")
-    loaded = "import sys, percasym.runs.rundir, percasym.metrics\nfrom percasym.report import curves, gallery, load, table\n"
+    loaded = "import sys, percasym.runs.rundir, percasym.metrics\nfrom percasym.report import curves, gallery, load, tables\n"
     check = f"{loaded}print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

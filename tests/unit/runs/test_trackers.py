@@ -1,4 +1,4 @@
-"""The W&B mirror, against a module that records what it was asked; tests/integration/test_wandb.py has the real one, offline."""
+"""The W&B mirror, against a module that records its calls; tests/integration/test_wandb.py has the real one, offline."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ class Unreachable(Exception):  # noqa: N818, a name of W&B's stands for it
 
 
 class Recorder:
-    """A wandb that only remembers."""
+    """A wandb that only records."""
 
     def __init__(self, key: str | None = None, num_rows: int = 0, broken: str | None = None) -> None:
         self.key, self.step, self.broken = key, num_rows, broken
@@ -103,17 +103,17 @@ def test_a_line_is_a_row_and_the_step_one_of_its_numbers(tmp_path: Path, recorde
     assert recorder.summary == {"status": "done"}
 
 
-def test_a_run_that_is_opened_again_is_told_what_it_lacks_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_opened_again_is_sent_what_it_lacks_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lines(
         tmp_path / "metrics.jsonl", {"step": 0, "lr": 1.0}, {"step": 1, "lr": 2.0}, {"step": 2, "lr": None, "not_finite": {"lr": "nan"}}
     )
-    for num_rows, told in {0: [0, 1, 2, 3, 4], 2: [2, 3, 4], 4: [4]}.items():  # With 4 it was stopped a row beyond the checkpoint.
+    for num_rows, sent in {0: [0, 1, 2, 3, 4], 2: [2, 3, 4], 4: [4]}.items():  # With 4 it was stopped a row beyond the checkpoint.
         recorder = Recorder("k" * 40, num_rows)
         recorder.install(monkeypatch)
         mirror = start(tmp_path, num_lines=3)
         mirror.log(3, {"lr": 4.0})
         mirror.log(4, {"lr": 5.0})
-        assert [row for row, _, _ in recorder.calls] == told
+        assert [row for row, _, _ in recorder.calls] == sent
         assert recorder.calls[-1] == (4, {"step": 4, "lr": 5.0}, True)
     assert "not_finite" not in recorder.hidden
 
@@ -136,7 +136,7 @@ def test_samples_share_the_row_of_their_numbers(tmp_path: Path, recorder: Record
     assert table.data[0][table.columns.index("picture")] == (2, 3), "a picture, not its bytes"
 
 
-def test_kept_samples_are_told_again(tmp_path: Path, recorder: Recorder, evaluated: dict) -> None:
+def test_recorded_samples_are_sent_again(tmp_path: Path, recorder: Recorder, evaluated: dict) -> None:
     write_lines(tmp_path / "metrics.jsonl", {"step": 0, "lr": 1.0}, {"step": 2, "lr": 2.0}, {"step": 2, "eval/end_to_end": 0.5})
     for name in ("test_000000", "test_000002"):
         write_lines(tmp_path / "samples" / f"{name}.jsonl", evaluated)
@@ -154,7 +154,7 @@ def test_earlier_sessions_offline_are_not_sent_over_a_later_one(tmp_path: Path, 
     assert [*tmp_path.rglob("*.synced")] == [old / "run-abcd1234.wandb.synced"]
 
 
-def test_a_run_that_w_and_b_was_told_not_to_keep_supersedes_nothing(tmp_path: Path, recorder: Recorder) -> None:
+def test_a_run_that_w_and_b_does_not_keep_supersedes_nothing(tmp_path: Path, recorder: Recorder) -> None:
     session = tmp_path / "wandb" / "offline-run-2026-1-abcd1234"
     session.mkdir(parents=True)
     (session / "run-abcd1234.wandb").touch()

@@ -1,4 +1,4 @@
-"""The command that makes a study's dashboard. Runs reach W&B with tracker=wandb; this arranges their charts:
+"""`percasym dashboard`: save the charts of a study as a W&B workspace. The runs themselves are sent by tracker=wandb.
 
 percasym dashboard multirun/mine --project percasym --entity us
 percasym dashboard multirun/mine --out mine.json       # the definition alone: no key, no network
@@ -17,8 +17,8 @@ from percasym.dashboard.workspace import definition, workspace
 from percasym.report.load import RunRecord, load_runs
 from percasym.runs.records import document, write_whole
 
-ANSWER_SECONDS = 20
-"""How long W&B may take to say who is logged in."""
+TIMEOUT_SECONDS = 20
+"""Of the request for the logged-in user."""
 
 
 def register(commands: Any) -> None:
@@ -41,8 +41,8 @@ def _dashboard(given: argparse.Namespace) -> None:
     project = given.project or _tracked(runs, "project") or "percasym"
     entity = given.entity or _tracked(runs, "entity")
     if given.out is None:
-        made = workspace(runs, study=studies[0], project=project, entity=_whoami(entity))
-        print(f"Dashboard: {_saved(made)}")
+        made = workspace(runs, study=studies[0], project=project, entity=_logged_in(entity))
+        print(f"Dashboard: {_save(made)}")
     else:
         made = workspace(runs, study=studies[0], project=project, entity=entity or "")
         given.out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def _dashboard(given: argparse.Namespace) -> None:
 
 
 def _tracked(runs: Iterable[RunRecord], key: str) -> str | None:
-    """Where the runs that W&B has seen went; None where it has seen none."""
+    """The project or entity that the runs were sent to; None where none was sent."""
     trackers = [run.config.get("tracker") or {} for run in runs]
     found = sorted({tracker[key] for tracker in trackers if tracker.get(key)})
     if len(found) > 1:
@@ -59,28 +59,28 @@ def _tracked(runs: Iterable[RunRecord], key: str) -> str | None:
     return found[0] if found else None
 
 
-def _whoami(entity: str | None) -> str:
-    """`entity`, or the one that W&B takes by default. Raises ConfigError when nobody is logged in or W&B does not answer."""
+def _logged_in(entity: str | None) -> str:
+    """`entity`, or W&B's default for the logged-in user. Raises ConfigError when nobody is logged in or W&B does not answer."""
     import wandb
 
     if not wandb.login(prompt=False, verify=False):
         raise ConfigError("Nobody is logged in to W&B. Run `wandb login`, or write the definition with --out FILE.")
     try:
-        owner = entity or wandb.Api(timeout=ANSWER_SECONDS).default_entity
+        owner = entity or wandb.Api(timeout=TIMEOUT_SECONDS).default_entity
     except wandb.Error as error:
-        raise _refused(error) from error
+        raise _error(error) from error
     if not owner:
         raise ConfigError("W&B knows no default user or team for this login. Name one with --entity.")
     return str(owner)
 
 
-def _saved(made: Any) -> str:
+def _save(made: Any) -> str:
     try:
         return str(made.save().url)
-    except Exception as error:  # What a server may answer has no class of its own.
-        raise _refused(error) from error
+    except Exception as error:  # Errors of the server have no common class.
+        raise _error(error) from error
 
 
-def _refused(error: Exception) -> ConfigError:
-    said = " ".join(str(error).split()).rstrip(".")
-    return ConfigError(f"W&B did not take the dashboard ({said}). Check key and network, or write the definition with --out FILE.")
+def _error(error: Exception) -> ConfigError:
+    message = " ".join(str(error).split()).rstrip(".")
+    return ConfigError(f"W&B did not take the dashboard ({message}). Check key and network, or write the definition with --out FILE.")

@@ -1,4 +1,4 @@
-"""Ranks beside the first: they write their part of a checkpoint, and nothing else."""
+"""Ranks above 0 write their part of a checkpoint and nothing else."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from percasym.runs.marks import stopped
-from percasym.runs.null_run import NullRun
+from percasym.runs.base import NullRun
+from percasym.runs.identity import mark_ended
 from percasym.runs.rundir import RunDirectory
 
 
-def test_a_bystander_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_null_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rank = NullRun(tmp_path / "run")
     rank.log(1, {"loss": 1.0})
     rank.samples("test", 0, [{"index": 0}])
@@ -26,7 +26,7 @@ def test_a_bystander_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bystander_writes_where_the_first_rank_is_writing(tmp_path: Path) -> None:
+def test_a_null_run_writes_into_the_checkpoint_of_rank_0(tmp_path: Path) -> None:
     first, second = RunDirectory.open(tmp_path, {"seed": 0}), NullRun(tmp_path)
 
     def both(directory: Path) -> None:
@@ -37,19 +37,19 @@ def test_a_bystander_writes_where_the_first_rank_is_writing(tmp_path: Path) -> N
     assert {file.name for file in path.iterdir()} == {"DONE", "SHA256SUMS", "first", "second"}
 
 
-def test_a_run_whose_processes_were_killed_is_marked_for_them(tmp_path: Path) -> None:
+def test_the_status_of_a_run_whose_processes_were_killed_can_be_set(tmp_path: Path) -> None:
     def meta() -> dict:
         return json.loads((tmp_path / "meta.json").read_text())
 
-    assert not stopped(tmp_path, "failed", reason="killed"), "no run, no mark"
+    assert not mark_ended(tmp_path, "failed", reason="killed"), "no run, no status"
     run = RunDirectory.open(tmp_path, {"seed": 0})
-    assert stopped(tmp_path, "interrupted")
+    assert mark_ended(tmp_path, "interrupted")
     assert meta()["status"] == "interrupted"
     run = RunDirectory.open(tmp_path, {"seed": 0})
-    run.failed("Connection closed by peer")  # What a rank knows that only misses another.
-    assert stopped(tmp_path, "failed", reason="Rank 1 failed: ValueError: the cause")
+    run.failed("Connection closed by peer")  # The error of a rank whose peer failed.
+    assert mark_ended(tmp_path, "failed", reason="Rank 1 failed: ValueError: the cause")
     assert (meta()["status"], meta()["reason"]) == ("failed", "Rank 1 failed: ValueError: the cause")
     run = RunDirectory.open(tmp_path, {"seed": 0})
     run.finish({})
-    stopped(tmp_path, "failed", reason="late")
+    mark_ended(tmp_path, "failed", reason="late")
     assert meta()["status"] == "done"

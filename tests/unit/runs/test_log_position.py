@@ -1,10 +1,10 @@
-"""What a run has said is taken back to its checkpoint, whoever's checkpoint it is."""
+"""metrics.jsonl is truncated to the position recorded in the checkpoint, also in one copied from another run."""
 
 import json
 from pathlib import Path
 
 from percasym.runs.checkpoint import DONE
-from percasym.runs.history import Said, take_back
+from percasym.runs.rundir import LogPosition, truncate_metrics
 
 LINES = [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 2}]  # 12 bytes each, the end of the line included.
 
@@ -20,33 +20,33 @@ def steps(file: Path) -> list[int]:
 
 
 def test_a_checkpoint_says_how_far_its_run_was(tmp_path: Path) -> None:
-    said = Said(step=2, num_bytes=36, num_lines=3, identity="abcd1234")
-    (tmp_path / DONE).write_text(said.note())
-    assert Said.read(tmp_path, 2) == said
+    position = LogPosition(step=2, num_bytes=36, num_lines=3, identity="abcd1234")
+    (tmp_path / DONE).write_text(position.note())
+    assert LogPosition.read(tmp_path, 2) == position
 
 
 def test_a_checkpoint_that_holds_a_length_alone_is_read(tmp_path: Path) -> None:
     (tmp_path / DONE).write_text("36")
-    said = Said.read(tmp_path, 2)
-    assert said == Said(step=2, num_bytes=36)
-    assert take_back(metrics(tmp_path), said) == 3
+    position = LogPosition.read(tmp_path, 2)
+    assert position == LogPosition(step=2, num_bytes=36)
+    assert truncate_metrics(metrics(tmp_path), position) == 3
 
 
 def test_lines_after_the_checkpoint_are_cut_also_those_of_its_step(tmp_path: Path) -> None:
     file = metrics(tmp_path, more='{"step": 3, "lo')
-    assert take_back(file, Said(step=2, num_bytes=36, num_lines=3)) == 3
+    assert truncate_metrics(file, LogPosition(step=2, num_bytes=36, num_lines=3)) == 3
     assert steps(file) == [0, 1, 2]
 
 
-def test_without_a_checkpoint_nothing_was_said(tmp_path: Path) -> None:
+def test_without_a_checkpoint_no_line_is_kept(tmp_path: Path) -> None:
     file = metrics(tmp_path)
-    assert take_back(file, Said(step=-1)) == 0
+    assert truncate_metrics(file, LogPosition(step=-1)) == 0
     assert file.read_text() == ""
-    assert take_back(tmp_path / "none.jsonl", Said(step=-1)) == 0
+    assert truncate_metrics(tmp_path / "none.jsonl", LogPosition(step=-1)) == 0
 
 
 def test_a_checkpoint_of_another_run_cuts_whole_lines_and_none_of_its_own_steps(tmp_path: Path) -> None:
-    # That run had said 40 bytes in 5 lines by step 1; here they end inside the fourth line, and steps go beyond it.
+    # That run had logged 40 bytes in 5 lines by step 1; here they end inside the fourth line, and steps go beyond it.
     file = metrics(tmp_path)
-    assert take_back(file, Said(step=1, num_bytes=40, num_lines=5)) == 5
+    assert truncate_metrics(file, LogPosition(step=1, num_bytes=40, num_lines=5)) == 5
     assert steps(file) == [0, 1]

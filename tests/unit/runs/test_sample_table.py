@@ -1,4 +1,4 @@
-"""Samples as rows to look through."""
+"""Samples as rows of a table."""
 
 import io
 from base64 import b64decode
@@ -6,11 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from percasym.runs.tables import MAX_ROWS, table
+from percasym.runs.trackers import MAX_ROWS, sample_table
 
 
 def rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    made = table(records)
+    made = sample_table(records)
     return [dict(zip(made.columns, row, strict=True)) for row in made.rows]
 
 
@@ -42,5 +42,5 @@ def test_each_sibling_is_a_row_with_its_rewards_and_its_advantage(picture: str) 
 
 
 def test_a_table_has_an_end(evaluated: dict[str, Any]) -> None:
-    assert len(table([evaluated] * 1000).rows) == MAX_ROWS
-    assert table([]).rows == []
+    assert len(sample_table([evaluated] * 1000).rows) == MAX_ROWS
+    assert sample_table([]).rows == []
