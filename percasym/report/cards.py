@@ -1,80 +1,198 @@
-"""The gallery of a study: samples as a model answered them, sorted by what went wrong, seeing or thinking.
+"""The graded responses on the report page: samples as a model answered them, sorted by whether perception or reasoning is wrong.
 
-A response saw well when its percept is p*, and reasoned well when its answer is right for the percept that it stated (faithful). Where
-nobody can tell what follows from a wrong percept, as in collected data, the answer that the same model gave to p* says how it reasons.
+Perception is right when the stated percept is p*; reasoning is right when the answer is right for the percept that was stated (faithful).
+Where nothing is known to follow from a wrong percept, as in collected data, the same model's answer given p* grades its reasoning.
+
+Departures from p* are marked as far as the two texts show them, for reports import no task: rows of digits are the cells of a square
+picture (a Sudoku fills its picture); an edge list names its nodes, but not their places; of any other percept only words are compared.
 """
 
 from __future__ import annotations
 
+import io
+import math
+import re
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
-from percasym.report.marks import GraphMarks, GridMarks, astray, marks
-from percasym.report.pictures import Kept, graph, kept, picture, shelf
+from percasym.report.load import last_evaluation, read_samples
 from percasym.report.study import Cell, CellGroup, seed_of
-from percasym.report.verdicts import last_evaluation, records
 
-KINDS: Mapping[str, str] = {
-    "neither": "Saw well, reasoned well",
-    "seeing": "Saw wrongly, reasoned well",
-    "thinking": "Saw well, reasoned wrongly",
-    "both": "Saw wrongly, reasoned wrongly",
-    "unjudged": "Saw wrongly, reasoning cannot be judged",
+CATEGORIES: Mapping[str, str] = {
+    "neither": "Perception right, reasoning right",
+    "perception": "Perception wrong, reasoning right",
+    "reasoning": "Perception right, reasoning wrong",
+    "both": "Perception wrong, reasoning wrong",
+    "unknown": "Perception wrong, reasoning not measured",
 }
-"""What went wrong, and its name; the last is for wrong percepts of which nothing is known to follow, where a_r was not measured."""
+"""What is wrong with a response, and its name; the last is for wrong percepts of samples whose a_r was not measured."""
 MAX_CARDS = 384
-"""In one page, shared evenly by its cells: about 2 MB of text."""
+"""Of one page, shared evenly by its cells: about 2 MB of text."""
 CARDS_OF_A_CELL = (4, 64)
-"""Least and most; the first 64 samples of an evaluation are those that keep their picture."""
+"""Minimum and maximum; the first 64 samples of an evaluation are those that keep their picture."""
+SIDE = 100
+"""Longer side of every picture, in the units of its SVG."""
+MAX_PIXELS_A_SIDE = 512
+"""Of a picture in the page: twice the size of a card's; a photograph of 12 megapixels would be larger than the rest of the page."""
+QUALITY = 85
+"""Of the JPEG that replaces a larger picture."""
+MAX_WORDS = 1000
+"""Of a text whose words are compared: the comparison is quadratic."""
+_ROW = re.compile(r"[0-9]+")
+_GRAPH = re.compile(r"([0-9]{1,2}):((?: [A-Z][A-Z])*)")
+
+Pieces = Sequence[tuple[str, bool]]
+"""A text in pieces, each with whether it departs from p*."""
 
 
-def kind(grades: Mapping[str, bool | float | None]) -> str:
-    """Which of `KINDS` a response is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The picture of a sample. It is in the page once, however many cells answered it."""
 
-    >>> kind({"perception": False, "faithful": True}), kind({"perception": False, "faithful": None, "reasoning": False})
-    ('seeing', 'both')
+    name: str
+    uri: str
+    width: float
+    height: float
+    """In units of the SVG; the longer one is `SIDE`."""
+    is_small: bool
+    """Whether it is shown enlarged, with its pixels kept sharp."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongCell:
+    """A cell whose stated digit is wrong; rows and columns are counted from 0."""
+
+    row: int
+    column: int
+    truth: str
+    stated: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridMarks:
+    """The wrong cells of a square grid."""
+
+    size: int
+    wrong: tuple[WrongCell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphMarks:
+    """Edges of the true and the stated graph; each is two letters in alphabetical order."""
+
+    nodes: str
+    """Letters of all nodes that either text has."""
+    right: tuple[str, ...]
+    missing: tuple[str, ...]
+    invented: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One response."""
+
+    cell: str
+    """Id of its cell in the page."""
+    category: str
+    """A key of `CATEGORIES`."""
+    title: str
+    picture: Picture | None
+    label: str
+    """Of the picture, for a screen reader."""
+    frames: Sequence[Mapping[str, Any]]
+    """Marks on the picture: the square (x, y, side) of each wrong cell, and the stated digit (text) in a corner (tag_x, tag_y, tag)."""
+    graph: Mapping[str, Any] | None
+    """Where edges are wrong: nodes (letter, x, y), edges (kind, x1, y1, x2, y2) and a caption."""
+    facts: Sequence[tuple[str, Pieces]]
+    reasoning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardGallery:
+    """All cards of the page."""
+
+    cells: Sequence[tuple[str, str]]
+    """Id and name of each cell."""
+    pictures: Sequence[Picture]
+    cards: Sequence[Card]
+
+
+def card_gallery(groups: Sequence[CellGroup]) -> CardGallery | None:
+    """The first samples of the last evaluation of each cell's first seed; None where no run kept an evaluation."""
+    cells = [cell for group in groups for cell in group.cells]
+    files = [(cell, file) for cell in cells if (file := last_evaluation(cell.runs[0].path)) is not None]
+    return _gallery(files) if files else None
+
+
+def category(grades: Mapping[str, bool | float | None]) -> str:
+    """The key in `CATEGORIES` of a response.
+
+    >>> category({"perception": False, "faithful": True}), category({"perception": False, "faithful": None, "reasoning": False})
+    ('perception', 'both')
     """
     if grades["perception"]:
-        return "neither" if grades["faithful"] else "thinking"
-    reasoned = grades.get("reasoning") if grades["faithful"] is None else grades["faithful"]
-    if reasoned is None:
-        return "unjudged"
-    return "seeing" if reasoned else "both"
+        return "neither" if grades["faithful"] else "reasoning"
+    right = grades.get("reasoning") if grades["faithful"] is None else grades["faithful"]
+    if right is None:
+        return "unknown"
+    return "perception" if right else "both"
 
 
-def gallery(groups: Sequence[CellGroup]) -> str:
-    """The filter, the pictures and the cards of all cells; empty where no run kept an evaluation."""
-    cells = [cell for group in groups for cell in group.cells if _file(cell) is not None]
-    if not cells:
-        return ""
+def marks(task: str, truth: str, stated: str | None) -> GridMarks | GraphMarks | None:
+    """The departures of a Sudoku or a graph; None for any other task, and where a text is not of its form.
+
+    >>> marks("sudoku", "10\\n02", "10\\n32").wrong
+    (WrongCell(row=1, column=0, truth='0', stated='3'),)
+    >>> found = marks("graph_coloring", "3: AB BC", "3: AB AC")
+    >>> found.right, found.missing, found.invented
+    (('AB',), ('BC',), ('AC',))
+    """
+    if stated is None:
+        return None
+    if task == "sudoku":
+        return _grid(truth.strip().split("\n"), stated.strip().split("\n"))
+    return _graph(truth, stated) if task == "graph_coloring" else None
+
+
+def word_marks(truth: str, stated: str) -> Pieces:
+    """The words of `stated` and the white space between them; a word is marked unless both texts share it, in order.
+
+    >>> word_marks("2 red, 1 blue", "2 red, 3 blue")
+    [('2', False), (' ', False), ('red,', False), (' ', False), ('3', True), (' ', False), ('blue', False)]
+    """
+    pieces = re.split(r"(\s+)", stated)  # Words at even places.
+    words, wanted = pieces[::2], truth.split()
+    if max(len(words), len(wanted)) > MAX_WORDS:
+        return [(stated, False)]
+    blocks = SequenceMatcher(a=wanted, b=words, autojunk=False).get_matching_blocks()
+    shared = {block.b + i for block in blocks for i in range(block.size)}
+    return [(piece, place % 2 == 0 and piece != "" and place // 2 not in shared) for place, piece in enumerate(pieces)]
+
+
+def page_picture(name: str, data: str) -> Picture:
+    """The picture of a record (`data` is base64 of a PNG) in its own proportions; a large one becomes a smaller JPEG."""
+    width, height = (int.from_bytes(b64decode(data[:32])[at : at + 4], "big") for at in (16, 20))  # Of the first chunk of a PNG.
+    longer = max(width, height)
+    small = longer <= MAX_PIXELS_A_SIDE
+    uri = f"data:image/png;base64,{data}" if small else _shrunk(data)
+    return Picture(name=name, uri=uri, width=SIDE * width / longer, height=SIDE * height / longer, is_small=small)
+
+
+def _gallery(files: Sequence[tuple[Cell, Path]]) -> CardGallery:
     least, most = CARDS_OF_A_CELL
-    num_cards = max(least, min(most, MAX_CARDS // len(cells)))
-    shown = {cell.name: records(file, num_cards) for cell in cells if (file := _file(cell)) is not None}
-    images = {_id(record): record["image"] for of_cell in shown.values() for record in of_cell if record.get("image")}
-    pictures = {name: kept(name, data) for name, data in images.items()}
-    cards = [_card(record, f"c{place}", pictures.get(_id(record))) for place, of_cell in enumerate(shown.values()) for record in of_cell]
-    listed = "\n".join(cards)
-    return f'{_form(cells)}\n<p id="shown" role="status"></p>\n{shelf(pictures.values())}\n<div id="cards">\n{listed}\n</div>'
-
-
-def _file(cell: Cell) -> Any:
-    """The last evaluation of the cell's first seed."""
-    return last_evaluation(cell.runs[0].path)
-
-
-def _form(cells: Sequence[Cell]) -> str:
-    options = "".join(
-        f'<option value="c{place}">{escape(cell.name)} (seed {seed_of(cell.runs[0])})</option>' for place, cell in enumerate(cells)
-    )
-    choices = "".join(
-        f'<label><input type="radio" name="kind" value="{value}"{" checked" if value == "all" else ""}>'
-        f'<span>{escape(text)} <b data-count="{value}"></b></span></label>'
-        for value, text in {"all": "All", **KINDS}.items()
-    )
-    return (
-        f'<form id="filter"><label class="cell">Cell <select name="cell">{options}</select></label>'
-        f"<fieldset><legend>What went wrong</legend>{choices}</fieldset></form>"
+    num_cards = max(least, min(most, MAX_CARDS // len(files)))
+    shown = [read_samples(file, num_cards) for _, file in files]
+    images = {_id(record): record["image"] for records in shown for record in records if record.get("image")}
+    pictures = {name: page_picture(name, data) for name, data in images.items()}
+    return CardGallery(
+        cells=[(f"c{place}", f"{cell.name} (seed {seed_of(cell.runs[0])})") for place, (cell, _) in enumerate(files)],
+        pictures=list(pictures.values()),
+        cards=[_card(record, f"c{place}", pictures.get(_id(record))) for place, records in enumerate(shown) for record in records],
     )
 
 
@@ -83,51 +201,115 @@ def _id(record: Mapping[str, Any]) -> str:
     return "-".join(str(key[part]) for part in ("task", "split", "seed", "index"))
 
 
-def _card(record: Mapping[str, Any], cell: str, image: Kept | None) -> str:
-    key, said, what = record["key"], record["responses"]["image"], kind(record["grades"])
-    found = marks(key["task"], record["truth"], said["percept"])
-    name = escape(f"{key['task']} {key['split']} {key['index']}")
-    shown = picture(image, f"picture of sample {key['index']}", found) if image else "<p>This run kept no picture.</p>"
-    drawn = _edges(found) if isinstance(found, GraphMarks) and (found.missing or found.invented) else ""
-    faults = ", ".join(record["faults"]["image"])
+def _card(record: Mapping[str, Any], cell: str, picture: Picture | None) -> Card:
+    key, response = record["key"], record["responses"]["image"]
+    found = marks(key["task"], record["truth"], response["percept"])
+    return Card(
+        cell=cell,
+        category=category(record["grades"]),
+        title=f"{key['task']} {key['split']} {key['index']}",
+        picture=picture,
+        label=f"picture of sample {key['index']}",
+        frames=[_frame(found.size, wrong) for wrong in found.wrong] if isinstance(found, GridMarks) else [],
+        graph=_drawn_graph(found) if isinstance(found, GraphMarks) and (found.missing or found.invented) else None,
+        facts=list(_facts(record, response, found)),
+        reasoning=response["reasoning"].strip(),
+    )
+
+
+def _facts(record: Mapping[str, Any], response: Mapping[str, Any], found: GridMarks | GraphMarks | None) -> Sequence[tuple[str, Pieces]]:
+    faults = ", ".join(record["faults"]["image"]).replace("_", " ")
     answer = "right" if record["grades"]["end_to_end"] else "not counted" if faults else "wrong"
-    facts = (
-        *((("question", escape(record["question"])),) if "question" in record else ()),  # Records of percasym 0.1 have none.
-        ("p*", escape(record["truth"])),
-        ("stated", "none" if said["percept"] is None else _stated(said["percept"], record["truth"], found)),
-        (f"answer ({answer})", escape(said["answer"] or "none")),
-        *((("a right answer", escape(record["solution"])),) if answer != "right" and "solution" in record else ()),
-        *((("faults", escape(faults.replace("_", " "))),) if faults else ()),
+    texts = (
+        ("question", record.get("question")),  # Records of percasym 0.1 have none.
+        ("p*", record["truth"]),
+        ("stated", "none" if response["percept"] is None else None),
+        (f"answer ({answer})", response["answer"] or "none"),
+        ("a right answer", None if answer == "right" else record.get("solution")),
+        ("faults", faults or None),
     )
-    listed = "".join(f"<div><dt>{term}</dt><dd><pre>{text}</pre></dd></div>" for term, text in facts)
-    return (
-        f'<article data-cell="{cell}" data-kind="{what}"><h3>{name} <span class="kind {what}">{KINDS[what]}</span></h3>'
-        f'<div class="seen">{shown}{drawn}<dl>{listed}</dl></div>'
-        f'<pre class="reasoning" tabindex="0" aria-label="reasoning">{escape(said["reasoning"].strip()) or "no reasoning"}</pre></article>'
-    )
+    facts: list[tuple[str, Pieces]] = []
+    for term, text in texts:
+        if text is not None:
+            facts.append((term, [(text, False)]))
+        elif term == "stated":
+            facts.append((term, _stated(response["percept"], record["truth"], found)))
+    return facts
 
 
-def _stated(text: str, truth: str, found: GridMarks | GraphMarks | None) -> str:
-    """The stated percept with what is wrong in it marked."""
+def _stated(text: str, truth: str, found: GridMarks | GraphMarks | None) -> Pieces:
+    """The stated percept, with its departures marked."""
     if isinstance(found, GridMarks):
         wrong = {(cell.row, cell.column) for cell in found.wrong}
-        lines = text.strip().split("\n")
-        return "\n".join("".join(_mark(sign, (i, j) in wrong) for j, sign in enumerate(line)) for i, line in enumerate(lines))
+        rows = (f"{row}\n" for row in text.strip().split("\n"))
+        return [(sign, (i, j) in wrong) for i, row in enumerate(rows) for j, sign in enumerate(row)][:-1]
     if isinstance(found, GraphMarks):
-        return " ".join(_mark(word, "".join(sorted(word)) in found.invented) for word in text.split())
-    return "".join(_mark(piece, wrong) for piece, wrong in astray(truth, text))
+        words = text.split()
+        return [piece for word in words for piece in ((word, "".join(sorted(word)) in found.invented), (" ", False))][:-1]
+    return word_marks(truth, text)
 
 
-def _mark(text: str, wrong: bool) -> str:
-    return f"<mark>{escape(text)}</mark>" if wrong else escape(text)
+def _grid(truth: list[str], stated: list[str]) -> GridMarks | None:
+    size = len(truth)
+    if len(stated) != size or any(len(row) != size or not _ROW.fullmatch(row) for row in (*truth, *stated)):
+        return None
+    places = [(row, column) for row in range(size) for column in range(size) if truth[row][column] != stated[row][column]]
+    wrong = tuple(WrongCell(row=row, column=column, truth=truth[row][column], stated=stated[row][column]) for row, column in places)
+    return GridMarks(size=size, wrong=wrong)
 
 
-def _edges(found: GraphMarks) -> str:
-    """The missing and invented edges, drawn and in words."""
-    said = [
+def _graph(truth: str, stated: str) -> GraphMarks | None:
+    read = [_GRAPH.fullmatch(text.strip()) for text in (truth, stated)]
+    if not read[0] or not read[1]:
+        return None
+    true, claimed = ({"".join(sorted(edge)) for edge in match[2].split()} for match in read if match)
+    named = {letter for edge in true | claimed for letter in edge}
+    count = max(int(match[1]) for match in read if match)
+    return GraphMarks(
+        nodes="".join(sorted(named | set(ascii_uppercase[:count]))),
+        right=tuple(sorted(true & claimed)),
+        missing=tuple(sorted(true - claimed)),
+        invented=tuple(sorted(claimed - true)),
+    )
+
+
+def _frame(size: int, cell: WrongCell) -> Mapping[str, Any]:
+    """Square and corner of a wrong cell, in units of the SVG."""
+    side = SIDE / size
+    inset, tag = side * 0.05, side * 0.46
+    x, y = cell.column * side, cell.row * side
+    return {
+        "x": x + inset, "y": y + inset, "side": side - 2 * inset,
+        "tag_x": x + side - inset - tag, "tag_y": y + side - inset - tag, "tag": tag,
+        "text": "·" if cell.stated == "0" else cell.stated,
+    }  # fmt: skip
+
+
+def _drawn_graph(found: GraphMarks) -> Mapping[str, Any]:
+    """Both edge sets on a circle of letters: right, missing (dashed) and invented (thick)."""
+    count, radius = len(found.nodes), SIDE / 2 - 10
+    angles = [2 * math.pi * i / count for i in range(count)]
+    at = {node: (SIDE / 2 + radius * math.sin(a), SIDE / 2 - radius * math.cos(a)) for node, a in zip(found.nodes, angles, strict=True)}
+    kinds = (("right", found.right), ("missing", found.missing), ("invented", found.invented))
+    words = [
         f"{word} {' '.join(edges)}"
         for word, edges in (("missing (dashed):", found.missing), ("invented (thick):", found.invented))
         if edges
     ]
-    told = f"{'; '.join(said)}. Nodes stand on a circle here, wherever the picture has them."
-    return f'<figure class="edges">{graph(found)}<figcaption>{told}</figcaption></figure>'
+    return {
+        "nodes": [(node, *place) for node, place in at.items()],
+        "edges": [(kind, *at[edge[0]], *at[edge[1]]) for kind, edges in kinds for edge in edges],
+        "label": f"{len(found.missing)} edges missing, {len(found.invented)} invented",
+        "caption": f"{'; '.join(words)}. The nodes are drawn on a circle, not at their places in the picture.",
+    }
+
+
+def _shrunk(data: str) -> str:
+    from PIL import Image  # Needed for large pictures only.
+
+    with Image.open(io.BytesIO(b64decode(data)), formats=("PNG",)) as image:
+        small = image.convert("RGB")
+    small.thumbnail((MAX_PIXELS_A_SIDE, MAX_PIXELS_A_SIDE))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode('ascii')}"

@@ -1,28 +1,27 @@
-"""What every cell of a study gained in a, a_p and a_r, how it differs from the cell with balance=none, and which predictions hold.
+"""Compare the cells of a study with the cell with balance=none: gains, paired differences, and one sentence for each finding.
 
 The asymmetry of a cell is gain(a_r) - gain(a_p): per test sample the change of the reasoning grade minus the change of the perception
-grade, averaged with a bootstrap that draws whole puzzles. Like every paired difference here it is computed for each seed, and mean and
-interval are averaged over the seeds. Numbers only: `findings.py` makes sentences of them, `comparison_table.py` a table.
+grade, averaged with a bootstrap over puzzles. Like every paired difference here it is computed for each seed, and mean and interval are
+averaged over the seeds. `comparison_table.py` makes tables of these numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from percasym import metrics
+from percasym.report.load import HEADLINE, SampleGrades, SampleName
 from percasym.report.study import Cell, CellGroup, average, seed_of
-from percasym.report.table import README_COLUMNS
-from percasym.report.verdicts import Graded, SampleName
 from percasym.types import Estimate
 
-A, A_P, A_R = README_COLUMNS
-"""Keys of the three metrics, in the order in which reports show them."""
+A, A_P, A_R = HEADLINE
+"""Keys of the three metrics, in the order of the reports."""
 PREDICTED = (A, A_P)
-"""Metrics that balancing is predicted to raise. Of a_r nothing is predicted: its finding states the cost."""
+"""Metrics that balancing is predicted to raise. There is no prediction for a_r: its finding states the cost."""
 
 
 class Verdict(StrEnum):
@@ -51,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedCell:
-    """One cell beside the baseline of its group."""
+    """The numbers of one cell."""
 
     label: str
     is_baseline: bool
@@ -72,7 +71,7 @@ class Comparison:
     num_samples: tuple[int, ...]
     """Test samples of the evaluation after training: one number, unless the runs differ."""
     is_over_seeds: bool
-    """Whether the intervals of `after` and `gain` are over seeds; otherwise, like all others, over test samples."""
+    """Whether the intervals of `after` and `gain` are over seeds; all others are over test samples."""
 
     @property
     def baseline(self) -> ComparedCell | None:
@@ -85,17 +84,26 @@ class Comparison:
         return any(not math.isnan(change.after.mean) for cell in self.cells for change in cell.changes.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One result of a comparison."""
+
+    sentence: str
+    """The number in percentage points, its 95 % interval, n and the verdict, in words."""
+    estimate: Estimate
+    verdict: Verdict
+
+
 def compare(group: CellGroup) -> Comparison:
     """The numbers of a group's cells. Raises ValueError when a file of samples cannot be read, or a cell has two runs of one seed."""
     for cell in group.cells:
-        _refuse_twins(cell)
-    parts = {metric: [group.estimates(metric, part) for part in ("before", "after", "gain")] for metric in README_COLUMNS}
-    differences = {metric: group.differences(metric) for metric in README_COLUMNS}
+        _refuse_repeated_seeds(cell)
+    parts = {metric: [group.estimates(metric, part) for part in ("before", "after", "gain")] for metric in HEADLINE}
+    differences = {metric: group.differences(metric) for metric in HEADLINE}
     compared = []
     for place, cell in enumerate(group.cells):
-        is_baseline = cell is group.baseline
         changes = {}
-        for metric in README_COLUMNS:
+        for metric in HEADLINE:
             before, after, gain = (part[place] for part in parts[metric])
             one = differences[metric][place]
             found = verdict(one, predicted=metric in PREDICTED and cell.strategy not in ("none", ""))
@@ -103,7 +111,7 @@ def compare(group: CellGroup) -> Comparison:
         gap = asymmetry(cell)
         compared.append(
             ComparedCell(
-                label=cell.label, is_baseline=is_baseline, num_seeds=len(cell.runs), changes=changes,
+                label=cell.label, is_baseline=cell is group.baseline, num_seeds=len(cell.runs), changes=changes,
                 asymmetry=gap, asymmetry_verdict=verdict(gap, predicted=cell.strategy == "none"),
             )
         )  # fmt: skip
@@ -113,13 +121,13 @@ def compare(group: CellGroup) -> Comparison:
 
 def asymmetry(cell: Cell) -> Estimate:
     """gain(a_r) - gain(a_p) of a cell, averaged over its seeds; nan where no run kept the samples of both evaluations."""
-    before, after = cell.verdicts_before, cell.verdicts
+    before, after = cell.grades_before, cell.grades_after
     same = [seed for seed in after if seed in before and before[seed].keys() == after[seed].keys()]
     return average([_asymmetry(before[seed], after[seed]) for seed in same])
 
 
 def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
-    """What the interval says; `predicted` means that a value above 0 was. None where nothing was measured.
+    """The verdict of an interval; `predicted`: a value above 0 was predicted. None where nothing was measured.
 
     >>> str(verdict(Estimate(mean=-0.1, ci95=(-0.2, -0.05), n=9), predicted=True))
     'against the prediction'
@@ -134,7 +142,70 @@ def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
     return Verdict.against if predicted and high < 0 else Verdict.clear
 
 
-def _refuse_twins(cell: Cell) -> None:
+def findings(comparison: Comparison) -> tuple[Finding, ...]:
+    """The asymmetry of the baseline (without one: of every cell), then each other cell in a, a_p and a_r against the baseline.
+
+    A number that was not measured has no finding.
+    """
+    baseline, n = comparison.baseline, sample_count(comparison.num_samples)
+    found = [_asymmetry_finding(cell, n) for cell in comparison.cells if cell is baseline or baseline is None]
+    if baseline is not None:
+        others = [cell for cell in comparison.cells if cell is not baseline]
+        found += [_difference_finding(cell, metric, baseline.label, n) for cell in others for metric in HEADLINE]
+    return tuple(one for one in found if one is not None)
+
+
+def sample_count(num_samples: Sequence[int]) -> str:
+    """The number of test samples, for a sentence.
+
+    >>> sample_count([128]), sample_count([64, 128]), sample_count([])
+    ('n = 128', 'n = 64 to 128', 'n not recorded')
+    """
+    if not num_samples:
+        return "n not recorded"
+    return f"n = {num_samples[0]}" if len(num_samples) == 1 else f"n = {num_samples[0]} to {num_samples[-1]}"
+
+
+def interval(estimate: Estimate) -> str:
+    """The interval of a difference in percentage points, with one decimal: rounded to whole numbers, an end near 0 would lose its sign.
+
+    >>> interval(Estimate(mean=0.1, ci95=(0.003, 0.2), n=9))
+    '[+0.3, +20.0]'
+    """
+    low, high = (f"{100 * end:+z.1f}" for end in estimate.ci95)
+    return f"[{low}, {high}]"
+
+
+def _asymmetry_finding(cell: ComparedCell, n: str) -> Finding | None:
+    if cell.asymmetry_verdict is None:
+        return None
+    way = "less" if cell.asymmetry.mean < 0 else "more"
+    statement = f"{cell.label}: a_r gained {_size(cell.asymmetry)} points {way} than a_p"
+    return _finding(statement, cell.asymmetry, cell.asymmetry_verdict, n)
+
+
+def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) -> Finding | None:
+    change = cell.changes[metric]
+    if change.verdict is None:
+        return None
+    size, name = _size(change.difference), HEADLINE[metric]
+    if metric == A_R and change.difference.mean < 0:
+        statement = f"{cell.label}: costs {size} points of {name} against {baseline}"
+    else:
+        way = "lower" if change.difference.mean < 0 else "higher"
+        statement = f"{cell.label}: {name} is {size} points {way} than with {baseline}"
+    return _finding(statement, change.difference, change.verdict, n)
+
+
+def _finding(statement: str, estimate: Estimate, found: Verdict, n: str) -> Finding:
+    return Finding(sentence=f"{statement} (95 % interval {interval(estimate)}, {n}): {found}.", estimate=estimate, verdict=found)
+
+
+def _size(estimate: Estimate) -> str:
+    return f"{abs(100 * estimate.mean):.1f}"
+
+
+def _refuse_repeated_seeds(cell: Cell) -> None:
     seeds: dict[int, Path] = {}
     for run in cell.runs:
         seed = seed_of(run)
@@ -143,7 +214,7 @@ def _refuse_twins(cell: Cell) -> None:
         seeds[seed] = run.path
 
 
-def _asymmetry(before: Mapping[SampleName, Graded], after: Mapping[SampleName, Graded]) -> Estimate:
+def _asymmetry(before: Mapping[SampleName, SampleGrades], after: Mapping[SampleName, SampleGrades]) -> Estimate:
     samples = sorted(after)
     gaps: list[float | None] = []
     for sample in samples:

@@ -1,13 +1,14 @@
-"""The comparison of a study's cells for a terminal: one table for each group of cells, and its findings as sentences.
+"""Tables of a comparison: for a terminal, and as rows for Markdown and the page.
 
-Up to three cells stand beside each other where the terminal is wide enough (two fit 100 columns); otherwise each metric has a row for
-each cell. Without a terminal the text is at least `PIPED_COLUMNS` wide and has no colour codes.
+In a terminal up to three cells stand beside each other where the width allows it (two fit 100 columns); otherwise each metric has a row
+for each cell. Without a terminal the text is at least `PIPED_COLUMNS` wide and has no colour codes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,32 +16,83 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from percasym.report.comparison import ComparedCell, Comparison, Verdict, compare
-from percasym.report.findings import counted, findings, interval
+from percasym.report.comparison import Comparison, Verdict, compare, findings, interval, sample_count
+from percasym.report.load import HEADLINE
 from percasym.report.study import Study
-from percasym.report.table import README_COLUMNS, percent
+from percasym.report.tables import markdown_table, percent
 from percasym.types import Estimate
 
 MAX_WIDE = 3
 """Cells beside each other; four need 170 columns."""
 PIPED_COLUMNS = 100
-"""Least width where the output is no terminal: rich would take 80."""
+"""Minimum width where the output is not a terminal: rich would take 80."""
 UNBOUNDED = 10_000
-"""Columns of a terminal in which no table is too wide, to measure what it needs."""
+"""Columns of a terminal in which every table fits, to measure what a table needs."""
 ASYMMETRY = "asymmetry"
 BROKEN = {Verdict.clear: "clear of 0", Verdict.unresolved: "not resolved\nat this n", Verdict.against: "against the\nprediction"}
 """The verdicts in a narrow column."""
+WHOLE = {one: str(one) for one in Verdict}
+COLOURS = {1: "green", 0: "", -1: "red"}
 EMPTY = Text("")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """One cell in one metric, or in the asymmetry; texts are empty where a number has no meaning."""
+
+    metric: str
+    cell: str
+    before: str
+    after: str
+    gain: str
+    difference: str
+    """To the baseline; empty without one."""
+    verdict: Verdict | None
+    """Of the difference; for the asymmetry of the gain."""
+    sign: int
+    """1 or -1 where the verdict excludes 0, otherwise 0."""
+
+
+def comparison_rows(comparison: Comparison) -> list[ComparisonRow]:
+    """All cells in a, then in a_p, in a_r and in the asymmetry."""
+    rows = []
+    for metric, name in HEADLINE.items():
+        for cell in comparison.cells:
+            change = cell.changes[metric]
+            rows.append(
+                ComparisonRow(
+                    metric=name, cell=cell.label, before=percent(change.before), after=percent(change.after), gain=points(change.gain),
+                    difference="" if cell.is_baseline or comparison.baseline is None else points(change.difference),
+                    verdict=change.verdict, sign=_sign(change.difference, change.verdict),
+                )
+            )  # fmt: skip
+    for cell in comparison.cells:
+        gap, found = cell.asymmetry, cell.asymmetry_verdict
+        row = ComparisonRow(
+            metric=ASYMMETRY, cell=cell.label, before="", after="", gain=points(gap), difference="", verdict=found, sign=_sign(gap, found)
+        )
+        rows.append(row)
+    return rows
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The rows as a Markdown table."""
+    against = [f"minus {comparison.baseline.label}"] if comparison.baseline else []
+    lines = [
+        [row.metric, row.cell, row.before, row.after, row.gain, *([row.difference] if against else []), str(row.verdict or "")]
+        for row in comparison_rows(comparison)
+    ]
+    return markdown_table(("metric", "cell", "before", "after", "gain", *against, "verdict"), lines)
+
+
 def console() -> Console:
-    """Standard output, at least `PIPED_COLUMNS` wide where it is no terminal."""
+    """Standard output, at least `PIPED_COLUMNS` wide where it is not a terminal."""
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=max(out.width, PIPED_COLUMNS))
 
 
 def show(study: Study, out: Console) -> bool:
-    """Print the comparison of each group that measured something; False where there is none.
+    """Print the comparison of each group with measurements; False where there is none.
 
     Raises ValueError when the samples of a run cannot be read, or a cell has two runs of one seed.
     """
@@ -62,24 +114,33 @@ def fitting(comparison: Comparison, out: Console) -> Table:
 
 
 def lines(comparison: Comparison) -> Iterator[Text]:
-    """What stands below the table: how to read it, and the findings of few cells. In the table of many each row has its verdict."""
+    """The text below a table: how to read it, and the findings where cells are few. With many, each row has its verdict."""
     yield Text(note(comparison), style="dim")
     if len(comparison.cells) <= MAX_WIDE:
         yield from (Text(finding.sentence) for finding in findings(comparison))
 
 
 def note(comparison: Comparison) -> str:
-    """How the numbers are to be read."""
+    """Test samples, seeds, intervals and definitions of a table."""
     seeds = sorted({cell.num_seeds for cell in comparison.cells})
     many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     over = "over seeds for after and gain, over test samples for the rest" if comparison.is_over_seeds else "over test samples"
-    said = (
-        f"Test split, {counted(comparison.num_samples)}, seeds in a cell: {many}; intervals {over}. "
+    text = (
+        f"Test split, {sample_count(comparison.num_samples)}, seeds in a cell: {many}; intervals {over}. "
         f"{ASYMMETRY.capitalize()} is the gain of a_r minus the gain of a_p, paired by sample."
     )
     if comparison.baseline is None:
-        return f"{said} No cell has balance=none, so there are no differences to it."
-    return f"{said} Differences are those after training, paired by seed and sample." if len(comparison.cells) > 1 else said
+        return f"{text} No cell has balance=none, so there are no differences to it."
+    return f"{text} Differences are those after training, paired by seed and sample." if len(comparison.cells) > 1 else text
+
+
+def points(estimate: Estimate) -> str:
+    """A difference in percentage points with its interval; a dash when nothing was measured.
+
+    >>> points(Estimate(mean=0.066, ci95=(0.003, 0.121), n=9))
+    '+6.6 [+0.3, +12.1]'
+    """
+    return "-" if math.isnan(estimate.mean) else f"{100 * estimate.mean:+z.1f} {interval(estimate)}"
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
@@ -100,42 +161,36 @@ def _beside(comparison: Comparison, *, gap: int) -> Table:
     for cell in others:
         table.add_column(Text(f"{cell.label} minus\n{baseline.label if baseline else ''}"), justify="right", no_wrap=True)
         table.add_column(Text("\nverdict"), no_wrap=True)
-    for metric, name in README_COLUMNS.items():
+    for metric, name in HEADLINE.items():
         row = [Text(name), _stacked(percent(cells[0].changes[metric].before))]
         for cell in cells:
             row += [_stacked(percent(cell.changes[metric].after)), _stacked(points(cell.changes[metric].gain))]
         for cell in others:
             change = cell.changes[metric]
-            row += [_stacked(points(change.difference)), _verdict(change.difference, change.verdict, BROKEN)]
+            row += [_stacked(points(change.difference)), _verdict(change.verdict, _sign(change.difference, change.verdict), BROKEN)]
         table.add_row(*row)
     row = [Text(ASYMMETRY), EMPTY]
     for cell in cells:
-        said = [_stacked(points(cell.asymmetry)), _verdict(cell.asymmetry, cell.asymmetry_verdict, BROKEN)]
-        row += [EMPTY, Text("\n").join(part for part in said if part)]
+        found = cell.asymmetry_verdict
+        parts = [_stacked(points(cell.asymmetry)), _verdict(found, _sign(cell.asymmetry, found), BROKEN)]
+        row += [EMPTY, Text("\n").join(part for part in parts if part)]
     table.add_row(*row)
     return table
 
 
 def _below(comparison: Comparison, *, break_verdicts: bool, stack: bool = False) -> Table:
     """A row for each cell, below the name of the metric."""
-    baseline, phrases = comparison.baseline, BROKEN if break_verdicts else {one: str(one) for one in Verdict}
+    baseline, phrases = comparison.baseline, BROKEN if break_verdicts else WHOLE
     number = _stacked if stack else Text
     table = _table("before", "after", "gain", *([f"minus {baseline.label}"] if baseline else []))
     table.add_column("verdict", no_wrap=True)
-
-    def add(cell: ComparedCell, before: str, after: str, gain: str, other: str, one: Estimate, verdict: Verdict | None) -> None:
-        numbers = map(number, (before, after, gain, *([other] if baseline else [])))
-        table.add_row(Text(f"  {cell.label}"), *numbers, _verdict(one, verdict, phrases))
-
-    for metric, name in README_COLUMNS.items():
-        table.add_row(Text(name, style="bold"))
-        for cell in comparison.cells:
-            change = cell.changes[metric]
-            to = "" if cell.is_baseline else points(change.difference)
-            add(cell, percent(change.before), percent(change.after), points(change.gain), to, change.difference, change.verdict)
-    table.add_row(Text(ASYMMETRY, style="bold"))
-    for cell in comparison.cells:
-        add(cell, "", "", points(cell.asymmetry), "", cell.asymmetry, cell.asymmetry_verdict)
+    metric = None
+    for row in comparison_rows(comparison):
+        if row.metric != metric:
+            metric = row.metric
+            table.add_row(Text(metric, style="bold"))
+        numbers = map(number, (row.before, row.after, row.gain, *([row.difference] if baseline else [])))
+        table.add_row(Text(f"  {row.cell}"), *numbers, _verdict(row.verdict, row.sign, phrases))
     return table
 
 
@@ -149,18 +204,9 @@ def _table(*numbers: str, gap: int = 1) -> Table:
 
 
 def _has_one_start(comparison: Comparison) -> bool:
-    """Whether one column holds the accuracy before training of all cells: they start from the same model."""
-    starts = {tuple(percent(cell.changes[metric].before) for metric in README_COLUMNS) for cell in comparison.cells}
+    """Whether all cells start from the same model, so that one column holds their accuracy before training."""
+    starts = {tuple(percent(cell.changes[metric].before) for metric in HEADLINE) for cell in comparison.cells}
     return len(starts) == 1
-
-
-def points(estimate: Estimate) -> str:
-    """A difference in percentage points with its interval; a dash when nothing was measured.
-
-    >>> points(Estimate(mean=0.066, ci95=(0.003, 0.121), n=9))
-    '+6.6 [+0.3, +12.1]'
-    """
-    return "-" if math.isnan(estimate.mean) else f"{100 * estimate.mean:+z.1f} {interval(estimate)}"
 
 
 def _stacked(number: str) -> Text:
@@ -168,9 +214,10 @@ def _stacked(number: str) -> Text:
     return Text(number.replace(" ", "\n", 1))
 
 
-def _verdict(estimate: Estimate, verdict: Verdict | None, phrases: dict[Verdict, str]) -> Text:
-    """Green above 0 and red below it, where the interval says which."""
-    if verdict is None:
-        return EMPTY
-    style = "" if verdict is Verdict.unresolved else "green" if estimate.mean > 0 else "red"
-    return Text(phrases[verdict], style=style)
+def _sign(estimate: Estimate, verdict: Verdict | None) -> int:
+    return 0 if verdict in (None, Verdict.unresolved) else 1 if estimate.mean > 0 else -1
+
+
+def _verdict(verdict: Verdict | None, sign: int, phrases: dict[Verdict, str]) -> Text:
+    """Green above 0, red below it, uncoloured where the interval contains 0."""
+    return EMPTY if verdict is None else Text(phrases[verdict], style=COLOURS[sign])

@@ -1,4 +1,4 @@
-"""curves.png: the three metrics over training, and under them what the two losses (or rewards) and the weight did."""
+"""curves.png of one run: the three metrics over training, the losses (in RL the rewards), and the perception weight."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from percasym.report.load import RunRecord, Series, load_run
+from percasym.report.style import ACCURACIES, DPI, INK, PERCEPTION, REASONING, WEIGHT, dress, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, FAINT = "#222222", "#d9d9d9"
-PERCEPTION, REASONING, WEIGHT = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito 2008: told apart by all kinds of colour vision.
-ACCURACIES = (
-    ("eval/end_to_end", "end to end a", INK, "o"),
-    ("eval/perception", "perception a_p", PERCEPTION, "s"),
-    ("eval/reasoning", "reasoning a_r", REASONING, "^"),
-)
 NUM_SAMPLES = "eval/num_samples"
 LOSSES = (("loss/perception", "loss of perception", PERCEPTION), ("loss/reasoning", "loss of reasoning", REASONING))
 REWARDS = (("reward/perception/mean", "perception", PERCEPTION), ("reward/outcome/mean", "outcome", INK))
-WIDTH_INCHES, HEIGHT_INCHES, DPI = 9.0, 7.5, 150  # Shown 900 pixels wide, 11 points are 15 pixels.
-LABEL_GAP_PIXELS = 30  # Least distance between two labels: 11 points at 150 dots an inch are 23 pixels.
+WIDTH_INCHES, HEIGHT_INCHES = 9.0, 7.5  # Shown 900 pixels wide, 11 points are 15 pixels.
+LABEL_GAP_PIXELS = 30  # Minimum distance between two labels: 11 points at 150 dots an inch are 23 pixels.
 
 Line = tuple[str, str, str, Series]
 """Name, colour, format of the last value, and points of a line."""
@@ -42,21 +36,14 @@ def curves(run_dir: Path) -> Path:
     run = load_run(run_dir)
     if not run.metrics:
         raise ValueError(f"{run_dir} has no metrics yet, so there is nothing to draw.")
-    style: Any = {
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#888888",
-        "axes.axisbelow": True,
-    }
-    with rc_context(style):
+    with rc_context(look()):
         figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1))
         figure.suptitle(run.cell, x=0.01, ha="left", fontweight="bold")
-        panels = {upper: _accuracies(upper, run), middle: _learned(middle, run), lower: _weight(lower, run)}
+        panels = {upper: _accuracies(upper, run), middle: _objective(middle, run), lower: _weight(lower, run)}
         lower.set_xlabel("optimizer steps")
-        figure.draw_without_rendering()  # Only the layout knows how far apart labels are.
+        figure.draw_without_rendering()  # The distance between labels is known after the layout only.
         for axes, lines in panels.items():
             _label(axes, lines)
         path = run_dir / "curves.png"
@@ -65,16 +52,16 @@ def curves(run_dir: Path) -> Path:
 
 
 def measured_on(runs: Iterable[RunRecord]) -> str:
-    """On how many test samples the accuracies over training are measured, for a figure's label.
+    """The number of test samples behind the accuracies over training, for a figure's label.
 
-    Runs of earlier revisions did not record it: their first and last points are those of the full evaluation, the others of fewer samples.
+    Older runs did not record it: their first and last points are of the full evaluation, the others of fewer samples.
     """
     counts: list[float] = []
     for run in runs:
-        counted = run.series(NUM_SAMPLES)
-        if list(counted.steps) != list(run.series(ACCURACIES[0][0]).steps) or not all(map(math.isfinite, counted.values)):
+        recorded = run.series(NUM_SAMPLES)
+        if list(recorded.steps) != list(run.series(ACCURACIES[0][0]).steps) or not all(map(math.isfinite, recorded.values)):
             return "n not recorded"
-        counts += counted.values
+        counts += recorded.values
     if not counts:
         return "n not recorded"
     low, high = min(counts), max(counts)
@@ -82,7 +69,7 @@ def measured_on(runs: Iterable[RunRecord]) -> str:
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places for labels that want to stand at `heights`: at least `gap` apart, in the same order, within [low, high].
+    """Places for labels of lines that end at `heights`: at least `gap` apart, in the same order, within [low, high].
 
     >>> [round(y, 6) for y in spread([0.50, 0.52, 0.1], gap=0.06, low=0.0, high=1.0)]
     [0.5, 0.56, 0.1]
@@ -109,21 +96,21 @@ def _accuracies(axes: Axes, run: RunRecord) -> list[Line]:
             lines.append((name, colour, "{:.0%}", series))
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    _dress(axes, f"accuracy on the test split, with 95 % intervals, {measured_on([run])}")
+    _finish(axes, f"accuracy on the test split, with 95 % intervals, {measured_on([run])}")
     return lines
 
 
-def _learned(axes: Axes, run: RunRecord) -> list[Line]:
-    """What training itself went by: the two losses of SFT, or the two rewards of RL."""
+def _objective(axes: Axes, run: RunRecord) -> list[Line]:
+    """The two losses of SFT, or the two rewards of RL."""
     if rewards := _lines(axes, run, REWARDS):
         axes.set_ylim(0, 1)
-        _dress(axes, "mean reward of the rollouts")
+        _finish(axes, "mean reward of the rollouts")
         return rewards
     losses = _lines(axes, run, LOSSES)
     axes.set_yscale("log")  # The losses of the spans differ by decades.
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    _dress(axes, "nats per token")
+    _finish(axes, "nats per token")
     return losses
 
 
@@ -141,19 +128,17 @@ def _weight(axes: Axes, run: RunRecord) -> list[Line]:
         lines.append(("weight", WEIGHT, "{:.2f}", series))
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
-    _dress(axes, "weight of perception (balance.weight)")
+    _finish(axes, "weight of perception (balance.weight)")
     return lines
 
 
-def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color="#555555")
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.tick_params(length=0, which="both")
+def _finish(axes: Axes, title: str) -> None:
+    dress(axes, title)
     axes.margins(x=0.01)
 
 
 def _label(axes: Axes, lines: Sequence[Line]) -> None:
-    """Each line's name and last value at its right end."""
+    """Write each line's name and last value at its right end."""
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = [_last(series) for *_, series in lines]
     heights = [to_axes.transform(end)[1] if end else 0.0 for end in ends]

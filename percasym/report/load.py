@@ -1,14 +1,19 @@
-"""Run directories as plain values, the only thing a report is made of."""
+"""Read run directories: configuration, metadata, metrics, summary and the graded test samples.
+
+Reports are made of these values only. Whatever a file of a run contains, reading it ends in a value or in one sentence that names the file.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import index
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -19,14 +24,14 @@ from percasym.types import Estimate
 T = TypeVar("T")
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's safe loader where PyYAML has it: five times as fast, which two hundred runs feel."""
+"""libyaml's safe loader where PyYAML has it: five times as fast, which matters from a hundred runs on."""
 
-MOST = 2**53
-"""Beyond it a figure could not tell whole numbers apart."""
-LARGEST = 1e280
-"""Beyond it a sum of measurements, or a measurement times a count, could lie beyond all floats."""
+MAX_COUNT = 2**53
+"""Largest whole number that a float, and so a figure, represents exactly."""
+MAX_NUMBER = 1e280
+"""Largest measurement: sums of a few and products with a count stay finite."""
 GROUPS = ("task", "model", "paradigm", "balance", "tracker")
-"""Groups of a configuration that a report reads."""
+"""Groups of a configuration that reports read."""
 
 METRICS: Mapping[str, str] = {
     "end_to_end": "end to end  a",
@@ -36,12 +41,18 @@ METRICS: Mapping[str, str] = {
     "reasoning_text": "reasoning  text",
     "faithful": "faithful",
 }
-"""Key and name of every metric, in the order in which reports show them."""
+"""Key and name of every metric, in the order of the reports."""
+HEADLINE: Mapping[str, str] = {"end_to_end": "a", "perception": "a_p", "reasoning": "a_r"}
+"""The three headline metrics and their column titles."""
+
+SampleName = tuple[str, str, int, int]
+"""Task, split, seed and index of a sample."""
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a finished run says of itself; metrics that were not measured are absent."""
+    """summary.json of a finished run; metrics that were not measured are absent."""
 
     status: str
     before: Mapping[str, Estimate]
@@ -51,7 +62,7 @@ class Summary:
     """Perception's share of tokens, loss and gradient, in [0, 1]; nan where not measured."""
     seconds: Mapping[str, float]
     num_puzzles: int | None
-    """Different puzzles among the test samples; None in runs of earlier revisions."""
+    """Number of distinct puzzles among the test samples; None for runs written before it was recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +79,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """Everything that was written about one run."""
+    """The files of one run, parsed."""
 
     path: Path
     config: Mapping[str, Any]
@@ -84,15 +95,23 @@ class RunRecord:
         return self.path.parent.name if self.path.name.startswith("seed") else self.path.name
 
     def series(self, key: str) -> Series:
-        """The steps that have `key`, in order."""
+        """The values of `key` by step; empty where the run never logged it."""
         points = [(step, values[key]) for step, values in sorted(self.metrics.items()) if key in values]
         return Series(steps=[step for step, _ in points], values=[value for _, value in points])
+
+
+class SampleGrades(NamedTuple):
+    """The grades of one test sample."""
+
+    puzzle: str
+    """Samples of one puzzle differ in their pictures only."""
+    grades: Mapping[str, bool | float | None]
 
 
 def load_run(path: Path) -> RunRecord:
     """Read one run directory.
 
-    Raises FileNotFoundError when `path` is not one, ConfigError when a file of it cannot be read.
+    Raises FileNotFoundError when `path` is not one, ConfigError when one of its files cannot be read.
     """
     for name in ("config.yaml", "meta.json"):
         if not (path / name).is_file():
@@ -100,18 +119,15 @@ def load_run(path: Path) -> RunRecord:
     metrics, summary = path / "metrics.jsonl", path / "summary.json"
     return RunRecord(
         path=path.absolute(),
-        config=_part(path / "config.yaml", _config),
-        meta=_part(path / "meta.json", _meta),
-        metrics=_part(metrics, lambda file: by_step(read_lines(file))) if metrics.exists() else {},
-        summary=_part(summary, lambda file: read_summary(json.loads(file.read_text(encoding="utf-8")))) if summary.exists() else None,
+        config=_parsed(path / "config.yaml", _config),
+        meta=_parsed(path / "meta.json", _meta),
+        metrics=_parsed(metrics, lambda file: by_step(read_lines(file))) if metrics.exists() else {},
+        summary=_parsed(summary, lambda file: read_summary(json.loads(file.read_text(encoding="utf-8")))) if summary.exists() else None,
     )
 
 
 def load_runs(root: Path) -> list[RunRecord]:
-    """Read every run directory at or below `root`, in the order of their paths.
-
-    Raises FileNotFoundError when there is none.
-    """
+    """Read every run directory at or below `root`, sorted by path. Raises FileNotFoundError when there is none."""
     found = sorted(meta.parent for meta in root.rglob("meta.json") if (meta.parent / "config.yaml").is_file())
     if not found:
         raise FileNotFoundError(f"No run directory at or below {root}. Train one first, or name the folder of a study.")
@@ -119,7 +135,7 @@ def load_runs(root: Path) -> list[RunRecord]:
 
 
 def by_step(records: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
-    """The lines of metrics.jsonl with those of one step put together; null is nan.
+    """Merge the lines of metrics.jsonl by step; null becomes nan.
 
     >>> by_step([{"step": 2, "lr": 0.1}, {"step": 2, "eval/end_to_end": None}])
     {2: {'lr': 0.1, 'eval/end_to_end': nan}}
@@ -132,7 +148,7 @@ def by_step(records: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]
 
 
 def read_summary(raw: Mapping[str, Any]) -> Summary:
-    """The content of summary.json, or what is about to become it (Estimates are welcome)."""
+    """Parse the content of summary.json; estimates may be dictionaries or `Estimate`."""
     whole = plain(raw)
 
     def estimates(part: str) -> dict[str, Estimate]:
@@ -152,10 +168,48 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
     )
 
 
-def _part(file: Path, read: Callable[[Path], T]) -> T:
-    """What `read` makes of a file of a run. Raises ConfigError when that is not as a run writes it, whatever else it may be."""
+def first_evaluation(run_dir: Path) -> Path | None:
+    """The samples of the evaluation before training; None where the run has none."""
+    path = run_dir / "samples" / "test_000000.jsonl"
+    return path if path.is_file() else None
+
+
+def last_evaluation(run_dir: Path) -> Path | None:
+    """The newest samples/test_<step>.jsonl of a run; None where nothing was evaluated."""
+    return max(run_dir.glob("samples/test_*.jsonl"), default=None, key=lambda path: int(path.stem.rpartition("_")[2]))
+
+
+def read_grades(path: Path) -> dict[SampleName, SampleGrades]:
+    """Puzzle and grades of each sample of an evaluation, by the sample's name.
+
+    Only keys, puzzles and grades are decoded: token ids are nine tenths of a file, and a study has hundreds of files.
+    Raises ValueError, with the line number, when a line is not a test record.
+    """
+    found = {}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                key, grades, puzzle = _member(line, "key"), _member(line, "grades"), _member(line, "puzzle") or _member(line, "truth")
+                name = (str(key["task"]), str(key["split"]), int(key["seed"]), int(key["index"]))
+                found[name] = SampleGrades(str(puzzle), {metric: _grade(value) for metric, value in grades.items()})
+                if puzzle is None:
+                    raise ValueError("no puzzle")
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                sentence = f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}."
+                raise ValueError(sentence) from error
+    return found
+
+
+def read_samples(path: Path, num_samples: int) -> list[dict[str, Any]]:
+    """The first complete records of an evaluation."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in islice(file, num_samples)]
+
+
+def _parsed(file: Path, parse: Callable[[Path], T]) -> T:
+    """Parse a file of a run. Raises ConfigError where its content is not what a run writes."""
     try:
-        return read(file)
+        return parse(file)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{file} is not as a run writes it ({reason}). Restore it, or clear the run away.") from error
@@ -180,15 +234,28 @@ def _estimate(raw: Mapping[str, Any]) -> Estimate:
 
 
 def _count(value: object) -> int:
-    """A whole number. Raises TypeError for anything else, ValueError beyond `MOST`."""
-    if abs(number := index(value)) > MOST:  # type: ignore[arg-type]
+    """A whole number. Raises TypeError for anything else, ValueError beyond `MAX_COUNT`."""
+    if abs(number := index(value)) > MAX_COUNT:  # type: ignore[arg-type]
         raise ValueError(f"a number of {len(str(number))} digits counts nothing")
     return number
 
 
 def _number(value: float | None) -> float:
-    """A measurement; null is nan. Raises ValueError beyond `LARGEST`."""
+    """A measurement; null becomes nan. Raises ValueError beyond `MAX_NUMBER`."""
     number = math.nan if value is None else float(value)
-    if LARGEST < abs(number) < math.inf:
+    if MAX_NUMBER < abs(number) < math.inf:
         raise ValueError(f"{number:g} was not measured")
     return number
+
+
+def _grade(value: Any) -> bool | float | None:
+    """A grade, or None for what could not be measured. Raises TypeError for anything else."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise TypeError(f"{value!r} is no grade")
+
+
+def _member(line: str, name: str) -> Any:
+    """The object or text `name` at the top level of a record; quotes inside a text are escaped, so they do not match."""
+    found = re.search(rf'"{name}": (?=[{{"])', line)
+    return None if found is None else _DECODER.raw_decode(line, found.end())[0]

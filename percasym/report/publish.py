@@ -1,56 +1,159 @@
-"""A study on the disk: report.html for everyone, report.md with its figures for a repository, CSV for whoever counts again."""
+"""Write the report of a study: report.html (one offline file), report.md with its figures, cells.csv and runs.csv."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from percasym.report import reward_table, study_table
-from percasym.report.figures import Drawing, Figured, figures
+from percasym.report.cards import CATEGORIES, card_gallery
+from percasym.report.comparison import Comparison, compare, findings
+from percasym.report.comparison_table import comparison_markdown, comparison_rows, note
+from percasym.report.figures import Drawing, DrawnFigure, draw_figures
+from percasym.report.html import inlined, render
 from percasym.report.load import RunRecord
-from percasym.report.page import absent, page, summary
-from percasym.report.rewards import rewarded
-from percasym.report.study import Study, study_name, study_of
+from percasym.report.rewards import RecordedRewards, diagnosis_title, page_table, recorded_rewards, rewards_markdown
+from percasym.report.study import CellGroup, Study, study_name, study_of
+from percasym.report.tables import GROUP_HEADER, cells_csv, group_markdown, group_note, group_rows, runs_csv
 from percasym.runs.records import write_whole
 
 FIRST = ("learning", "gap")
-"""Figures that show the asymmetry, the one to look at first in front."""
+"""Figures that show the asymmetry, by preference."""
+MAX_FINDINGS = 7
+"""Findings that the page shows as sentences without a click: those of three cells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Where a report lies and what it lacks."""
+    """The files of a report, and what it lacks."""
 
     page: Path
     figure: Path | None
-    """The first of `FIRST` that could be drawn."""
+    """The first of `FIRST` that was drawn."""
     left_out: tuple[str, ...]
-    """A sentence for each figure that the runs could not fill."""
+    """A sentence for each figure whose data the runs do not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Report:
+    """What the page and the Markdown show."""
+
+    study: Study
+    comparisons: Sequence[Comparison]
+    not_compared: str
+    """Why there is no comparison; empty where there is one, or nothing to compare."""
+    figures: Sequence[DrawnFigure]
+    rewards: RecordedRewards | None
+    left_out: Sequence[str]
+
+    @property
+    def summary(self) -> str:
+        cells = sum(len(group.cells) for group in self.study.groups)
+        return f"Runs finished: {len(self.study.runs) - self.study.num_unfinished}, in cells: {cells}."
 
 
 def publish(runs: Sequence[RunRecord], out: Path) -> Published:
     """Write the report of these runs into the folder `out`: report.html, report.md, *.png, *.svg, cells.csv, runs.csv."""
     out.mkdir(parents=True, exist_ok=True)
     study = study_of(runs, study_name(runs, out.absolute().parent))
-    drawn, left_out = figures(study.groups, out)
-    write_whole(out / "report.html", page(study, drawn, left_out))
-    write_whole(out / "report.md", _markdown(study, drawn, left_out))
-    write_whole(out / "cells.csv", study_table.cells_csv(study))
-    write_whole(out / "runs.csv", study_table.runs_csv(study))
+    comparisons, not_compared = _compared(study)
+    drawn, missing = draw_figures(study.groups, out)
+    left_out = tuple(f"{drawing.title}: {drawing.missing}." for drawing in missing)
+    report = _Report(
+        study=study,
+        comparisons=comparisons,
+        not_compared=not_compared,
+        figures=drawn,
+        rewards=recorded_rewards(study.groups),
+        left_out=left_out,
+    )
+    write_whole(out / "report.html", _page(report))
+    write_whole(out / "report.md", "\n\n".join(_markdown(report)) + "\n")
+    write_whole(out / "cells.csv", cells_csv(study))
+    write_whole(out / "runs.csv", runs_csv(study))
     pictures = {one.drawing.name: one.png for one in drawn}
     first = next((pictures[name] for name in FIRST if name in pictures), None)
-    return Published(page=out / "report.html", figure=first, left_out=tuple(map(absent, left_out)))
+    return Published(page=out / "report.html", figure=first, left_out=left_out)
 
 
-def _markdown(study: Study, drawn: Sequence[Figured], left_out: Sequence[Drawing]) -> str:
-    parts = [f"# {study.name}", summary(study)]
-    for one in drawn:
-        parts += [f"## {one.drawing.title}", f"![{one.drawing.title}]({one.png.name})", one.drawing.caption]
-    for group in study.groups:
-        parts += [f"## Numbers: {group.title}", study_table.note(group), study_table.markdown(group).rstrip()]
-    if (rewards := rewarded(study.groups)) is not None:
-        parts += ["## Numbers: rewards", f"{rewards.source}:", reward_table.markdown(rewards.found).rstrip()]
-    if left_out:
-        parts += ["## Left out", "\n".join(f"- {sentence}" for sentence in map(absent, left_out))]
-    return "\n\n".join(parts) + "\n"
+def _compared(study: Study) -> tuple[list[Comparison], str]:
+    """The comparisons of groups with measurements; or none, and why they cannot be made."""
+    try:
+        return [comparison for comparison in map(compare, study.groups) if comparison.is_measured], ""
+    except ValueError as error:
+        return [], f"Not compared: {error}"
+
+
+def _page(report: _Report) -> str:
+    return render(
+        "page.html.j2",
+        name=report.study.name,
+        summary=report.summary,
+        num_unfinished=report.study.num_unfinished,
+        comparisons=[_comparison_values(one) for one in report.comparisons],
+        max_findings=MAX_FINDINGS,
+        not_compared=report.not_compared,
+        figures=[_figure_values(one.drawing, one.svg) for one in report.figures],
+        groups=[_group_values(group) for group in report.study.groups],
+        rewards=None if report.rewards is None else _reward_values(report.rewards),
+        gallery=card_gallery(report.study.groups),
+        categories=CATEGORIES,
+        left_out=report.left_out,
+    )
+
+
+def _comparison_values(comparison: Comparison) -> Mapping[str, Any]:
+    return {
+        "title": comparison.title,
+        "findings": [finding.sentence for finding in findings(comparison)],
+        "baseline": comparison.baseline.label if comparison.baseline else "",
+        "metrics": [(metric, list(rows)) for metric, rows in groupby(comparison_rows(comparison), key=lambda row: row.metric)],
+        "note": note(comparison),
+    }
+
+
+def _figure_values(drawing: Drawing, svg: Path) -> Mapping[str, Any]:
+    picture = inlined(svg.read_text(encoding="utf-8"), drawing.name, drawing.title)
+    return {"name": drawing.name, "title": drawing.title, "caption": drawing.caption, "svg": picture}
+
+
+def _group_values(group: CellGroup) -> Mapping[str, Any]:
+    rows = [(row.cell, str(row.seeds), *row.texts) for row in group_rows(group)]
+    return {"title": group.title, "note": group_note(group), "header": GROUP_HEADER, "rows": rows}
+
+
+def _reward_values(rewards: RecordedRewards) -> Mapping[str, Any]:
+    header, rows, notes = page_table(rewards.found)
+    return {"title": f"{rewards.source}: {diagnosis_title(rewards.found)}.", "header": header, "rows": rows, "notes": notes}
+
+
+def _markdown(report: _Report) -> Iterator[str]:
+    """The paragraphs of report.md."""
+    unfinished = report.study.num_unfinished
+    yield f"# {report.study.name}"
+    yield report.summary + (f" Not finished, and not shown: {unfinished} (`percasym status` says why)." if unfinished else "")
+    for comparison in report.comparisons:
+        yield f"## Comparison: {comparison.title}"
+        if sentences := [f"- {finding.sentence}" for finding in findings(comparison)]:
+            yield "\n".join(sentences)
+        yield comparison_markdown(comparison).rstrip()
+        yield note(comparison)
+    if report.not_compared:
+        yield f"## Comparison\n\n{report.not_compared}"
+    for one in report.figures:
+        yield f"## {one.drawing.title}"
+        yield f"![{one.drawing.title}]({one.png.name})"
+        yield one.drawing.caption
+    for group in report.study.groups:
+        yield f"## Numbers: {group.title}"
+        yield group_note(group)
+        yield group_markdown(group).rstrip()
+    if report.rewards is not None:
+        yield "## Numbers: rewards"
+        yield f"{report.rewards.source}:"
+        yield rewards_markdown(report.rewards.found).rstrip()
+    if report.left_out:
+        yield "## Left out"
+        yield "\n".join(f"- {sentence}" for sentence in report.left_out)

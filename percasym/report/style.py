@@ -1,4 +1,4 @@
-"""What all figures of a study share: a canvas without a window, one style, colours that all kinds of colour vision tell apart."""
+"""Shared style of all figures: colours, a canvas without a window, axes and titles."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from percasym.report.curves import FAINT
 from percasym.types import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SOFT = "#555555"
+INK, SOFT, FAINT, GREY = "#222222", "#555555", "#d9d9d9", "#888888"
+PERCEPTION, REASONING, WEIGHT = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito 2008: distinct in all kinds of colour vision.
+ACCURACIES = (
+    ("eval/end_to_end", "end to end a", INK, "o"),
+    ("eval/perception", "perception a_p", PERCEPTION, "s"),
+    ("eval/reasoning", "reasoning a_r", REASONING, "^"),
+)
+"""Metric key, name, colour and marker of the accuracies over training."""
 DPI = 150
 PANEL_INCHES = (4.6, 3.7)
 MAX_COLUMNS = 2
 """Panels beside each other: two of 4.6 inches stay readable on a page of 72 rem."""
 TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+
+
+def look(font_size: int = 11) -> Any:
+    """The rc settings of every figure."""
+    return {
+        "font.size": font_size,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": GREY,
+        "axes.axisbelow": True,
+    }
 
 
 @contextmanager
@@ -29,16 +46,9 @@ def canvas(num_panels: int, panel: tuple[float, float] = PANEL_INCHES, columns: 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    look: Any = {
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#888888",
-        "axes.axisbelow": True,
-    }
     across = min(columns, num_panels)
     down = math.ceil(num_panels / across)
-    with rc_context(look):
+    with rc_context(look()):
         figure = Figure(figsize=(panel[0] * across, panel[1] * down), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         panels = list(figure.subplots(down, across, squeeze=False).flat)
@@ -49,10 +59,10 @@ def canvas(num_panels: int, panel: tuple[float, float] = PANEL_INCHES, columns: 
         figure.set_layout_engine("none")  # The layout is half the time of a drawing, and the same in both files.
 
 
-def dress(axes: Axes, title: str, *, both: bool = False) -> None:
-    """A quiet grid and a title on the left."""
+def dress(axes: Axes, title: str, *, grid: str = "y") -> None:
+    """Grid, no tick marks, title on the left."""
     axes.set_title(title, loc="left", fontsize=11, color=SOFT)
-    axes.grid(axis="both" if both else "y", color=FAINT, linewidth=0.8)
+    axes.grid(axis=grid, color=FAINT, linewidth=0.8)  # type: ignore[arg-type]
     axes.tick_params(length=0, which="both")
 
 
@@ -73,3 +83,11 @@ def reach(estimates: Sequence[Estimate]) -> list[list[float]]:
 def is_known(*estimates: Estimate) -> bool:
     """Whether all of them were measured."""
     return not any(math.isnan(estimate.mean) for estimate in estimates)
+
+
+def shade(place: int, count: int) -> tuple[float, float, float, float]:
+    """The colour of the cell at `place` among `count`: viridis without its ends, which vanish on a dark or a white page."""
+    from matplotlib import colormaps
+
+    red, green, blue, alpha = colormaps["viridis"](0.3 + 0.5 * place / max(1, count - 1))
+    return red, green, blue, alpha

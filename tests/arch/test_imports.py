@@ -69,7 +69,7 @@ def test_imports_run_downward() -> None:
     [
         ("spans/grammar.py", "import percasym.tasks.base", "Imports run downward"),
         ("app/run.py", "import omegaconf", "Typed Python begins at resolve()"),
-        ("report/table.py", "import torch", "What runs on a laptop in seconds has no deep-learning library"),
+        ("report/tables.py", "import torch", "What runs on a laptop in seconds has no deep-learning library"),
         ("training/sft.py", "import percasym.balance.ngdiff", "Trainers know protocols only"),
     ],
 )

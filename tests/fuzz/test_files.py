@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from percasym.report.tables import runs_markdown
 from rich.console import Console
 
 from percasym.config.schema import ConfigError
@@ -21,7 +22,6 @@ from percasym.report.load import load_run
 from percasym.report.publish import publish
 from percasym.report.status import status
 from percasym.report.study import study_of
-from percasym.report.table import markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
 from percasym.tasks.given.item import from_columns, from_hub, read_image
@@ -171,7 +171,7 @@ def test_a_run_is_shown_or_refused(folder: Path, parts: dict) -> None:
         assert said.startswith(str(run)) and "\n" not in said
         return
     Console(quiet=True).print(status([record], (), time.time()))
-    assert markdown([record])
+    assert runs_markdown([record])
     assert publish([record], folder / "report").page.exists()
     show(study_of([record], "x"), Console(quiet=True))
 

@@ -14,9 +14,8 @@ from rich.console import Console
 from percasym.cli.main import main
 from percasym.diagnosis.diagnose import diagnose
 from percasym.diagnosis.rollout_file import RolloutGroup, record_group, write_rollouts
-from percasym.report.curves import INK, PERCEPTION, REASONING
-from percasym.report.reward_table import comma_separated, markdown, tables
-from percasym.report.scatter import scatter
+from percasym.report.rewards import reward_tables, rewards_csv, rewards_markdown, scatter
+from percasym.report.style import INK, PERCEPTION, REASONING
 from percasym.runs.rundir import RunDirectory
 
 Groups = list[RolloutGroup]
@@ -62,7 +61,7 @@ def test_what_cannot_be_diagnosed_ends_in_one_sentence(rollouts: Path, capsys: p
 def test_eighty_columns_hold_both_tables_without_a_cut(groups: Groups) -> None:
     out = io.StringIO()
     console = Console(file=out, width=80)
-    for table in tables(diagnose(groups)):
+    for table in reward_tables(diagnose(groups)):
         console.print(table)
     lines = out.getvalue().splitlines()
     assert all(len(line) <= 80 for line in lines)
@@ -73,7 +72,7 @@ def test_eighty_columns_hold_both_tables_without_a_cut(groups: Groups) -> None:
 
 
 def test_the_readme_table_has_a_row_for_each_reward_and_the_advice(groups: Groups) -> None:
-    lines = markdown(diagnose(groups)).splitlines()
+    lines = rewards_markdown(diagnose(groups)).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
     assert len(rows) == 2 + 7
@@ -83,13 +82,13 @@ def test_the_readme_table_has_a_row_for_each_reward_and_the_advice(groups: Group
 
 def test_the_csv_has_every_number_and_leaves_out_what_does_not_exist(groups: Groups) -> None:
     found = diagnose(groups)
-    rows = {row["reward"]: row for row in csv.DictReader(io.StringIO(comma_separated(found)))}
+    rows = {row["reward"]: row for row in csv.DictReader(io.StringIO(rewards_csv(found)))}
     best = next(reward for reward in found.rewards if reward.name == "consensus")
     assert float(rows["consensus"]["perception_within_r"]) == best.perception.within.r
     assert float(rows["consensus"]["paid_across_high"]) == best.paid.across.ci95[1]
     assert (rows["oracle"]["labelled"], rows["consensus"]["labelled"]) == ("true", "false")
     assert (rows["valid_state"]["zero_variance"], rows["valid_state"]["outcome_pooled_r"]) == ("1.0", "")
-    assert not re.search("nan|None", comma_separated(found))
+    assert not re.search("nan|None", rewards_csv(found))
 
 
 @pytest.mark.parametrize("num_rewards", [1, 3])

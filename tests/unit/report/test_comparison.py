@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from percasym.report.comparison import Comparison, Verdict, compare, verdict
-from percasym.report.findings import findings
-from percasym.report.load import load_runs
+from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
+from percasym.report.load import last_evaluation, load_runs, read_grades
 from percasym.report.study import study_of
-from percasym.report.verdicts import graded, last_evaluation
 from percasym.types import Estimate
 
 NOTHING: Sequence[tuple[Any, Any, Any]] = [(False, False, False)] * 8
@@ -190,7 +188,7 @@ def test_samples_that_a_run_would_not_write_are_refused_with_their_line(
 ) -> None:
     file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS)))
     assert file is not None
-    assert len(graded(file)) == 8
+    assert len(read_grades(file)) == 8
     file.write_text(damage(file.read_text()))
     with pytest.raises(ValueError, match=r"^Line \d of .*test_000004\.jsonl is no test record, for it has no key, p\* or grades"):
-        graded(file)
+        read_grades(file)

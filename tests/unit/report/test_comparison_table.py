@@ -13,9 +13,8 @@ from rich.console import Console
 
 from percasym.cli.main import main
 from percasym.report.comparison_table import show
-from percasym.report.load import load_runs
+from percasym.report.load import last_evaluation, load_runs
 from percasym.report.study import study_of
-from percasym.report.verdicts import last_evaluation
 
 FAILS = [(False, False, False)] * 8
 REASONS = [(True, False, True)] * 4 + [(False, False, False)] * 4

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from percasym.report.curves import INK, PERCEPTION, REASONING, WEIGHT, curves, measured_on, spread
+from percasym.report.curves import curves, measured_on, spread
 from percasym.report.load import load_run
+from percasym.report.style import INK, PERCEPTION, REASONING, WEIGHT
 from percasym.runs.rundir import RunDirectory
 from tests.unit.report.conftest import STEPS
 

@@ -46,8 +46,8 @@ class Reader(HTMLParser):
 def test_the_two_spans_are_marked_and_whole() -> None:
     read = Reader(page(sample()))
     assert read.stack == []
-    assert "".join(read.text["seen"]).endswith("<perception>12</perception>")
-    assert "".join(read.text["thought"]).endswith(f"{NASTY}<answer>3</answer>")
+    assert "".join(read.text["perception"]).endswith("<perception>12</perception>")
+    assert "".join(read.text["reasoning"]).endswith(f"{NASTY}<answer>3</answer>")
 
 
 def test_nothing_that_a_sample_says_becomes_markup() -> None:

@@ -16,7 +16,7 @@ from percasym.report.load import load_runs
 from percasym.report.publish import publish
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHOOSE = "document.querySelector('input[value=seeing]').click();"
+CHOOSE = "document.querySelector('input[value=perception]').click();"
 SIZES = "document.title = [...document.querySelectorAll('figure.plot svg')].map(svg => svg.getBoundingClientRect().height > 50).join();"
 
 
@@ -121,9 +121,9 @@ def dumped(page: Path, folder: Path, script: str) -> str:
 def test_a_browser_shows_the_figures_and_the_filter_works(study: Path, tmp_path: Path) -> None:
     document = dumped(study / "report.html", tmp_path, SIZES + CHOOSE)
     assert "<title>true,true,true,true,true</title>" in document, "five figures have a size"
-    cards = re.findall(r'<article data-cell="(\w+)" data-kind="(\w+)"( hidden)?', document.replace('hidden=""', "hidden"))
+    cards = re.findall(r'<article data-cell="(\w+)" data-category="(\w+)"( hidden)?', document.replace('hidden=""', "hidden"))
     assert len(cards) == 4 * 5
-    assert [(cell, kind) for cell, kind, hidden in cards if not hidden] == [("c0", "seeing")]
+    assert [(cell, kind) for cell, kind, hidden in cards if not hidden] == [("c0", "perception")]
     assert "1 of the first 5 test samples." in document
 
 

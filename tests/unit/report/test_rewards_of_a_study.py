@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from percasym.diagnosis.rollout_file import RolloutGroup, record_group
-from percasym.report.credit import advantages, credit
 from percasym.report.load import load_runs
 from percasym.report.publish import publish
 from percasym.report.study import study_of
+from percasym.report.training_figures import advantage_bars, advantages
 from percasym.runs.rundir import RunDirectory
 from percasym.spans.grammar import Grammar
 from percasym.types import Completion, Estimate, Grade, Prompt, Rollout, SampleKey, Span
@@ -63,7 +63,7 @@ def test_praise_and_blame_are_told_apart_by_what_was_seen_and_answered(study: Pa
     # Two steps of two prompts each; the blame of w = .5 is 0.25 at step 1 and 0.5 at step 2. The last kind has advantages of 0 only.
     assert found["0.5"] == {(True, True): [1.0] * 4, (True, False): [0.25, 0.25, 0.5, 0.5], (False, True): [0.5] * 4}
     assert found["none"][True, False] == [-1.0, -1.0, -2.0, -2.0]
-    figure = credit([both])
+    figure = advantage_bars([both])
     assert figure is not None
     (axes,) = figure.axes
     heights = [bar.get_height() for bar in axes.containers[0]]
@@ -84,5 +84,7 @@ def test_a_report_of_reinforcement_learning_has_its_figures_and_its_table(study:
 def test_runs_without_rollouts_have_no_figure_of_them(cell_run, tmp_path: Path) -> None:
     cell_run(tmp_path / "s", "none", 0, 0.5)
     groups = study_of(load_runs(tmp_path), "s").groups
-    assert credit(groups) is None
-    assert "Praise and blame: it needs a run of paradigm=rl" in " ".join(publish(load_runs(tmp_path), tmp_path / "out").left_out)
+    assert advantage_bars(groups) is None
+    assert "Advantage by percept and answer: it needs a run of paradigm=rl" in " ".join(
+        publish(load_runs(tmp_path), tmp_path / "out").left_out
+    )

@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from percasym.report.cards import kind
-from percasym.report.load import load_run, load_runs
-from percasym.report.marks import marks
-from percasym.report.seeds import over_seeds
-from percasym.report.status import standing
-from percasym.report.study import CellGroup, study_of
-from percasym.report.verdicts import graded, last_evaluation
+from percasym.report.cards import category, marks
+from percasym.report.load import last_evaluation, load_run, load_runs, read_grades
+from percasym.report.status import run_state
+from percasym.report.study import CellGroup, over_seeds, study_of
 from percasym.runs.rundir import RunDirectory
 
 TRUTH = "1034\n0021\n3400\n0002"
@@ -85,7 +82,7 @@ def test_records_of_earlier_revisions_are_known_by_their_percept(cell_run: Calla
     file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5))
     assert file is not None
     file.write_text("".join(line.replace('"puzzle"', '"was"') for line in file.read_text().splitlines(keepends=True)))
-    assert {one.puzzle for one in graded(file).values()} == {"1034\n0021\n3400\n0002"}
+    assert {one.puzzle for one in read_grades(file).values()} == {"1034\n0021\n3400\n0002"}
 
 
 def test_other_samples_are_never_paired(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -98,18 +95,18 @@ def test_grades_are_found_whatever_the_texts_say(cell_run: Callable[..., Path], 
     path = cell_run(tmp_path / "s", "none", 0, 0.5, reasoning='"grades": {"perception": 7}')
     file = last_evaluation(path)
     assert file is not None
-    assert [one.grades["perception"] for one in graded(file).values()] == [True, False, True, False, False]
+    assert [one.grades["perception"] for one in read_grades(file).values()] == [True, False, True, False, False]
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"Line 1 of .* is no test record"):
-        graded(tmp_path / "x.jsonl")
+        read_grades(tmp_path / "x.jsonl")
 
 
 def test_what_went_wrong_is_seeing_or_thinking_or_both() -> None:
-    named = [kind({"perception": seen, "faithful": faithful}) for seen, faithful in EACH_KIND]
-    assert named == ["neither", "seeing", "thinking", "both", "unjudged"]
+    named = [category({"perception": seen, "faithful": faithful}) for seen, faithful in EACH_KIND]
+    assert named == ["neither", "perception", "reasoning", "both", "unknown"]
 
 
 def test_only_texts_of_the_same_form_are_marked() -> None:
@@ -125,7 +122,7 @@ def test_a_running_run_says_how_long_and_a_silent_one_that_it_is_silent(tmp_path
         run.log(step, {"time/step_seconds": 9.0 if step <= 20 else 2.0})  # Only the last 20 steps foretell.
     written = (run.path / "metrics.jsonl").stat().st_mtime
     record = load_run(run.path)
-    assert standing(record, written + 1).text == "running, step 40/100, 2 min 00 s of training left", "60 steps of 2 s"
-    assert standing(record, written + 7200) == type(standing(record, 0))(state="silent", text="step 40/100, silent for 2 h 00 min")
+    assert run_state(record, written + 1).text == "running, step 40/100, 2 min 00 s of training left", "60 steps of 2 s"
+    assert run_state(record, written + 7200) == type(run_state(record, 0))(state="silent", text="step 40/100, silent for 2 h 00 min")
     run.failed("out of memory on rank 3")
-    assert standing(load_run(run.path), written).text == "failed at step 40/100: out of memory on rank 3"
+    assert run_state(load_run(run.path), written).text == "failed at step 40/100: out of memory on rank 3"

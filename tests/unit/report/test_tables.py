@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from percasym.report.load import load_run, load_runs
-from percasym.report.table import markdown, percent, table
+from percasym.report.tables import percent, run_table, runs_markdown
 from percasym.types import Estimate
 
 
@@ -20,7 +20,7 @@ def printed(shown: Table, width: int = 80, colour: str | None = None) -> str:
 
 
 def test_eighty_columns_hold_every_metric_without_a_cut(run_dir: Path) -> None:
-    text = printed(table(load_run(run_dir).summary))
+    text = printed(run_table(load_run(run_dir).summary))
     assert all(len(row) <= 80 for row in text.splitlines())
     assert "…" not in text
     row = next(row for row in text.splitlines() if "perception  a_p" in row)
@@ -30,7 +30,7 @@ def test_eighty_columns_hold_every_metric_without_a_cut(run_dir: Path) -> None:
 
 
 def test_shares_and_seconds_stand_below(run_dir: Path) -> None:
-    text = " ".join(printed(table(load_run(run_dir).summary)).split())
+    text = " ".join(printed(run_table(load_run(run_dir).summary)).split())
     assert "In ordinary training perception is 2.9 % of the tokens, 1.3 % of the loss, ? % of the gradient (first step)." in text
     assert "Seconds: setup 8, train 301, evaluate 96." in text
 
@@ -38,7 +38,7 @@ def test_shares_and_seconds_stand_below(run_dir: Path) -> None:
 def test_puzzles_that_are_asked_more_than_once_are_told(run_dir: Path) -> None:
     def shown(num_puzzles: int | None) -> str:
         (run_dir / "summary.json").write_text(json.dumps(json.loads((run_dir / "summary.json").read_text()) | {"num_puzzles": num_puzzles}))
-        return " ".join(printed(table(load_run(run_dir).summary)).split())
+        return " ".join(printed(run_table(load_run(run_dir).summary)).split())
 
     assert "200 samples of 58 puzzles: the intervals allow for what the samples of one share." in shown(58)
     assert "puzzles" not in shown(200) + shown(None)
@@ -47,7 +47,7 @@ def test_puzzles_that_are_asked_more_than_once_are_told(run_dir: Path) -> None:
 def test_only_a_gain_that_excludes_zero_is_coloured() -> None:
     def shown(low: float, high: float) -> str:
         estimate = {"end_to_end": Estimate(mean=(low + high) / 2, ci95=(low, high), n=10)}
-        return printed(table({"before": estimate, "after": estimate, "gain": estimate}), colour="standard")
+        return printed(run_table({"before": estimate, "after": estimate, "gain": estimate}), colour="standard")
 
     assert "\x1b[32m" in shown(0.1, 0.3)
     assert "\x1b[31m" in shown(-0.3, -0.1)
@@ -58,7 +58,7 @@ def test_only_a_gain_that_excludes_zero_is_coloured() -> None:
 def test_what_was_not_measured_is_a_dash() -> None:
     nan = float("nan")
     nothing = {"faithful": Estimate(mean=nan, ci95=(nan, nan), n=0)}
-    text = printed(table({"before": {}, "after": nothing, "gain": {}}))
+    text = printed(run_table({"before": {}, "after": nothing, "gain": {}}))
     assert next(row for row in text.splitlines() if "faithful" in row).split() == ["faithful", "-", "-", "-", "0"]
 
 
@@ -71,7 +71,7 @@ def test_markdown_has_one_row_for_each_cell_and_counts_what_is_missing(make_run:
     make_run("study/none/seed0", after=0.3)
     make_run("study/none/seed1", after=0.4)
     make_run("study/ngdiff/seed0", finished=False)
-    lines = markdown(load_runs(tmp_path)).splitlines()
+    lines = runs_markdown(load_runs(tmp_path)).splitlines()
     # Two seeds, 30 and 40 %: mean 35; the interval is 7 points each way for each seed, and stays so.
     assert lines[2].startswith("| none | 2 | 4.0 [-3, 11] | 35.0 [28, 42] | +31.0 [+24, +38] |")
     assert lines[-1] == "1 of 3 runs not finished and not shown."

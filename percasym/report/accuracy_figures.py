@@ -1,0 +1,193 @@
+"""Figures of accuracies: perception against reasoning, end to end against the weight, curves over training, and gains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from percasym.report.curves import measured_on
+from percasym.report.study import Cell, CellGroup
+from percasym.report.style import ACCURACIES, GREY, INK, PERCEPTION, REASONING, WEIGHT, canvas, dress, is_known, percent_axis, reach
+from percasym.types import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+A, A_P, A_R = "end_to_end", "perception", "reasoning"
+MIN_LENGTH = 0.3
+"""Minimum length of an axis of the frontier; on a shorter one noise would look like a result."""
+MARGIN = 0.02
+"""Length of an axis beyond 0 and 100 %, so that points there are drawn whole."""
+CORNERS = ((7, 6, "left"), (-7, 6, "right"), (7, -14, "left"), (-7, -14, "right"))
+"""Offsets of a label from its point, in typographic points; cells of similar results overlap."""
+LETTER = 6
+"""Width of a letter of a label, in typographic points."""
+WHISKER: Any = {"linestyle": "", "color": GREY, "linewidth": 1.2, "zorder": 2}
+MAX_PANELS, COLUMNS = 16, 3
+"""Cells with learning curves (a panel takes a quarter of a second to draw), and panels beside each other."""
+MAX_BARS = 12
+"""Cells in one panel of bars."""
+BARS = (("perception", "perception a_p", PERCEPTION, -0.19), ("reasoning", "reasoning a_r", REASONING, 0.19))
+
+
+def frontier(groups: Sequence[CellGroup]) -> Figure | None:
+    """a_p against a_r, a point for each cell with a as its colour; None where no group has two cells that measured all three."""
+    chosen = [(group, points) for group in groups if len(points := _points(group, A_P, A_R, A)) > 1]
+    if not chosen:
+        return None
+    with canvas(len(chosen)) as (figure, panels):
+        colours = None
+        most = max(a.mean for _, points in chosen for _, (_, _, a) in points) or 1.0  # One scale for all panels.
+        for axes, (group, points) in zip(panels, chosen, strict=True):
+            perception, reasoning, right = (list(column) for column in zip(*(numbers for _, numbers in points), strict=True))
+            x, y = [one.mean for one in perception], [one.mean for one in reasoning]
+            axes.errorbar(x, y, xerr=reach(perception), yerr=reach(reasoning), **WHISKER)
+            constant = [i for i, (cell, _) in enumerate(points) if not cell.moves]
+            axes.plot([x[i] for i in constant], [y[i] for i in constant], color=GREY, linewidth=1, linestyle=":", zorder=1)
+            colours = axes.scatter(
+                x, y, c=[one.mean for one in right], cmap="viridis", vmin=0, vmax=most, s=90, edgecolors="white", linewidths=1, zorder=3
+            )
+            _equal_axes(axes, perception, reasoning)
+            _label_all(axes, [cell.label for cell, _ in points], list(zip(x, y, strict=True)))
+            axes.set_xlabel("perception a_p")
+            axes.set_ylabel("reasoning a_r")
+            dress(axes, group.title, grid="both")
+        assert colours is not None
+        figure.colorbar(colours, ax=panels, label="end to end a", format=lambda value, _: f"{100 * value:.0f} %", shrink=0.9)
+        return figure
+
+
+def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
+    """a against the weight of perception; None where no group has two constant weights.
+
+    The line joins the cells with a constant weight, with its peak marked. A strategy that moves the weight is drawn at its mean over
+    training, with a bar from the minimum to the maximum.
+    """
+    measured = [(group, _points(group, A)) for group in groups]
+    chosen = [(group, points) for group, points in measured if sum(_is_constant(cell) for cell, _ in points) > 1]
+    if not chosen:
+        return None
+    with canvas(len(chosen)) as (figure, panels):
+        for axes, (group, points) in zip(panels, chosen, strict=True):
+            constant = [(cell.weights[0], one, cell.label) for cell, (one,) in points if _is_constant(cell)]
+            constant.sort(key=lambda point: point[0])
+            x, ends = [weight for weight, _, _ in constant], [one for _, one, _ in constant]
+            axes.errorbar(x, [one.mean for one in ends], yerr=reach(ends), color=INK, marker="o", markersize=6, linewidth=1.6, zorder=3)
+            for weight, one, label in constant:  # Above the interval: beside the point is the next one.
+                end = (weight, one.ci95[1])
+                axes.annotate(label, end, xytext=(0, 3), textcoords="offset points", fontsize=10, color=INK, ha="center", zorder=5)
+            top = max(constant, key=lambda point: point[1].mean)
+            axes.plot(top[0], top[1].mean, marker="*", markersize=19, color=REASONING, markeredgecolor="white", zorder=4)
+            axes.annotate(f"peak {top[1].mean:.0%} at w = {top[0]:.2g}", (0.02, 0.98), xycoords="axes fraction", color=REASONING, va="top")
+            for cell, (one,) in points:
+                mean, low, high = cell.weights
+                if not _is_constant(cell) and math.isfinite(mean):
+                    moved = [[mean - low], [high - mean]]
+                    axes.errorbar([mean], [one.mean], yerr=reach([one]), xerr=moved, color=WEIGHT, marker="D", markersize=6, alpha=0.9)
+                    _label(axes, cell.label, mean, one.mean, colour=WEIGHT)
+            percent_axis(axes, "y")
+            axes.set_xlim(-0.06, 1.02)  # Room for the label at w = 0.
+            axes.set_xlabel("weight of perception w")
+            axes.set_ylabel("end to end a")
+            dress(axes, group.title)
+        return figure
+
+
+def learning_curves(groups: Sequence[CellGroup]) -> Figure | None:
+    """a, a_p and a_r over training, a panel for each of the first `MAX_PANELS` cells; None where no run was evaluated twice."""
+    chosen = [(group, cell) for group in groups for cell in group.cells if len(_mean_over_seeds(cell, ACCURACIES[0][0])) > 1][:MAX_PANELS]
+    if not chosen:
+        return None
+    with canvas(len(chosen), panel=(3.1, 2.5), columns=COLUMNS) as (figure, panels):
+        for place, (axes, (group, cell)) in enumerate(zip(panels, chosen, strict=True)):
+            for key, name, colour, marker in ACCURACIES:
+                for run in cell.runs[: len(cell.runs) if len(cell.runs) > 1 else 0]:
+                    one = run.series(key)
+                    axes.plot(one.steps, one.values, color=colour, linewidth=0.7, alpha=0.45)
+                mean = _mean_over_seeds(cell, key)
+                axes.plot([*mean], [*mean.values()], color=colour, marker=marker, markersize=4.5, linewidth=2, label=name, clip_on=False)
+            percent_axis(axes, "y")
+            dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
+            axes.tick_params(labelleft=place % COLUMNS == 0)  # One scale for all.
+        on = measured_on(run for _, cell in chosen for run in cell.runs)
+        figure.supxlabel(f"optimizer steps ({on})", fontsize=11)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+        return figure
+
+
+def gain_bars(groups: Sequence[CellGroup]) -> Figure | None:
+    """Gain in perception beside gain in reasoning, a pair of bars for each cell; None where no gain was measured."""
+    chosen = []
+    for group in groups:
+        gains = [group.estimates(metric, "gain") for metric, *_ in BARS]
+        known = [i for i in range(len(group.cells)) if is_known(*(gain[i] for gain in gains))][:MAX_BARS]
+        if known:
+            chosen.append((group, known, gains))
+    if not chosen:
+        return None
+    with canvas(len(chosen), panel=(4.6, 3.4)) as (figure, panels):
+        for axes, (group, known, gains) in zip(panels, chosen, strict=True):
+            for (_, name, colour, shift), gain in zip(BARS, gains, strict=True):
+                shown = [gain[i] for i in known]
+                places = [place + shift for place in range(len(known))]
+                axes.bar(places, [one.mean for one in shown], width=0.36, color=colour, label=name)
+                axes.errorbar(places, [one.mean for one in shown], yerr=reach(shown), linestyle="", color=GREY, linewidth=1.2)
+            axes.axhline(0, color=INK, linewidth=0.8)
+            axes.set_xticks(range(len(known)), [group.cells[i].label for i in known], rotation=35 if len(known) > 4 else 0)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
+            axes.set_ylabel("gain in points")
+            dress(axes, group.title)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+        return figure
+
+
+def _points(group: CellGroup, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...]]]:
+    """The cells that measured all of these metrics, with their estimates."""
+    columns = zip(*(group.estimates(metric) for metric in metrics), strict=True)
+    return [(cell, numbers) for cell, numbers in zip(group.cells, columns, strict=True) if is_known(*numbers)]
+
+
+def _is_constant(cell: Cell) -> bool:
+    return not cell.moves and math.isfinite(cell.weights[0])
+
+
+def _mean_over_seeds(cell: Cell, key: str) -> dict[int, float]:
+    """Step -> mean, at the steps that every seed has."""
+    series = [dict(zip(one.steps, one.values, strict=True)) for run in cell.runs if (one := run.series(key))]
+    steps = sorted(set.intersection(*map(set, series))) if series else []
+    return {step: fmean(one[step] for one in series) for step in steps}
+
+
+def _equal_axes(axes: Axes, perception: Sequence[Estimate], reasoning: Sequence[Estimate]) -> None:
+    """Limits of equal length on both axes, within 0 to 100 %: a percentage point has one length in both directions."""
+    ends = [[end for one in side for end in (*one.ci95, one.mean)] for side in (perception, reasoning)]
+    length = min(1 + 2 * MARGIN, max(MIN_LENGTH, *(1.16 * (max(values) - min(values)) for values in ends)))
+    for which, values in zip("xy", ends, strict=True):
+        low = min(max((min(values) + max(values) - length) / 2, -MARGIN), 1 + MARGIN - length)
+        getattr(axes, f"set_{which}lim")(low, low + length)
+        getattr(axes, f"{which}axis").set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def _label_all(axes: Axes, labels: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write each label at the corner of its point that is farthest from all other points and from the labels already written."""
+    width = axes.get_window_extent().width / axes.figure.dpi * 72
+    low, high = axes.get_xlim()
+    bottom = axes.get_ylim()[0]
+    places = [((x - low) * width / (high - low), (y - bottom) * width / (high - low)) for x, y in points]
+    written: list[tuple[float, float]] = []
+    for i, (label, (x, y)) in enumerate(zip(labels, places, strict=True)):
+        others = [place for j, place in enumerate(places) if j != i] + written
+        half = LETTER * len(label) / 2
+        middles = [(x + right + (half if side == "left" else -half), y + up + 4) for right, up, side in CORNERS]
+        room = [min(math.dist(middle, other) for other in others) if middle[0] > half else 0 for middle in middles]
+        corner = room.index(max(room))
+        written.append(middles[corner])
+        _label(axes, label, *points[i], corner=corner)
+
+
+def _label(axes: Axes, label: str, x: float, y: float, colour: str = INK, corner: int = 0) -> None:
+    right, up, side = CORNERS[corner]
+    axes.annotate(label, (x, y), xytext=(right, up), textcoords="offset points", fontsize=10, color=colour, ha=side, zorder=5)

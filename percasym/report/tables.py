@@ -1,0 +1,207 @@
+"""Tables of accuracies: one run for the terminal, the cells of a study for Markdown, the page and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from percasym.report.load import HEADLINE, METRICS, RunRecord, Summary, read_summary
+from percasym.report.study import CellGroup, Study, seed_of
+from percasym.types import Estimate
+
+GROUP_HEADER = ("cell", "seeds", *(f"{title}{more}" for title in HEADLINE.values() for more in ("", " against none")))
+CELLS_CSV = (
+    "group", "cell", "strategy", "weight", "metric", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """One cell in the three headline metrics."""
+
+    cell: str
+    seeds: int
+    texts: tuple[str, ...]
+    """Value and difference of each metric, in percent."""
+
+
+def run_table(summary: Mapping[str, Any] | Summary) -> Table:
+    """Before, after and gain of every metric in percent with 95 % intervals; below it, shares and seconds.
+
+    Fits 80 columns. A gain whose interval excludes zero is green or red.
+    """
+    known = summary if isinstance(summary, Summary) else read_summary(summary)
+    title, caption = "accuracy in % [95 % interval]", _caption(known)
+    shown = Table(box=SIMPLE_HEAD, title=title, title_justify="left", caption=caption, caption_justify="left")
+    shown.add_column("", no_wrap=True)
+    for column in ("before", "after", "gain", "n"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for key, name in METRICS.items():
+        before, after, gain = (part.get(key) for part in (known.before, known.after, known.gain))
+        if (latest := after or before) is not None:
+            gained = Text(percent(gain, signed=True), style=_gain_style(gain))
+            shown.add_row(name, percent(before), percent(after), gained, str(latest.n))
+    return shown
+
+
+def runs_markdown(runs: Iterable[RunRecord]) -> str:
+    """One row for each cell of a study: the three headline metrics before and after, averaged over its seeds.
+
+    The interval is that of one run, averaged over the seeds: seeds share their test samples, so more seeds do not enlarge the test set.
+    Runs that are not finished are left out and counted below.
+    """
+    everything = list(runs)
+    finished = [run for run in everything if run.summary is not None]
+    header = ["cell", "seeds", *(f"{title} {when}" for title in HEADLINE.values() for when in ("before", "after", "gain"))]
+    cells = dict.fromkeys(run.cell for run in finished)
+    rows = [_run_row(cell, [run.summary for run in finished if run.cell == cell and run.summary is not None]) for cell in cells]
+    text = markdown_table(header, rows)
+    if unfinished := len(everything) - len(finished):
+        text += f"\n{unfinished} of {len(everything)} runs not finished and not shown.\n"
+    return text
+
+
+def group_rows(group: CellGroup) -> list[TableRow]:
+    """The table of a group, its baseline first."""
+    columns = [column for metric in HEADLINE for column in (_percents(group.estimates(metric)), _percents(group.differences(metric), True))]
+    return [
+        TableRow(cell=cell.name, seeds=len(cell.runs), texts=texts)
+        for cell, *texts_of in zip(group.cells, *columns, strict=True)
+        if (texts := tuple(texts_of))
+    ]
+
+
+def group_note(group: CellGroup) -> str:
+    """Describe the intervals and differences in the table of a group."""
+    over = (
+        "over seeds (Student's t, spread pooled over the cells)"
+        if group.has_spread
+        else "over test samples, for too few cells have two finished seeds"
+    )
+    baseline = group.baseline
+    against = (
+        f"Differences are to {baseline.name}, paired by seed and sample, with intervals over test samples (a dash: nothing to pair)."
+        if baseline
+        else "There is no cell with balance=none, so there are no differences."
+    )
+    return f"Percent of the test split with 95 % intervals {over}. {against}"
+
+
+def group_markdown(group: CellGroup) -> str:
+    """The table of a group for a README."""
+    return markdown_table(GROUP_HEADER, [[row.cell, str(row.seeds), *row.texts] for row in group_rows(group)])
+
+
+def cells_csv(study: Study) -> str:
+    """One row for each metric of each cell; an empty field where nothing was measured."""
+    return _csv(CELLS_CSV, (row for group in study.groups for row in _cell_rows(group)))
+
+
+def runs_csv(study: Study) -> str:
+    """One row for each run: its status and its metrics after training."""
+    lines = []
+    for run in study.runs:
+        after = {} if run.summary is None else run.summary.after
+        means = [_plain(after[key].mean) if key in after else "" for key in METRICS]
+        lines.append([run.cell, str(seed_of(run)), str(run.meta["status"]), *means])
+    return _csv(("cell", "seed", "status", *METRICS), lines)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first column is left-aligned and all others right-aligned.
+
+    >>> print(markdown_table(("cell", "a"), [("none", "38.2")]), end="")
+    | cell | a |
+    | --- | ---: |
+    | none | 38.2 |
+    """
+    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def percent(estimate: Estimate | None, *, signed: bool = False) -> str:
+    """An estimate in percent with its interval; a dash when nothing was measured.
+
+    >>> percent(Estimate(mean=0.382, ci95=(0.31, 0.452), n=200))
+    '38.2 [31, 45]'
+    >>> percent(Estimate(mean=0.34, ci95=(-0.021, 0.409), n=200), signed=True)
+    '+34.0 [-2, +41]'
+    """
+    if estimate is None or math.isnan(estimate.mean):
+        return "-"
+    sign = "+z" if signed else "z"  # z: no minus before a zero.
+    low, high = (f"{100 * end:{sign}.0f}" for end in estimate.ci95)
+    return f"{100 * estimate.mean:{sign}.1f} [{low}, {high}]"
+
+
+def _run_row(cell: str, summaries: Sequence[Summary]) -> list[str]:
+    values = [
+        percent(_average([part[key] for summary in summaries if key in (part := getattr(summary, when))]), signed=when == "gain")
+        for key in HEADLINE
+        for when in ("before", "after", "gain")
+    ]
+    return [cell, str(len(summaries)), *values]
+
+
+def _average(estimates: Sequence[Estimate]) -> Estimate | None:
+    if not estimates:
+        return None
+    low, high = (fmean(estimate.ci95[end] for estimate in estimates) for end in (0, 1))
+    return Estimate(mean=fmean(estimate.mean for estimate in estimates), ci95=(low, high), n=min(estimate.n for estimate in estimates))
+
+
+def _gain_style(gain: Estimate | None) -> str:
+    if gain is None or math.isnan(gain.mean) or gain.ci95[0] <= 0 <= gain.ci95[1]:
+        return ""
+    return "green" if gain.mean > 0 else "red"
+
+
+def _caption(summary: Summary) -> str:
+    lines = []
+    num_samples = max((estimate.n for estimate in summary.after.values()), default=0)
+    if summary.num_puzzles is not None and summary.num_puzzles < num_samples:
+        lines.append(f"{num_samples} samples of {summary.num_puzzles} puzzles: the intervals allow for what the samples of one share.")
+    if summary.share:
+        parts = ", ".join(f"{_share(value)} of the {key}" for key, value in summary.share.items())
+        lines.append(f"In ordinary training perception is {parts} (first step).")
+    if summary.seconds:
+        parts = ", ".join(f"{key} {value:.0f}" for key, value in summary.seconds.items())
+        lines.append(f"Seconds: {parts}.")
+    return "\n".join(lines)
+
+
+def _share(value: float) -> str:
+    return "? %" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
+    for metric in METRICS:
+        columns = zip(group.cells, group.estimates(metric), group.differences(metric), strict=True)
+        for cell, value, difference in columns:
+            numbers = [_plain(end) for one in (value, difference) for end in (one.mean, *one.ci95)]
+            yield [group.title, cell.name, cell.strategy, _plain(cell.weights[0]), metric, str(value.n), *numbers]
+
+
+def _csv(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _plain(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def _percents(estimates: Sequence[Estimate], signed: bool = False) -> list[str]:
+    return [percent(estimate, signed=signed) for estimate in estimates]
