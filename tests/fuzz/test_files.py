@@ -11,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from percasym.report.tables import runs_markdown
 from rich.console import Console
 
 from percasym.config.schema import ConfigError
@@ -22,6 +21,7 @@ from percasym.report.load import load_run
 from percasym.report.publish import publish
 from percasym.report.status import status
 from percasym.report.study import study_of
+from percasym.report.tables import runs_markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
 from percasym.tasks.given.item import from_columns, from_hub, read_image
