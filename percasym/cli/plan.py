@@ -23,8 +23,7 @@ def _plan(given: argparse.Namespace) -> None:
     from rich.console import Console
 
     from percasym.config.resolve import composed
-    from percasym.plan.plan import plan
-    from percasym.plan.table import table
+    from percasym.plan.plan import plan, table
 
     settings = composed(given.words, conf_folder())
     Console(highlight=False).print(table(plan(settings, gpu_gb=given.gpu_gb)), soft_wrap=True)

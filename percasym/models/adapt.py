@@ -1,6 +1,6 @@
-"""What of a model is trained, and at what price: adapters, frozen parts, activations computed again.
+"""Choose what is trained: LoRA adapters, frozen parts, and gradient checkpointing.
 
-A family names the modules of three parts; everything here works on those names, so it serves any family:
+A family maps its modules to three parts; everything here depends on that mapping only, so it applies to every family:
 
     python train.py model.lora.rank=16 model.lora.targets=[language,projector]
     python train.py model.freeze=[vision,projector] model.gradient_checkpointing=true
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Part = Literal["language", "projector", "vision"]
-"""The language model with its embeddings and head; what maps image features into it; the vision tower."""
+"""The language model with its embeddings and head; the projector of image features into it; the vision tower."""
 PARTS: tuple[Part, ...] = get_args(Part)
-Names = Mapping[Part, Sequence[str]]
-"""Dotted names of the modules of each part; the longest name that begins a parameter's own decides."""
+PartModules = Mapping[Part, Sequence[str]]
+"""Dotted names of the modules of each part; the longest prefix of a parameter's name decides its part."""
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
 ADAPTER = "adapter_config.json"
-"""The file that tells an adapter directory (peft's format) from a whole checkpoint."""
+"""The file that distinguishes an adapter directory (peft's format) from a whole checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
     """Low-rank adapters on every linear layer of the chosen parts, except the head (`model.lora.*`).
 
-    A layer W gains (alpha / rank) B A with A of [rank, in] and B of [out, rank], B zero at the start; all else is frozen.
+    A layer's weight W becomes W + (alpha / rank) B A with A [rank, in] and B [out, rank], B initially zero; all other weights are frozen.
 
     Source: Hu et al. 2021, "LoRA" (arXiv:2106.09685), through peft.
     """
@@ -43,11 +43,11 @@ class Lora:
     rank: int = 16
     """Rank of each adapter."""
     alpha: int = 32
-    """Scale of the adapters; the usual choice is twice the rank."""
+    """Numerator of the adapters' scale; usually twice the rank."""
     dropout: float = 0.0
-    """Share of the adapters' inputs that is dropped in training. Above 0, the two span gradients of one step see different masks."""
+    """Dropout on the adapters' inputs. Above 0, the two span gradients of one step are computed under different masks."""
     targets: tuple[Part, ...] = ("language",)
-    """Parts that carry adapters."""
+    """Parts that get adapters."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -56,26 +56,26 @@ class Lora:
             raise ValueError(f"model.lora.alpha must be at least 1, got {self.alpha}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.lora.dropout must lie in [0, 1), got {self.dropout}.")
-        _known("model.lora.targets", self.targets)
+        _check_parts("model.lora.targets", self.targets)
         if not self.targets:
             raise ValueError(f"model.lora.targets names no part to adapt; choose among {', '.join(PARTS)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptation:
-    """The fields that every family has in common (`model.*`)."""
+    """The options that all families share (`model.*`)."""
 
     lora: Lora | None = None
-    """Train adapters only; `model.lora.rank=16` alone switches them on."""
+    """Train adapters only; setting any field, such as `model.lora.rank=16`, enables them."""
     freeze: tuple[Part, ...] = ()
-    """Parts that keep their weights."""
+    """Frozen parts."""
     gradient_checkpointing: bool = False
-    """Keep only the input of each layer for the backward pass and compute the rest again: about a third more work, the same gradient."""
+    """Keep only the input of each layer for the backward pass and recompute the rest: a third more FLOPs, the same gradient."""
     attention: Attention = "sdpa"
     """The attention kernel; flash_attention_2 needs the flash-attn package, a GPU, and bfloat16."""
 
     def __post_init__(self) -> None:
-        _known("model.freeze", self.freeze)
+        _check_parts("model.freeze", self.freeze)
         one_of("model", Attention, attention=self.attention)
         if set(self.freeze) == set(PARTS):
             raise ValueError(f"model.freeze=[{','.join(self.freeze)}] leaves nothing to train. Leave one part out.")
@@ -85,14 +85,14 @@ class Adaptation:
             )
 
 
-def adapt(model: PreTrainedModel, adaptation: Adaptation, parts: Names) -> PreTrainedModel:
-    """The same model, ready for training: `requires_grad` says what is trained, and layers carry their adapters.
+def adapt(model: PreTrainedModel, adaptation: Adaptation, parts: PartModules) -> PreTrainedModel:
+    """Prepare a model for training in place: set `requires_grad`, add adapters, enable checkpointing. Returns the model.
 
-    With adapters, `save_pretrained` of the model writes peft's format and nothing else.
+    With adapters, `save_pretrained` of the model writes the adapters only, in peft's format.
     """
     if adaptation.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-        model.disable_input_require_grads()  # Only the reentrant kind needs it; a frozen vision tower would be trained through for nothing.
+        model.disable_input_require_grads()  # Only reentrant checkpointing needs it; a frozen vision tower would get a backward pass.
     for name, parameter in model.named_parameters():
         if part_of(name, parts) in adaptation.freeze:
             parameter.requires_grad_(False)
@@ -101,13 +101,13 @@ def adapt(model: PreTrainedModel, adaptation: Adaptation, parts: Names) -> PreTr
     return model
 
 
-def part_of(name: str, parts: Names) -> Part:
+def part_of(name: str, parts: PartModules) -> Part:
     """The part that a parameter or module belongs to.
 
     >>> part_of("model.visual.merger.norm.weight", {"vision": ["model.visual"], "projector": ["model.visual.merger"]})
     'projector'
 
-    Raises ValueError for a name that lies in no part.
+    Raises ValueError for a name that belongs to no part.
     """
     found = [(len(prefix), part) for part, prefixes in parts.items() for prefix in prefixes if f"{name}.".startswith(f"{prefix}.")]
     if not found:
@@ -115,8 +115,8 @@ def part_of(name: str, parts: Names) -> Part:
     return max(found)[1]
 
 
-def linear_layers(model: PreTrainedModel, targets: Sequence[Part], parts: Names) -> list[str]:
-    """Names of the linear layers of some parts, without the head: what adapters go on. Experts of a mixture are no such layers."""
+def linear_layers(model: PreTrainedModel, targets: Sequence[Part], parts: PartModules) -> list[str]:
+    """Names of the linear layers of some parts that get adapters: neither the head nor experts of a mixture."""
     from torch import nn
 
     head = model.get_output_embeddings()
@@ -125,26 +125,26 @@ def linear_layers(model: PreTrainedModel, targets: Sequence[Part], parts: Names)
 
 
 def is_adapter(directory: str | Path) -> bool:
-    """Whether a directory holds adapters in peft's format, not a whole model."""
+    """Whether a directory holds adapters in peft's format rather than a whole model."""
     return (Path(directory).expanduser() / ADAPTER).is_file()
 
 
-def merged(base: PreTrainedModel, directory: str) -> PreTrainedModel:
-    """`base` with the adapters of a directory added into its weights, in the type of those weights (float32: nothing is rounded away)."""
+def merge_adapters(base: PreTrainedModel, directory: str) -> PreTrainedModel:
+    """Merge the adapters of a directory into the weights of `base`, in the type of those weights (float32, so without rounding error)."""
     from peft import PeftModel
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Found missing adapter keys")  # They would begin as if nothing had been learned.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by the old name.
+        warnings.filterwarnings("error", "Found missing adapter keys")  # They would be initialised from scratch.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft uses the deprecated attribute name.
         model: Any = PeftModel.from_pretrained(base, directory).merge_and_unload()
-    model.name_or_path = directory  # What further adapters are trained on.
-    return model.requires_grad_(True)  # The base was frozen under its adapters.
+    model.name_or_path = directory  # The base recorded in further adapters.
+    return model.requires_grad_(True)  # peft froze the base.
 
 
 def restore(model: PreTrainedModel, directory: Path) -> None:
-    """Put back into a model of the same shapes what its `save_pretrained` wrote: all weights, or its adapters.
+    """Load into a model of the same shapes what its `save_pretrained` wrote: all weights, or its adapters.
 
-    Raises ValueError when one is missing.
+    Raises ValueError when a tensor is missing.
     """
     import torch
 
@@ -155,12 +155,12 @@ def restore(model: PreTrainedModel, directory: Path) -> None:
         found: Any = set_peft_model_state_dict(model, saved, adapter_name=model.active_adapters()[0])
         _refuse_missing(name for name in found.missing_keys if "lora_" in name)
     else:
-        weights = whole(type(model), directory, dtype=torch.float32, use_safetensors=True)
+        weights = load_complete(type(model), directory, dtype=torch.float32, use_safetensors=True)
         model.load_state_dict(weights.state_dict())
 
 
-def whole(loader: Any, directory: str | Path, **options: Any) -> PreTrainedModel:
-    """`loader.from_pretrained`. Raises ValueError when a tensor is missing: it would begin at random, with a warning at most."""
+def load_complete(loader: Any, directory: str | Path, **options: Any) -> PreTrainedModel:
+    """`loader.from_pretrained`, but raises ValueError when a tensor is missing; transformers initialises it at random with a warning."""
     model, found = loader.from_pretrained(directory, output_loading_info=True, **options)
     _refuse_missing(found["missing_keys"])
     return model
@@ -171,7 +171,7 @@ def _refuse_missing(names: Iterable[str]) -> None:
         raise ValueError(f"it lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""))
 
 
-def _add_adapters(model: PreTrainedModel, lora: Lora, parts: Names) -> None:
+def _add_adapters(model: PreTrainedModel, lora: Lora, parts: PartModules) -> None:
     from peft import LoraConfig
 
     model.add_adapter(
@@ -185,7 +185,7 @@ def _add_adapters(model: PreTrainedModel, lora: Lora, parts: Names) -> None:
 
 
 def _pattern(names: Sequence[str]) -> str:
-    """A regular expression for exactly these modules of every layer: short enough to read in an adapter's configuration.
+    """A regular expression that matches exactly these modules; layer numbers become \\d+ so that adapter_config.json stays readable.
 
     >>> _pattern(["a.0.q", "a.1.q", "a.0.k"])
     'a\\\\.\\\\d+\\\\.k|a\\\\.\\\\d+\\\\.q'
@@ -193,7 +193,7 @@ def _pattern(names: Sequence[str]) -> str:
     return "|".join(sorted({re.sub(r"\\\.\d+(?=\\\.|$)", lambda _: r"\.\d+", re.escape(name)) for name in names}))
 
 
-def _known(where: str, parts: Sequence[str]) -> None:
+def _check_parts(where: str, parts: Sequence[str]) -> None:
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"{where} names {part!r}; the parts are {', '.join(PARTS)}.")

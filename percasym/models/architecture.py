@@ -1,9 +1,9 @@
-"""Blank tiny checkpoints: a tokenizer learned from the tasks' own texts and a small model of the real class.
+"""Create a randomly initialised tiny checkpoint: a tokenizer trained on the tasks' texts and a small model of the real class.
 
-    python -m percasym.app.pretrain --help     (pretrains what this module makes)
+    python -m percasym.app.pretrain --help     (creates and pretrains one)
 
-The directories are ordinary Hugging Face checkpoints: config, safetensors, tokenizer, image processor
-and chat template, so that tiny and 8B take the same code path.
+The result is an ordinary Hugging Face directory (config, safetensors, tokenizer, image processor, chat template), so tiny and 8B take
+the same code path.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from percasym.models import released
+from percasym.models.checkpoint import chat_template
 from percasym.spans.grammar import Grammar
 
 VOCABULARY = 896
-"""Enough for every word of the demonstrations and every pair of digits to be one token."""
+"""Large enough that every word of the demonstrations and every pair of digits is one token."""
 
-# Words and digits keep the white space before them; digits come in pairs, so that a 4x4 grid is 8 tokens.
+# Words and digits include the white space before them; digits are split in pairs, so a 4x4 grid is 8 tokens.
 PIECES = r"\s?\p{L}+|\s?\p{N}{1,2}|\s?[^\s\p{L}\p{N}]+|\s+"
 
 QWEN_SPECIAL = (
@@ -47,10 +47,10 @@ TEXT = {
     "num_key_value_heads": 2,
     "head_dim": 32,
     "max_position_embeddings": 4096,
-    "initializer_range": 0.06,  # 0.02 is too small at this width: perception does not start to learn.
+    "initializer_range": 0.06,  # With 0.02 perception does not start to improve at this width.
     "tie_word_embeddings": True,
 }
-"""The language model of every tiny checkpoint; with it, about 1.5 M parameters."""
+"""The language model of every tiny checkpoint; the whole model has about 1.5 M parameters."""
 
 GREY: Any = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # Pixels from -1 to 1.
 
@@ -69,22 +69,22 @@ QWEN_TEMPLATE = """{%- for message in messages -%}
 {% endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif -%}"""
-INTERN_TEMPLATE = released.chat_template("internvl35")
+INTERN_TEMPLATE = chat_template("internvl35")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blank:
-    """What sets the tiny checkpoint of one family apart."""
+    """The family-specific parts of a tiny checkpoint."""
 
     special: tuple[str, ...]
-    """Special tokens; the first pads, `<|im_end|>` ends."""
+    """Special tokens; the first is padding, `<|im_end|>` is the end of sequence."""
     template: str
     images: Callable[[], PilBackend]
     config: Callable[[PreTrainedTokenizerFast], PreTrainedConfig]
 
 
 def train_tokenizer(texts: Iterable[str], *, special: tuple[str, ...], template: str) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `texts` with a family's special tokens and the grammar's tags."""
+    """A byte-level BPE tokenizer trained on `texts`, with a family's special tokens and the grammar's tags."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(PIECES), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -110,7 +110,7 @@ def train_tokenizer(texts: Iterable[str], *, special: tuple[str, ...], template:
 
 
 def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
-    """One image token for each 16 x 16 pixels, that is for each cell of a 4x4 Sudoku."""
+    """One image token per 16 x 16 pixels, which is one cell of a 4x4 Sudoku."""
     token = tokenizer.get_vocab().__getitem__
     return Qwen3VLConfig(
         text_config={
@@ -141,13 +141,13 @@ def qwen3vl_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
 
 
 def qwen3vl_images() -> Qwen2VLImageProcessorPil:
-    """Patches of 8 pixels merged 2 x 2; pictures keep their own size between 64 and 256 pixels a side."""
+    """Patches of 8 pixels merged 2 x 2; images between 64 and 256 pixels a side are not resized."""
     size = {"shortest_edge": 64 * 64, "longest_edge": 256 * 256}
     return Qwen2VLImageProcessorPil(patch_size=8, temporal_patch_size=2, merge_size=2, size=size, **GREY)
 
 
 def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
-    """One tile of 96 x 96 pixels, the larger of the two tasks' pictures; one image token for each 16 x 16 pixels of it."""
+    """One tile of 96 x 96 pixels, the larger of the two tasks' images, with one image token per 16 x 16 pixels."""
     return InternVLConfig(
         text_config={
             **TEXT,
@@ -164,7 +164,7 @@ def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
             "patch_size": 8,
             "image_size": 96,
             "initializer_range": TEXT["initializer_range"],
-            "layer_scale_init_value": 1.0,  # 0.1 starts a deep tower gently; two layers have nothing to fear.
+            "layer_scale_init_value": 1.0,  # The default 0.1 stabilises deep towers; two layers do not need it.
         },
         image_token_id=tokenizer.get_vocab()["<IMG_CONTEXT>"],
         image_seq_length=(96 // 16) ** 2,
@@ -175,7 +175,7 @@ def internvl35_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
 
 
 def internvl35_images() -> GotOcr2ImageProcessorPil:
-    """Every picture resized to one tile of 96 x 96 pixels."""
+    """Every image is resized to one tile of 96 x 96 pixels."""
     return GotOcr2ImageProcessorPil(size={"height": 96, "width": 96}, crop_to_patches=False, **GREY)
 
 
@@ -183,11 +183,11 @@ BLANKS = {
     "qwen3vl": Blank(special=QWEN_SPECIAL, template=QWEN_TEMPLATE, images=qwen3vl_images, config=qwen3vl_config),
     "internvl35": Blank(special=INTERN_SPECIAL, template=INTERN_TEMPLATE, images=internvl35_images, config=internvl35_config),
 }
-"""The families that have a tiny checkpoint."""
+"""Families with a tiny checkpoint."""
 
 
 def write_blank(directory: Path, texts: Iterable[str], family: str = "qwen3vl") -> None:
-    """A whole checkpoint directory with random weights (seed the torch generator first)."""
+    """Write a complete checkpoint directory with random weights (seed the torch generator first)."""
     blank = BLANKS[family]
     tokenizer = train_tokenizer(texts, special=blank.special, template=blank.template)
     tokenizer.save_pretrained(directory)

@@ -34,7 +34,7 @@ class Row:
     """Image inputs of this row (pixel values, grids), specific to the family; empty without an image."""
 
     def followed_by(self, ids: Sequence[int], labels: Sequence[int]) -> Row:
-        """This row with more tokens after its own."""
+        """The row with tokens and their labels appended."""
         return replace(self, ids=(*self.ids, *ids), labels=(*self.labels, *labels))
 
 
@@ -102,7 +102,9 @@ class Batch:
 
         first, image_inputs = batches[0], [batch.inputs for batch in batches if batch.inputs]
         return cls(
-            ids=padded([batch.ids for batch in batches], filler=int(first.ids[0, 0])),  # Any text token: a chat never starts with an image token.
+            ids=padded(
+                [batch.ids for batch in batches], filler=int(first.ids[0, 0])
+            ),  # Any text token: a chat never starts with an image token.
             mask=padded([batch.mask for batch in batches], filler=0),
             labels=padded([batch.labels for batch in batches], filler=UNSUPERVISED),
             inputs={name: cat([inputs[name] for inputs in image_inputs]) for name in image_inputs[0]} if image_inputs else {},
@@ -129,7 +131,7 @@ class Family(Protocol):
         ...
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
-        """Write a Hugging Face directory that `load` and plain transformers can read: weights or adapters, tokenizer, image processor."""
+        """Write a Hugging Face directory for `load` and plain transformers: weights or adapters, tokenizer, image processor."""
         ...
 
     def image_settings(self) -> Mapping[str, int]:

@@ -1,13 +1,12 @@
-"""Prompts as tokens and pictures as tensors: what every family does alike.
+"""Tokenise prompts and demonstrations and pad rows into a batch: the steps that all families share.
 
-Placeholders are expanded on token ids, so no text is tokenised twice and no torchvision is needed.
+Unlike a stock processor, image placeholders are expanded on token ids, so no text is tokenised twice and torchvision is not needed.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=4)
 def codec(path: str) -> Codec:
-    """The tokenizer of a checkpoint under the grammar."""
+    """The codec (grammar and tokenizer) of a checkpoint."""
     return Codec(tokenizer=checkpoint.tokenizer(path))
 
 
@@ -40,57 +39,58 @@ def token(path: str, name: str) -> int:
 
 
 def pixels(path: str, image: bytes, **options: Any) -> Mapping[str, Tensor]:
-    """What the image processor of a checkpoint makes of an encoded picture; `options` override its own."""
-    return dict(checkpoint.image_processor(path)(images=[picture(image)], return_tensors="pt", **options))
+    """Image inputs of an encoded picture from the checkpoint's image processor; `options` override the processor's own."""
+    return dict(checkpoint.image_processor(path)(images=[decoded(image)], return_tensors="pt", **options))
 
 
-def picture(image: bytes) -> Image.Image:
-    """A decoded picture."""
+def decoded(image: bytes) -> Image.Image:
+    """An encoded picture as an RGB image."""
     from PIL import Image
 
     return Image.open(io.BytesIO(image)).convert("RGB")
 
 
-def asked(path: str, prompt: Prompt, *, placeholder: str, image: Sequence[int] = (), inputs: Mapping[str, Tensor] | None = None) -> Row:
-    """The chat prompt up to where the response starts, with the tokens `image` in place of the template's placeholder."""
-    ids = _chat(path, prompt.question, prompt.image is not None)
+def prompt_row(
+    path: str, prompt: Prompt, *, placeholder: str, image: Sequence[int] = (), inputs: Mapping[str, Tensor] | None = None
+) -> Row:
+    """The chat prompt up to the start of the response, with the tokens `image` in place of the template's placeholder."""
+    ids = _chat_ids(path, prompt.question, prompt.image is not None)
     if prompt.image is not None:
         at = ids.index(token(path, placeholder))
         ids = (*ids[:at], *image, *ids[at + 1 :])
     return Row(ids=ids, labels=(UNSUPERVISED,) * len(ids), inputs=inputs or {})
 
 
-def answered(path: str, asked: Row, sample: Sample) -> Row:
-    """A prompt followed by its demonstration, labelled for supervision."""
-    ids, labels = codec(path).encode_demonstration(sample.demonstration)
-    return replace(asked, ids=(*asked.ids, *ids), labels=(*asked.labels, *labels))
+def supervised_row(path: str, prompt: Row, sample: Sample) -> Row:
+    """A prompt followed by its demonstration, with span labels."""
+    return prompt.followed_by(*codec(path).encode_demonstration(sample.demonstration))
 
 
-def padded(path: str, rows: Sequence[Row], aligned: Mapping[str, Tensor] | None = None) -> Batch:
-    """Rows padded on the right to one length, their image inputs one after another."""
+def pad_rows(path: str, rows: Sequence[Row], aligned: Mapping[str, Tensor] | None = None) -> Batch:
+    """Rows padded on the right to one length; their image inputs are concatenated."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
     ids = [torch.tensor(row.ids) for row in rows]
-    seen = [row.inputs for row in rows if row.inputs]
+    image_inputs = [row.inputs for row in rows if row.inputs]
     return Batch(
         ids=pad_sequence(ids, batch_first=True, padding_value=codec(path).end),
         mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
         labels=pad_sequence([torch.tensor(row.labels) for row in rows], batch_first=True, padding_value=UNSUPERVISED),
-        inputs={name: torch.cat([inputs[name] for inputs in seen]) for name in seen[0]} if seen else {},
+        inputs={name: torch.cat([inputs[name] for inputs in image_inputs]) for name in image_inputs[0]} if image_inputs else {},
         aligned=aligned or {},
     )
 
 
-def matched(num_tokens: int, num_features: int) -> None:
+def check_image_tokens(num_tokens: int, num_features: int) -> None:
     """Raise ValueError unless a row has one image token for each image feature."""
     if num_tokens != num_features:
         raise ValueError(f"A row has {num_tokens} image tokens but {num_features} image features.")
 
 
 @lru_cache(maxsize=1024)
-def _chat(path: str, question: str, has_image: bool) -> tuple[int, ...]:
-    """Ids of the chat prompt with one image placeholder; a template that can think is told not to."""
+def _chat_ids(path: str, question: str, has_image: bool) -> tuple[int, ...]:
+    """Ids of the chat prompt with one image placeholder; thinking mode is off in templates that have one."""
     content = [{"type": "image"}] * has_image + [{"type": "text", "text": question}]
     tokenizer = checkpoint.tokenizer(path)
     messages = [{"role": "user", "content": content}]

@@ -1,6 +1,7 @@
-"""Loading from a Hugging Face directory or hub id: the one path for tiny and 8B checkpoints.
+"""Find and load a checkpoint: the packaged tiny one, a released size, a local Hugging Face directory or a hub id.
 
-Only safetensors weights, no remote code, and the PIL image backend (torchvision is not needed).
+Tiny and 8B take the same code path. Only safetensors weights, no remote code, and the PIL image backend (torchvision is not needed).
+What is recorded of each released size (`released/<family>/<size>.json`) can be read without torch.
 """
 
 from __future__ import annotations
@@ -8,65 +9,101 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from percasym.models.adapt import ADAPTER, Attention, is_adapter, merged, whole
-from percasym.models.released import released
+from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-OURS = files("percasym") / "models" / "tiny"
+PACKAGED = files("percasym") / "models" / "tiny"
+RELEASED = files("percasym") / "models" / "released"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded, said in one sentence."""
+    """A checkpoint that cannot be loaded; the message is one sentence."""
 
 
-def quiet() -> None:
-    """Keep transformers' warnings and bars off a screen that has tables and bars of its own."""
-    from transformers.utils import logging
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """One released checkpoint, as its authors published it; a test rebuilds each on the meta device and counts its parameters."""
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hub: str
+    """Its id on the Hugging Face hub."""
+    parameters: str
+    """Number of parameters as published: exact (2127532032), or rounded to billions (8.5B)."""
+    source: Mapping[str, str]
+    """Where `config` and `parameters` are published, and where the values were read."""
+    config: Mapping[str, Any]
+    """The architecture fields of its config.json."""
+
+
+def released_sizes(family: str) -> tuple[str, ...]:
+    """The released sizes of a family, smallest first.
+
+    >>> released_sizes("qwen3vl")
+    ('2B', '4B', '8B', '30B-A3B', '32B')
+    """
+    names = [file.name.removesuffix(".json") for file in (RELEASED / family).iterdir() if file.name.endswith(".json")]
+    return tuple(sorted(names, key=lambda name: int(name.partition("B")[0])))
+
+
+@lru_cache
+def released(family: str, size: str) -> Released:
+    """The record of one released size."""
+    return Released(**json.loads((RELEASED / family / f"{size}.json").read_text(encoding="utf-8")))
+
+
+def chat_template(family: str) -> str:
+    """The chat template that all released sizes of a family share, byte for byte."""
+    return (RELEASED / family / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 def packaged(family: str) -> str:
-    """Directory of the tiny checkpoint that travels with the package."""
-    return str(OURS / family)
+    """Directory of the packaged tiny checkpoint."""
+    return str(PACKAGED / family)
 
 
-def chosen(family: str, size: str, path: str | None) -> str:
-    """Directory or hub id: `path` where it is given, else the packaged tiny checkpoint or a released size.
+def resolve(family: str, size: str, path: str | None) -> str:
+    """Directory or hub id: `path` if given, else the packaged tiny checkpoint or a released size.
 
-    Raises CheckpointError when the packaged one has not been made, or `path` is no name.
+    Raises CheckpointError when the tiny checkpoint has not been pretrained, or `path` is blank.
     """
-    if path is not None and not path.strip():  # A shell variable that is not set.
+    if path is not None and not path.strip():  # An unset shell variable.
         raise CheckpointError("model.path is empty. Give it a Hugging Face directory or a hub id, or leave it out.")
     if path or size != "tiny":
         return path or released(family, size).hub
-    if not (OURS / family / "config.json").is_file():
+    if not (PACKAGED / family / "config.json").is_file():
         raise CheckpointError(
             f"The tiny {family} checkpoint is not packaged yet. Make it with `make base FAMILY={family}`, or set model.path."
         )
     return packaged(family)
 
 
+def silence_transformers() -> None:
+    """Turn off transformers' warnings and progress bars, which would break our own."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def config(path: str) -> PreTrainedConfig:
     """The configuration of a checkpoint (loads no weights)."""
     from transformers import PreTrainedConfig
 
-    return _loaded(lambda where: configured(PreTrainedConfig.get_config_dict(where)[0]), path)
+    return _loaded(lambda where: config_from_dict(PreTrainedConfig.get_config_dict(where)[0]), path)
 
 
-def configured(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """The configuration that a config.json of these `values` stands for.
+def config_from_dict(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration object of a parsed config.json.
 
-    Where the file does not say whether the head is tied to the embeddings, the language model's part of it decides:
-    the default of transformers' InternVL ties them, and the released weights hold a head of their own.
+    If the file does not set `tie_word_embeddings` at its top level, the text configuration decides: transformers' InternVL ties head and
+    embeddings by default, but the released weights contain a separate head.
     """
     from transformers import CONFIG_MAPPING
 
@@ -93,7 +130,7 @@ def image_processor(path: str) -> Any:
 
 
 def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
-    """The model of a checkpoint in float32 on the CPU; of an adapter directory, its base with the adapters merged."""
+    """The model of a checkpoint in float32 on the CPU; for an adapter directory, its base with the adapters merged."""
     import torch
     from transformers import AutoModelForImageTextToText
     from transformers.utils import is_flash_attn_2_available
@@ -104,21 +141,21 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")
     if is_adapter(path):
         base = model(_base(path), attention)
-        return _loaded(lambda where: merged(base, where), path)
+        return _loaded(lambda where: merge_adapters(base, where), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
-    return with_onednn(_loaded(partial(whole, AutoModelForImageTextToText), path, config=config(path), **options))
+    return with_onednn(_loaded(partial(load_complete, AutoModelForImageTextToText), path, config=config(path), **options))
 
 
 def save(trained: PreTrainedModel, source: str, directory: Path) -> None:
-    """Write a model that came from `source` beside all else that `source` holds; of one with adapters, these alone, in peft's format."""
+    """Write a trained model with the tokenizer and image processor of `source`; of a model with adapters these only, in peft's format."""
     trained.save_pretrained(directory)
-    trained.config.save_pretrained(directory)  # Not written with adapters, though tokenizer and readers ask for it.
+    trained.config.save_pretrained(directory)  # Not written with adapters, but needed to load tokenizer and image processor.
     tokenizer(source).save_pretrained(directory)
     image_processor(source).save_pretrained(directory)
 
 
 def _base(path: str) -> str:
-    """What the adapters in a directory were trained on."""
+    """The base model of an adapter directory."""
     try:
         base = json.loads((Path(path).expanduser() / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
@@ -129,6 +166,7 @@ def _base(path: str) -> str:
 
 
 def _loaded(load: Callable[..., Any], path: str, **options: Any) -> Any:
+    """`load(path, **options)`, with every failure as a CheckpointError."""
     local = Path(path)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         if not local.expanduser().is_dir():

@@ -1,7 +1,7 @@
-"""InternVL3.5 in its `-HF` form: how its prompts become tokens, and its pictures one tile each.
+"""The InternVL3.5 family in its `-HF` form: prompts to tokens, one tile per image, and the parameters of its vision tower.
 
-Unlike the stock processor, a picture is never cut into tiles: it is resized to the one size that the vision
-tower was made for, so every picture costs the same number of tokens, however large it was drawn.
+Unlike the stock processor, an image is never cut into tiles: it is resized to the native resolution of the vision tower, so every
+image has the same number of tokens.
 """
 
 from __future__ import annotations
@@ -10,12 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from percasym.models import chat, checkpoint, released
-from percasym.models.adapt import Adaptation, Names, adapt
-from percasym.models.anatomy.base import Anatomy, configuration
-from percasym.models.anatomy.internvl35 import internvl35
+from percasym.models import chat, checkpoint
+from percasym.models.adapt import Adaptation, PartModules, adapt
+from percasym.models.anatomy import (
+    Anatomy,
+    ImageTokens,
+    Stack,
+    Weights,
+    configuration,
+    decoder,
+    decoder_stack,
+    experts_frac,
+    is_tied,
+    linear,
+    norm,
+    vector,
+)
 from percasym.models.base import Batch, Row
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
@@ -24,22 +36,23 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel
 
-SIZES = released.sizes("internvl35")
+SIZES = checkpoint.released_sizes("internvl35")
 START, IMAGE, END = "<img>", "<IMG_CONTEXT>", "</img>"
+TOWER, PROJECTOR = "model.vision_tower", "model.multi_modal_projector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternVL35(Adaptation):
     """The InternVL3.5 family (`model=internvl35`)."""
 
-    parts: ClassVar[Names] = {
+    parts: ClassVar[PartModules] = {
         "language": ("model.language_model", "lm_head"),
         "projector": ("model.multi_modal_projector",),
         "vision": ("model.vision_tower",),
     }
 
     size: str = "tiny"
-    """tiny (travels with the package), or 1B, 2B, 4B, 8B, 14B, 38B (the -HF checkpoints) from the hub."""
+    """tiny (packaged), or 1B, 2B, 4B, 8B, 14B, 38B (the -HF checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
 
@@ -51,14 +64,14 @@ class InternVL35(Adaptation):
     @property
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
-        return checkpoint.chosen("internvl35", self.size, self.path)
+        return checkpoint.resolve("internvl35", self.size, self.path)
 
     def anatomy(self) -> Anatomy:
-        """Every tensor of the model, counted from its configuration alone."""
-        return internvl35(*configuration("internvl35", self.checkpoint))
+        """Every tensor of the model, from its configuration alone."""
+        return anatomy(*configuration("internvl35", self.checkpoint))
 
     def codec(self) -> Codec:
-        """The tokenizer of the checkpoint under the grammar (loads no weights)."""
+        """The grammar with the tokenizer of the checkpoint (loads no weights)."""
         return chat.codec(self.checkpoint)
 
     def load(self) -> PreTrainedModel:
@@ -69,60 +82,60 @@ class InternVL35(Adaptation):
         """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
         checkpoint.save(model, self.checkpoint, directory)
 
-    def images(self) -> Mapping[str, int]:
-        """Every picture is one tile of one size."""
+    def image_settings(self) -> Mapping[str, int]:
+        """Every image becomes one tile of fixed size."""
         tile = _tile(self.checkpoint)
         return {"height": tile.height, "width": tile.width, "tokens": tile.num_tokens}
 
     def prompt(self, prompt: Prompt) -> Row:
-        """The chat prompt up to where the response starts; nothing in it is supervised."""
+        """The chat prompt up to the start of the response; nothing in it is supervised."""
         if prompt.image is None:
-            return chat.asked(self.checkpoint, prompt, placeholder=IMAGE)
+            return chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE)
         tile = _tile(self.checkpoint)
         size = {"height": tile.height, "width": tile.width}
         values = chat.pixels(self.checkpoint, prompt.image, crop_to_patches=False, do_resize=True, size=size)["pixel_values"]
         start, context, end = (chat.token(self.checkpoint, name) for name in (START, IMAGE, END))
         image = (start, *[context] * tile.num_tokens, end)
-        return chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=image, inputs={"pixel_values": values})
+        return chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=image, inputs={"pixel_values": values})
 
-    def served(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
-        """One placeholder, its opening and closing tokens left out, and the picture at the size of one tile, so that it stays one."""
-        ids = chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=[chat.token(self.checkpoint, IMAGE)]).ids
+    def vllm_prompt(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
+        """One placeholder without start and end tokens, and the image resized to one tile, so that vLLM does not split it."""
+        ids = chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=[chat.token(self.checkpoint, IMAGE)]).ids
         if prompt.image is None:
             return ids, None
         tile, resample = _tile(self.checkpoint), checkpoint.image_processor(self.checkpoint).resample
-        return ids, chat.picture(prompt.image).resize((tile.width, tile.height), resample)
+        return ids, chat.decoded(prompt.image).resize((tile.width, tile.height), resample)
 
     def row(self, sample: Sample) -> Row:
-        """A prompt followed by its demonstration, labelled for supervision."""
-        return chat.answered(self.checkpoint, self.prompt(sample.prompt), sample)
+        """A prompt followed by its demonstration, with span labels."""
+        return chat.supervised_row(self.checkpoint, self.prompt(sample.prompt), sample)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Rows as one right-padded batch; positions are those that the model counts itself.
+        """Rows as one right-padded batch; the model counts its positions itself.
 
-        Raises ValueError when a row's image tokens and image features differ in number.
+        Raises ValueError when the numbers of image tokens and image features of a row differ.
         """
         tile, image = _tile(self.checkpoint), chat.token(self.checkpoint, IMAGE)
         for row in rows:
-            features = [tile.num_features(*picture.shape[-2:]) for picture in row.inputs.get("pixel_values", ())]
-            chat.matched(row.ids.count(image), sum(features))
-        return chat.padded(self.checkpoint, rows)
+            features = [tile.num_features(*pixels.shape[-2:]) for pixels in row.inputs.get("pixel_values", ())]
+            chat.check_image_tokens(row.ids.count(image), sum(features))
+        return chat.pad_rows(self.checkpoint, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tile:
-    """The one size that pictures are resized to, and how it becomes features."""
+    """The size that images are resized to, and the number of features it gives."""
 
     height: int
     width: int
     patch: tuple[int, int]
     shuffle: float
-    """Pixel shuffle: the grid of features is this much shorter than the grid of patches, each way."""
+    """Pixel shuffle: ratio of the side of the feature grid to the side of the patch grid."""
     num_tokens: int
-    """Image tokens of a picture, as the checkpoint says."""
+    """Image tokens of an image, from the checkpoint's configuration."""
 
     def num_features(self, height: int, width: int) -> int:
-        """Features that the vision tower makes of so many pixels."""
+        """Features that the vision tower computes for an image of this size."""
         return int(height // self.patch[0] * self.shuffle) * int(width // self.patch[1] * self.shuffle)
 
 
@@ -136,3 +149,70 @@ def _tile(path: str) -> _Tile:
     height, width = config.vision_config.image_size
     patch = tuple(config.vision_config.patch_size)
     return _Tile(height=height, width=width, patch=patch, shuffle=config.downsample_ratio, num_tokens=config.image_seq_length)
+
+
+def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:
+    """Every tensor of the model of a config.json."""
+    text, vision = config["text_config"], config["vision_config"]
+    (height, width), (patch_height, patch_width) = vision["image_size"], vision["patch_size"]
+    num_patches = (height // patch_height) * (width // patch_width)
+    tile = ImageTokens(patches=num_patches + 1, tokens=config["image_seq_length"])  # One position more: the class token.
+    return Anatomy(
+        weights=(*decoder(text, tied=is_tied(config)), *_tower(vision, num_patches), *_projector(config)),
+        language=decoder_stack(text),
+        vision=Stack(
+            layers=vision["num_hidden_layers"],
+            hidden=vision["hidden_size"],
+            heads=vision["num_attention_heads"],
+            kv_heads=vision["num_attention_heads"],
+            head_dim=vision["hidden_size"] // vision["num_attention_heads"],
+            mlp=vision["intermediate_size"],
+            gated=False,
+            rms=vision.get("norm_type", "layer_norm") == "rms_norm",
+        ),
+        vocabulary=text["vocab_size"],
+        experts_frac=experts_frac(text),
+        directory=directory,
+        image_tokens=lambda width, height: tile,
+    )
+
+
+def _tower(vision: Mapping[str, Any], num_patches: int) -> tuple[Weights, ...]:
+    hidden, width, layers = vision["hidden_size"], vision["intermediate_size"], tuple(range(vision["num_hidden_layers"]))
+    bias, norm_bias = vision.get("attention_bias", False), vision.get("norm_type", "layer_norm") == "layer_norm"
+    shape = (hidden, vision.get("num_channels", 3), *vision["patch_size"])
+    tokens = ["cls_token", *["mask_token"] * vision.get("use_mask_token", False)]
+    at, embeddings = TOWER + ".encoder.layer.{}", f"{TOWER}.embeddings"
+    weights = [Weights(name=f"{embeddings}.{name}", part="vision", shape=(1, 1, hidden), kind="table") for name in tokens]
+    if vision.get("use_absolute_position_embeddings", True):
+        positions = (1, num_patches + 1, hidden)
+        weights.append(Weights(name=f"{embeddings}.position_embeddings", part="vision", shape=positions, kind="table"))
+    weights += [
+        Weights(name=f"{embeddings}.patch_embeddings.projection.weight", part="vision", shape=shape, kind="patches"),
+        vector(f"{embeddings}.patch_embeddings.projection.bias", "vision", hidden),
+        vector(f"{at}.lambda_1", "vision", hidden, layers),
+        vector(f"{at}.lambda_2", "vision", hidden, layers),
+        *norm(f"{at}.layernorm_before", "vision", hidden, layers, bias=norm_bias),
+        *norm(f"{at}.layernorm_after", "vision", hidden, layers, bias=norm_bias),
+    ]
+    for name in ("q_proj", "k_proj", "v_proj"):
+        weights += linear(f"{at}.attention.{name}", "vision", hidden, hidden, layers, bias=bias)
+    if vision.get("use_qk_norm", False):
+        for name in ("q_norm", "k_norm"):
+            weights += norm(f"{at}.attention.{name}", "vision", hidden, layers, bias=False)
+    weights += linear(f"{at}.attention.projection_layer", "vision", hidden, hidden, layers, bias=True)
+    weights += linear(f"{at}.mlp.fc1", "vision", width, hidden, layers, bias=True)
+    weights += linear(f"{at}.mlp.fc2", "vision", hidden, width, layers, bias=True)
+    if not vision.get("use_mean_pooling", True):
+        weights += norm(f"{TOWER}.layernorm", "vision", hidden, None, bias=True)
+    return tuple(weights)
+
+
+def _projector(config: Mapping[str, Any]) -> tuple[Weights, ...]:
+    out = config["text_config"]["hidden_size"]
+    shuffled = config["vision_config"]["hidden_size"] * int(1 / config["downsample_ratio"]) ** 2
+    return (
+        *norm(f"{PROJECTOR}.layer_norm", "projector", shuffled, None, bias=True),
+        *linear(f"{PROJECTOR}.linear_1", "projector", out, shuffled, None, bias=True),
+        *linear(f"{PROJECTOR}.linear_2", "projector", out, out, None, bias=True),
+    )

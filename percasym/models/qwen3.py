@@ -1,7 +1,7 @@
-"""One more token for each row through a Qwen3 decoder: the language model of both families.
+"""Single-token decoding step of the Qwen3 decoder, the language model of both families.
 
-Unlike the library's forward it makes the rotary tables once, norms and turns queries and keys together, lets the heads that share a key
-attend together, and builds no mask. Projections are called as modules, so adapters count.
+Unlike the transformers forward it computes the rotary tables once, normalises and rotates queries and keys together, batches the query
+heads of each key-value head, and builds no mask. Projections are called as modules, so adapters apply.
 Shapes: B rows, H key-value heads, G query heads of each, D width of a head, T cached tokens, N positions.
 """
 
@@ -20,7 +20,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 LAYERS = (Qwen3DecoderLayer, Qwen3VLTextDecoderLayer)
-"""Layers of one arithmetic; those of a mixture of experts are of another class."""
+"""Layers with the arithmetic below; mixture-of-experts layers have another class and fall back to the library."""
 
 Norm = Callable[[Tensor], Tensor]
 Layer = tuple[Any, Any, Norm, Norm, Norm]
@@ -29,7 +29,7 @@ Layer = tuple[Any, Any, Norm, Norm, Norm]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qwen3Step:
-    """A decoder ready for tokens that come one at a time, as long as its weights stay as they are."""
+    """A decoder prepared for one token at a time; valid until its weights change."""
 
     embed: nn.Module
     layers: Sequence[Layer]
@@ -37,23 +37,25 @@ class Qwen3Step:
     cos: Tensor
     """[N, D] of each position."""
     sin: Tensor
-    """[N, D], the first half negated: half a turn of the states then takes the place of `rotate_half`."""
+    """[N, D], the first half negated, so that rolling the states by D / 2 replaces `rotate_half`."""
 
     @classmethod
     def of(cls, model: PreTrainedModel, num_positions: int) -> Qwen3Step | None:
-        """For positions below `num_positions`; None where the decoder or its attention is of another kind."""
+        """Prepare the decoder of `model` for positions below `num_positions`; None if its layers or attention are not supported."""
         decoder: Any = getattr(model.get_submodule("model"), "language_model", None)
         layers = list(getattr(decoder, "layers", ()))
-        alike = [type(layer) in LAYERS and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers]
-        if not layers or not all(alike):
+        supported = [type(layer) in LAYERS and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers]
+        if not layers or not all(supported):
             return None
         rotary, embed = decoder.rotary_emb, decoder.embed_tokens
         if rotary.rope_type != "default" or decoder.config._attn_implementation != "sdpa":
             return None
-        positions = torch.arange(num_positions, device=embed.weight.device)[None, None]  # One axis: text stands alike on all.
+        positions = torch.arange(num_positions, device=embed.weight.device)[
+            None, None
+        ]  # Text has equal positions on all rotary axes, so one axis is enough.
         cos, sin = (table.reshape(num_positions, -1) for table in rotary(embed.weight, positions))
         sin[:, : sin.shape[1] // 2].neg_()
-        return cls(embed=embed, layers=[prepared(layer) for layer in layers], norm=rms_norm(decoder.norm), cos=cos, sin=sin)
+        return cls(embed=embed, layers=[prepare_layer(layer) for layer in layers], norm=rms_norm(decoder.norm), cos=cos, sin=sin)
 
     def __call__(self, tokens: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
         """Last hidden states [B, hidden] of `tokens` [B] at `positions` [B]; `mask` [B, T] is False where the cache holds padding."""
@@ -67,17 +69,17 @@ class Qwen3Step:
             heads = torch.addcmul(heads * cos, heads.roll(width // 2, -1), sin)
             values = attention.v_proj(states).view(len(tokens), -1, 1, width)
             keys, values = cache.update(heads[:, :, num_queries:], values, index)  # [B, H, T, D]
-            mixed = attended(heads[:, :, :num_queries] * attention.scaling, keys, values, mask)
+            mixed = attend(heads[:, :, :num_queries] * attention.scaling, keys, values, mask)
             hidden = hidden + attention.o_proj(mixed.reshape(len(tokens), -1))
             states = before_mlp(hidden)
             hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(states)) * mlp.up_proj(states))
         return self.norm(hidden)
 
 
-def attended(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(queries keys^T) values, [B, H, G, D], for scaled queries [B, H, G, D] and keys and values [B, H, T, D].
 
-    On a CPU two products and a softmax take 0.7 of the time of the fused kernel, which is made for many queries.
+    On a CPU two matrix products and a softmax take 0.7 of the time of the fused kernel, which is built for many queries.
     """
     if queries.device.type != "cpu":
         return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
@@ -87,21 +89,21 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None)
     return scores.softmax(-1) @ values
 
 
-def prepared(layer: Any) -> Layer:
-    """The parts of a layer; one norm has G rows of the queries' weight and one of the keys'."""
+def prepare_layer(layer: Any) -> Layer:
+    """The parts of a layer; the norm of queries and keys has G rows of the query weight and one row of the key weight."""
     attention = layer.self_attn
     weights = [*[attention.q_norm.weight] * attention.num_key_value_groups, attention.k_norm.weight]
-    of_heads = normed_by(torch.stack(weights), attention.q_norm.variance_epsilon)
+    of_heads = rms_norm_with(torch.stack(weights), attention.q_norm.variance_epsilon)
     return attention, layer.mlp, rms_norm(layer.input_layernorm), of_heads, rms_norm(layer.post_attention_layernorm)
 
 
 def rms_norm(norm: Any) -> Norm:
-    """What a norm computes."""
-    return normed_by(norm.weight, norm.variance_epsilon)
+    """A function equal to an RMSNorm module."""
+    return rms_norm_with(norm.weight, norm.variance_epsilon)
 
 
-def normed_by(weight: Tensor, eps: float) -> Norm:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis: one kernel on a GPU; on a CPU, where it would be eight, four."""
+def rms_norm_with(weight: Tensor, eps: float) -> Norm:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis: one fused kernel on a GPU, four kernels instead of eight on a CPU."""
     width = weight.shape[-1]
     scaled, floor = weight * width**0.5, torch.tensor((width * eps) ** 0.5)
 

@@ -1,21 +1,35 @@
-"""Qwen3-VL: how its prompts become tokens and positions.
+"""The Qwen3-VL family: prompts to tokens and 3-D rotary positions, and the parameters of its vision tower.
 
-Unlike the stock processor, image placeholders are expanded on token ids (no torchvision, no text round
-trip) and the three rotary position axes are computed once per batch, so a forward needs neither an
-attention mask nor a loop over rows.
+Unlike the stock processor, image placeholders are expanded on token ids (no torchvision, no second tokenisation), and the three
+rotary position axes are computed once per batch, so a forward needs neither an attention mask nor a loop over rows.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from percasym.models import chat, checkpoint, released
-from percasym.models.adapt import Adaptation, Names, adapt
-from percasym.models.anatomy.base import Anatomy, configuration
-from percasym.models.anatomy.qwen3vl import qwen3vl
+from percasym.models import chat, checkpoint
+from percasym.models.adapt import Adaptation, PartModules, adapt
+from percasym.models.anatomy import (
+    Anatomy,
+    ImageTokens,
+    Stack,
+    Weights,
+    configuration,
+    decoder,
+    decoder_stack,
+    experts_frac,
+    is_tied,
+    linear,
+    norm,
+    vector,
+)
 from percasym.models.base import Batch, Row
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
@@ -25,22 +39,25 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-SIZES = released.sizes("qwen3vl")
+SIZES = checkpoint.released_sizes("qwen3vl")
 IMAGE = "<|image_pad|>"
+VISION = "model.visual"
+RELEASED_PIXELS = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
+"""Minimum and maximum pixels of an image, from preprocessor_config.json of every released size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qwen3VL(Adaptation):
     """The Qwen3-VL family (`model=qwen3vl`)."""
 
-    parts: ClassVar[Names] = {
+    parts: ClassVar[PartModules] = {
         "language": ("model.language_model", "lm_head"),
         "projector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
         "vision": ("model.visual",),
     }
 
     size: str = "tiny"
-    """tiny (travels with the package), or 2B, 4B, 8B, 30B-A3B, 32B (the Instruct checkpoints) from the hub."""
+    """tiny (packaged), or 2B, 4B, 8B, 30B-A3B, 32B (the Instruct checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
 
@@ -52,14 +69,14 @@ class Qwen3VL(Adaptation):
     @property
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
-        return checkpoint.chosen("qwen3vl", self.size, self.path)
+        return checkpoint.resolve("qwen3vl", self.size, self.path)
 
     def anatomy(self) -> Anatomy:
-        """Every tensor of the model, counted from its configuration alone."""
-        return qwen3vl(*configuration("qwen3vl", self.checkpoint))
+        """Every tensor of the model, from its configuration alone."""
+        return anatomy(*configuration("qwen3vl", self.checkpoint))
 
     def codec(self) -> Codec:
-        """The tokenizer of the checkpoint under the grammar (loads no weights)."""
+        """The grammar with the tokenizer of the checkpoint (loads no weights)."""
         return chat.codec(self.checkpoint)
 
     def load(self) -> PreTrainedModel:
@@ -70,46 +87,46 @@ class Qwen3VL(Adaptation):
         """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
         checkpoint.save(model, self.checkpoint, directory)
 
-    def images(self) -> Mapping[str, int]:
-        """A picture keeps its shape; its area is brought between two bounds."""
+    def image_settings(self) -> Mapping[str, int]:
+        """An image keeps its aspect ratio; its area is clamped between two bounds."""
         processor = checkpoint.image_processor(self.checkpoint)
         bounds = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
         return {**bounds, "pixels_a_token": (processor.patch_size * processor.merge_size) ** 2}
 
     def prompt(self, prompt: Prompt) -> Row:
-        """The chat prompt up to where the response starts; nothing in it is supervised."""
+        """The chat prompt up to the start of the response; nothing in it is supervised."""
         inputs = chat.pixels(self.checkpoint, prompt.image) if prompt.image is not None else {}
         num_tokens = sum(int(grid.prod()) for grid in inputs.get("image_grid_thw", ())) // self._merge**2
-        return chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token] * num_tokens, inputs=inputs)
+        return chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token] * num_tokens, inputs=inputs)
 
-    def served(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
-        """One placeholder, and the picture as it was drawn: its processor is the same everywhere."""
-        ids = chat.asked(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token]).ids
-        return ids, chat.picture(prompt.image) if prompt.image is not None else None
+    def vllm_prompt(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
+        """One placeholder, and the unprocessed image: vLLM uses the same image processor."""
+        ids = chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token]).ids
+        return ids, chat.decoded(prompt.image) if prompt.image is not None else None
 
     def row(self, sample: Sample) -> Row:
-        """A prompt followed by its demonstration, labelled for supervision."""
-        return chat.answered(self.checkpoint, self.prompt(sample.prompt), sample)
+        """A prompt followed by its demonstration, with span labels."""
+        return chat.supervised_row(self.checkpoint, self.prompt(sample.prompt), sample)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Rows as one right-padded batch with their 3-D positions.
 
-        Raises ValueError when a row's image tokens and image features differ in number.
+        Raises ValueError when the numbers of image tokens and image features of a row differ.
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         positions = [self._positions(torch.tensor(row.ids), row.inputs["image_grid_thw"].tolist() if row.inputs else []) for row in rows]
         aligned = {"position_ids": pad_sequence([p.T for p in positions], batch_first=True).permute(2, 0, 1)}
-        return chat.padded(self.checkpoint, rows, aligned)
+        return chat.pad_rows(self.checkpoint, rows, aligned)
 
     def _positions(self, ids: Tensor, grids: Sequence[Sequence[int]]) -> Tensor:
-        """[3, T] rotary positions: text advances all axes, an image spans time 1, its height and its width."""
+        """[3, T] rotary positions: text advances all axes, an image spans one step of time, its height and its width."""
         import torch
 
         images = (ids == self._image_token).nonzero().flatten()
         sizes = [(height // self._merge, width // self._merge) for _, height, width in grids]
-        chat.matched(len(images), sum(height * width for height, width in sizes))
+        chat.check_image_tokens(len(images), sum(height * width for height, width in sizes))
         parts, cursor, position = [], 0, 0
         for height, width in sizes:
             start = int(images[images >= cursor][0])
@@ -127,5 +144,88 @@ class Qwen3VL(Adaptation):
 
     @property
     def _merge(self) -> int:
-        """Patches of one image token, a side."""
+        """Patches per side of one image token."""
         return checkpoint.image_processor(self.checkpoint).merge_size
+
+
+def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:
+    """Every tensor of the model of a config.json; image settings come from `directory` if it is given."""
+    text, vision = config["text_config"], config["vision_config"]
+    settings = directory / "preprocessor_config.json" if directory else None
+    pixels = json.loads(settings.read_text(encoding="utf-8"))["size"] if settings and settings.is_file() else RELEASED_PIXELS
+    return Anatomy(
+        weights=(*decoder(text, tied=is_tied(config)), *_tower(vision), *_mergers(vision)),
+        language=decoder_stack(text),
+        vision=Stack(
+            layers=vision["depth"],
+            hidden=vision["hidden_size"],
+            heads=vision["num_heads"],
+            kv_heads=vision["num_heads"],
+            head_dim=vision["hidden_size"] // vision["num_heads"],
+            mlp=vision["intermediate_size"],
+            gated=False,
+            rms=False,
+        ),
+        vocabulary=text["vocab_size"],
+        experts_frac=experts_frac(text),
+        directory=directory,
+        image_tokens=partial(
+            image_tokens,
+            patch=vision["patch_size"],
+            merge=vision["spatial_merge_size"],
+            min_pixels=pixels["shortest_edge"],
+            max_pixels=pixels["longest_edge"],
+        ),
+    )
+
+
+def image_tokens(width: int, height: int, *, patch: int, merge: int, min_pixels: int, max_pixels: int) -> ImageTokens:
+    """Sequence lengths of an image: it is scaled between `min_pixels` and `max_pixels`, and each side is rounded to whole tokens.
+
+    >>> image_tokens(576, 576, patch=16, merge=2, min_pixels=65_536, max_pixels=16_777_216).tokens  # 18 x 18
+    324
+    """
+    side = patch * merge
+    columns, rows = (max(1, round(length / side)) for length in (width, height))
+    if columns * rows * side**2 > max_pixels:
+        scale = math.sqrt(width * height / max_pixels)
+        columns, rows = (max(1, math.floor(length / scale / side)) for length in (width, height))
+    elif columns * rows * side**2 < min_pixels:
+        scale = math.sqrt(min_pixels / (width * height))
+        columns, rows = (math.ceil(length * scale / side) for length in (width, height))
+    return ImageTokens(patches=columns * rows * merge**2, tokens=columns * rows)
+
+
+def _tower(vision: Mapping[str, Any]) -> tuple[Weights, ...]:
+    hidden, width, layers = vision["hidden_size"], vision["intermediate_size"], tuple(range(vision["depth"]))
+    patch = (vision.get("in_channels", 3), vision["temporal_patch_size"], vision["patch_size"], vision["patch_size"])
+    at = VISION + ".blocks.{}"
+    return (
+        Weights(name=f"{VISION}.patch_embed.proj.weight", part="vision", shape=(hidden, *patch), kind="patches"),
+        vector(f"{VISION}.patch_embed.proj.bias", "vision", hidden),
+        Weights(name=f"{VISION}.pos_embed.weight", part="vision", shape=(vision["num_position_embeddings"], hidden), kind="table"),
+        *norm(f"{at}.norm1", "vision", hidden, layers, bias=True),
+        *norm(f"{at}.norm2", "vision", hidden, layers, bias=True),
+        *linear(f"{at}.attn.qkv", "vision", 3 * hidden, hidden, layers, bias=True),
+        *linear(f"{at}.attn.proj", "vision", hidden, hidden, layers, bias=True),
+        *linear(f"{at}.mlp.linear_fc1", "vision", width, hidden, layers, bias=True),
+        *linear(f"{at}.mlp.linear_fc2", "vision", hidden, width, layers, bias=True),
+    )
+
+
+def _mergers(vision: Mapping[str, Any]) -> tuple[Weights, ...]:
+    """The merger after the last layer, and those of the deepstack layers."""
+    hidden = vision["hidden_size"]
+    merged = hidden * vision["spatial_merge_size"] ** 2
+    deep = tuple(range(len(vision["deepstack_visual_indexes"])))
+    return (
+        *norm(f"{VISION}.merger.norm", "projector", hidden, None, bias=True),
+        *_merger(f"{VISION}.merger", merged, vision["out_hidden_size"], None),
+        *norm(VISION + ".deepstack_merger_list.{}.norm", "projector", merged, deep, bias=True),
+        *_merger(VISION + ".deepstack_merger_list.{}", merged, vision["out_hidden_size"], deep),
+    )
+
+
+def _merger(at: str, merged: int, out: int, layers: tuple[int, ...] | None) -> tuple[Weights, ...]:
+    first = linear(f"{at}.linear_fc1", "projector", merged, merged, layers, bias=True)
+    return (*first, *linear(f"{at}.linear_fc2", "projector", out, merged, layers, bias=True))

@@ -1,4 +1,4 @@
-"""What a configuration will cost, before anything is downloaded or started: parameters, memory of each GPU, work of a step."""
+"""`percasym plan`: parameters, memory of one GPU and FLOPs of a step of a configuration, before anything is downloaded or started."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+
 from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
-from percasym.models.adapt import Adaptation
-from percasym.models.anatomy.base import Anatomy
+from percasym.models.adapt import PARTS, Adaptation
+from percasym.models.anatomy import Anatomy
 from percasym.plan import memory
-from percasym.plan.layout import Layout
-from percasym.plan.lengths import Lengths, measure
-from percasym.plan.parameters import Parameters, count
+from percasym.plan.inputs import Layout, Lengths, Parameters, count_parameters, measure_lengths
 from percasym.plan.work import Work, work
 
 GPU_GB = 80.0
-"""Memory of one GPU in 10^9 bytes, unless said otherwise (A100, H100)."""
+"""Default memory of one GPU in 10^9 bytes (A100, H100)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,31 +35,31 @@ class Plan:
 
     @property
     def training(self) -> memory.Bytes:
-        """Bytes of one GPU by part at the height of a step."""
-        return self._beside(memory.training(self.anatomy, self.parameters, self.layout, self.lengths))
+        """Peak bytes of one GPU by component in a training step."""
+        return self._with_vllm(memory.training(self.anatomy, self.parameters, self.layout, self.lengths))
 
     @property
     def evaluation(self) -> memory.Bytes:
-        """Bytes of one GPU by part while the model is evaluated."""
-        return self._beside(memory.evaluation(self.anatomy, self.parameters, self.layout, self.lengths))
+        """Peak bytes of one GPU by component in an evaluation."""
+        return self._with_vllm(memory.evaluation(self.anatomy, self.parameters, self.layout, self.lengths))
 
     @property
     def rollouts(self) -> memory.Bytes:
-        """Bytes of one GPU by part while rollouts are sampled and rewarded; empty but in RL."""
-        return self._beside(memory.rollouts(self.anatomy, self.parameters, self.layout, self.lengths))
+        """Peak bytes of one GPU by component while rollouts are sampled and rewarded; empty for supervised training."""
+        return self._with_vllm(memory.rollouts(self.anatomy, self.parameters, self.layout, self.lengths))
 
     @property
     def peak(self) -> int:
-        """The largest of the three."""
+        """The maximum of the three."""
         return max(sum(held.values()) for held in (self.training, self.evaluation, self.rollouts))
 
     @property
     def fits(self) -> bool:
-        """Whether one GPU holds it."""
+        """Whether the peak fits into one GPU."""
         return self.peak <= self.gpu_bytes
 
     def remedies(self) -> Iterator[tuple[str, int]]:
-        """Single changes of the configuration, each with the peak that it leads to."""
+        """Single changes of the configuration that lower the peak, each with the new peak."""
         layout, evaluation, sampled = self.layout, self.layout.evaluation, self.layout.sampled
         fewer = max(1, evaluation.rows // 4)
         changes = {
@@ -79,8 +80,8 @@ class Plan:
             if (peak := replace(self, layout=changed).peak) < self.peak:
                 yield words, peak
 
-    def _beside(self, held: memory.Bytes) -> memory.Bytes:
-        """The same with what vLLM takes of the GPU at its start, and keeps."""
+    def _with_vllm(self, held: memory.Bytes) -> memory.Bytes:
+        """Add the share of the GPU that vLLM reserves at its start."""
         sampled = self.layout.sampled
         return {**held, "vLLM": round(sampled.vllm_frac * self.gpu_bytes)} if sampled and held else held
 
@@ -88,7 +89,7 @@ class Plan:
 def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
     """The plan of a configuration.
 
-    Raises ConfigError when the family or the task cannot say what is needed.
+    Raises ConfigError when the family has no `anatomy`, or the task or checkpoint cannot be read.
     """
     family = settings.family
     if not 0 < gpu_gb < math.inf:
@@ -97,9 +98,75 @@ def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
         raise ConfigError(f"{type(family).__name__} has no anatomy(), so its parameters cannot be counted. Write that method first.")
     try:
         anatomy = family.anatomy()
-        layout, lengths = Layout.of(settings), measure(settings.task, anatomy, split="train_sft")
+        layout, lengths = Layout.of(settings), measure_lengths(settings.task, anatomy, split="train_sft")
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    parameters = count(anatomy, family)
-    done = work(anatomy, parameters, layout, lengths)
-    return Plan(anatomy=anatomy, parameters=parameters, layout=layout, lengths=lengths, work=done, gpu_bytes=round(gpu_gb * 1e9))
+    parameters = count_parameters(anatomy, family)
+    step = work(anatomy, parameters, layout, lengths)
+    return Plan(anatomy=anatomy, parameters=parameters, layout=layout, lengths=lengths, work=step, gpu_bytes=round(gpu_gb * 1e9))
+
+
+def table(plan: Plan) -> RenderableType:
+    """The plan as printed: parameters, memory of one GPU, sample lengths, and FLOPs of a step."""
+    return Group(_parameters(plan), _memory(plan), *_lines(plan))
+
+
+def _parameters(plan: Plan) -> Table:
+    shown = Table("parameters", *PARTS, "all", title_justify="left")
+    base, trained = plan.parameters.base, plan.parameters.trained
+    shown.add_row("checkpoint", *(_count(base[part]) for part in PARTS), _count(sum(base.values())))
+    if plan.layout.adapters:
+        adapters = plan.parameters.adapters
+        shown.add_row("adapters", *(_count(adapters[part]) for part in PARTS), _count(sum(adapters.values())))
+    shown.add_row("trained", *(_count(trained[part]) for part in PARTS), _count(plan.parameters.num_trained))
+    return _numbers(shown)
+
+
+def _memory(plan: Plan) -> Table:
+    columns = {"training": plan.training, "evaluation": plan.evaluation} | ({"rollouts": plan.rollouts} if plan.rollouts else {})
+    shown = Table(f"GB on each of {plan.layout.num_ranks} GPU{'s' * (plan.layout.num_ranks > 1)}", *columns)
+    for part in dict.fromkeys(part for held in columns.values() for part in held):
+        sizes = [held.get(part, 0) for held in columns.values()]
+        if any(sizes):
+            shown.add_row(part, *map(_gb, sizes))
+    shown.add_section()
+    shown.add_row("all", *(_gb(sum(held.values())) for held in columns.values()))
+    return _numbers(shown)
+
+
+def _lines(plan: Plan) -> list[str]:
+    lengths, step = plan.lengths, plan.work
+    lines = [
+        f"A sample: {lengths.total:,.0f} tokens (longest {lengths.longest:,}), {lengths.picture} of them the picture, "
+        f"{lengths.perception:.0f} perception and {lengths.reasoning:,.0f} reasoning: {100 * lengths.share:.1f} % of what is supervised. "
+        f"Counted with {lengths.source}.",
+        f"A step: {step.tokens:,.0f} tokens, {step.supervised:,.0f} of them supervised, {step.flops:.2e} operations "
+        f"({step.model_flops:.2e} without computing anything twice"
+        f"{f', {step.sampling_flops:.2e} of them sampling' if step.sampling_flops else ''}).",
+    ]
+    if plan.layout.offload:
+        lines.append(f"In the host's memory: {_gb(sum(memory.on_host(plan.parameters, plan.layout).values()))} GB for each GPU.")
+    limits = {"evaluation": plan.layout.evaluation} | ({"rollout": plan.layout.sampled} if plan.layout.sampled else {})
+    for section, limit in limits.items():
+        if plan.lengths.perception + plan.lengths.reasoning > limit.max_new_tokens:
+            lines.append(f"{section}.max_new_tokens={limit.max_new_tokens} cuts the mean response short. Raise it.")
+    size = f"{plan.gpu_bytes / 1e9:g} GB"
+    if plan.fits:
+        return [*lines, f"It fits: {_gb(plan.peak)} of {size}."]
+    lines.append(f"It does not fit: {_gb(plan.peak)} of {size}.")
+    lines += [f"  {words}: {_gb(peak)} GB{', which fits' if peak <= plan.gpu_bytes else ''}" for words, peak in plan.remedies()]
+    return lines
+
+
+def _numbers(shown: Table) -> Table:
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    return shown
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _gb(number: int) -> str:
+    return f"{number / 1e9:.{1 if number >= 10**9 else 3}f}" if number else "-"

@@ -1,7 +1,7 @@
-"""Tokens and floating-point operations of one optimizer step, over all ranks.
+"""Tokens and FLOPs of one optimizer step, over all ranks.
 
-A multiplication of [m, k] by [k, n] is 2mkn operations; attention counts all pairs of positions, as is usual for model FLOP
-utilisation (kernels that skip the future do half of it). Norms, activations and the optimizer are left out.
+A matrix product of [m, k] and [k, n] is 2mkn FLOPs; attention counts all pairs of positions, as is usual for model FLOP utilisation
+(causal kernels do half of it). Norms, activation functions and the optimizer are left out.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from percasym.models.adapt import PARTS, Part
-from percasym.models.anatomy.base import Anatomy, Stack, Weights
-from percasym.plan.layout import Layout
-from percasym.plan.lengths import Lengths
-from percasym.plan.parameters import Parameters
+from percasym.models.anatomy import Anatomy, Stack, Weights
+from percasym.plan.inputs import Layout, Lengths, Parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,90 +19,90 @@ class Work:
     """One optimizer step."""
 
     tokens: float
-    """Positions in the language model, padding not counted."""
+    """Positions in the language model, without padding."""
     supervised: float
-    """Those with a loss."""
+    """Positions with a loss."""
     flops: float
-    """All operations."""
+    """All FLOPs."""
     model_flops: float
-    """Those that the model needs whatever the memory: without computing activations again, and without measuring gradients."""
+    """Model FLOPs: without recomputed activations and without measuring span gradients."""
     sampling_flops: float = 0.0
-    """Of them, those that sample what is learned from; what a diagnosis samples beside it, and what rewards ask, is not counted."""
+    """The part of both spent on sampling rollouts; diagnosis rollouts and the queries of rewards are not counted."""
 
 
 def work(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> Work:
-    """What a step costs; in RL a round with all its epochs, of rollouts as long as demonstrations are."""
+    """The cost of a step; in RL of all epochs on one batch of rollouts, which are assumed as long as demonstrations."""
     supervised, rows, sampled = lengths.perception + lengths.reasoning, layout.step_rows, layout.sampled
-    needed, done = _learned(anatomy, parameters, layout, lengths, lengths.total, supervised)
-    if layout.measures_gradients:  # Perception's own gradient: of its loss from the prefix, of its reward from whole rollouts.
-        positions, seen = (lengths.total, supervised) if sampled else (lengths.prefix, lengths.perception)
-        done += _learned(anatomy, parameters, layout, lengths, positions, seen)[1]
+    model_flops, flops = _training_flops(anatomy, parameters, layout, lengths, lengths.total, supervised)
+    if layout.measures_gradients:  # Perception's gradient: of its loss on the prefix, of its reward on whole rollouts.
+        positions, with_loss = (lengths.total, supervised) if sampled else (lengths.prefix, lengths.perception)
+        flops += _training_flops(anatomy, parameters, layout, lengths, positions, with_loss)[1]
     sampling = 0.0
     if sampled:
         forward = forward_flops(anatomy, parameters, lengths.total, lengths, supervised=supervised)
         prompt = forward_flops(anatomy, parameters, lengths.prompt + lengths.picture, lengths, supervised=0)
-        compared = forward if sampled.reference else 0.0
-        sampling = forward - prompt + prompt / sampled.group_size  # Siblings share the prefill.
-        needed, done = (sampled.epochs * (learning + compared) + sampling for learning in (needed, done))
+        reference = forward if sampled.reference else 0.0
+        sampling = forward - prompt + prompt / sampled.group_size  # A group shares the prefill.
+        model_flops, flops = (sampled.epochs * (training + reference) + sampling for training in (model_flops, flops))
     return Work(
         tokens=rows * lengths.total,
         supervised=rows * supervised,
-        flops=rows * done,
-        model_flops=rows * needed,
+        flops=rows * flops,
+        model_flops=rows * model_flops,
         sampling_flops=rows * sampling,
     )
 
 
 def forward_flops(anatomy: Anatomy, parameters: Parameters, positions: float, lengths: Lengths, *, supervised: float) -> float:
-    """Forward of one sample; the head is applied at `supervised` positions."""
-    seen = _seen(positions, lengths)
-    total = sum(_product(anatomy, weights, seen, supervised) for weights in anatomy.weights)
-    total += sum(2.0 * parameters.adapters[part] * at for part, at in seen.items())
+    """Forward FLOPs of one sample; the head is applied at `supervised` positions."""
+    by_part = _positions(positions, lengths)
+    total = sum(_product(anatomy, weights, by_part, supervised) for weights in anatomy.weights)
+    total += sum(2.0 * parameters.adapters[part] * num for part, num in by_part.items())
     return total + _attention(anatomy.language, positions) + _attention(anatomy.vision, lengths.patches)
 
 
 def sample_flops(
     anatomy: Anatomy, parameters: Parameters, positions: float, lengths: Lengths, *, supervised: float, adapters: bool
 ) -> float:
-    """Forward and backward of one sample, nothing computed twice.
+    """Forward and backward FLOPs of one sample, without recomputation.
 
-    The backward pass through a layer costs one forward for the gradient of its input and one for that of its weights, where each is needed.
+    The backward pass through a layer costs one forward for the input gradient and one for the weight gradient, if each is needed.
     """
-    seen = _seen(positions, lengths)
-    trains = {part: parameters.trained[part] > 0 for part in PARTS}
-    passes_on: dict[Part, bool] = {"language": True, "projector": trains["vision"] or trains["projector"], "vision": trains["vision"]}
+    by_part = _positions(positions, lengths)
+    trained = {part: parameters.trained[part] > 0 for part in PARTS}
+    input_grad: dict[Part, bool] = {"language": True, "projector": trained["vision"] or trained["projector"], "vision": trained["vision"]}
     total = 0.0
     for weights in anatomy.weights:
-        times = 1 + (passes_on[weights.part] and weights.kind != "patches") + (trains[weights.part] and not adapters)
-        total += times * _product(anatomy, weights, seen, supervised)
-    total += sum(6.0 * parameters.adapters[part] * at for part, at in seen.items())
+        times = 1 + (input_grad[weights.part] and weights.kind != "patches") + (trained[weights.part] and not adapters)
+        total += times * _product(anatomy, weights, by_part, supervised)
+    total += sum(6.0 * parameters.adapters[part] * num for part, num in by_part.items())
     total += (1 + 2) * _attention(anatomy.language, positions)
-    return total + (1 + 2 * trains["vision"]) * _attention(anatomy.vision, lengths.patches)
+    return total + (1 + 2 * trained["vision"]) * _attention(anatomy.vision, lengths.patches)
 
 
-def _seen(positions: float, lengths: Lengths) -> dict[Part, float]:
-    """Positions that each part sees of one sample."""
+def _positions(positions: float, lengths: Lengths) -> dict[Part, float]:
+    """Positions of one sample in each part."""
     return {"language": positions, "projector": lengths.picture, "vision": lengths.patches}
 
 
-def _product(anatomy: Anatomy, weights: Weights, seen: Mapping[Part, float], supervised: float) -> float:
-    """Multiplying by these weights once, wherever they are applied."""
+def _product(anatomy: Anatomy, weights: Weights, by_part: Mapping[Part, float], supervised: float) -> float:
+    """FLOPs of one product with these weights at all of their positions."""
     if weights.kind in ("table", "vector"):
         return 0.0
     frac = anatomy.experts_frac if weights.kind == "experts" else 1.0
-    return 2 * frac * weights.numel * (supervised if weights.kind == "head" else seen[weights.part])
+    return 2 * frac * weights.numel * (supervised if weights.kind == "head" else by_part[weights.part])
 
 
-def _learned(
+def _training_flops(
     anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths, positions: float, supervised: float
 ) -> tuple[float, float]:
-    """Forward and backward of one sample, without and with what is computed again."""
+    """Forward and backward FLOPs of one sample, without and with recomputation."""
     once = sample_flops(anatomy, parameters, positions, lengths, supervised=supervised, adapters=layout.adapters)
     return once, once + (_recomputed(anatomy, parameters, positions, lengths) if layout.checkpointing else 0)
 
 
 def _recomputed(anatomy: Anatomy, parameters: Parameters, positions: float, lengths: Lengths) -> float:
-    """The second forward of the layers of each stack that keeps only its inputs."""
+    """The second forward of the layers of each stack under gradient checkpointing."""
     total = _attention(anatomy.language, positions) + _layers(anatomy, "language", positions)
     if parameters.trained["vision"]:
         total += _attention(anatomy.vision, lengths.patches) + _layers(anatomy, "vision", lengths.patches)
@@ -117,5 +115,5 @@ def _layers(anatomy: Anatomy, part: Part, positions: float) -> float:
 
 
 def _attention(stack: Stack, positions: float) -> float:
-    """Scores and weighted sum of values, one forward."""
+    """Attention scores and weighted sum of values, one forward."""
     return 4 * stack.layers * stack.heads * stack.head_dim * positions**2

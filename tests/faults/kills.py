@@ -109,13 +109,13 @@ def blank(directory: Path) -> Path:
     import torch
 
     from percasym.models.architecture import write_blank
-    from percasym.models.checkpoint import quiet
+    from percasym.models.checkpoint import silence_transformers
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey
 
     task = Sudoku(verbosity=0)
     samples = [task.sample(SampleKey(task="sudoku", split="base", seed=0, index=index)) for index in range(20)]
-    quiet()
+    silence_transformers()
     torch.manual_seed(0)
     write_blank(directory, [part for s in samples for part in (s.prompt.question, s.demonstration.perception, s.demonstration.reasoning)])
     return directory

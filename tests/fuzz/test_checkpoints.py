@@ -89,12 +89,12 @@ def test_a_checkpoint_that_lacks_a_file_is_passed_over(root: Path, missing: set[
 def test_a_state_without_sums_is_read_or_refused(root: Path, data: st.DataObject) -> None:
     """Checkpoints from before there were sums have nothing but this between a changed file and the optimizer."""
     from percasym.engine.checkpoint import read_state
-    from percasym.engine.ranks import ALONE
+    from percasym.engine.ranks import SINGLE_RANK
 
     file = root / "step_000001" / "engine.pt"
     with changed(file, data.draw(damaged([file.read_bytes()]) | st.binary(max_size=40))):
         try:
-            state = read_state(root / "step_000001", ALONE, Mock(split=False))
+            state = read_state(root / "step_000001", SINGLE_RANK, Mock(split=False))
         except ConfigError as error:
             said = str(error)
             assert "\n" not in said

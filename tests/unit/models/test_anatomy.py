@@ -9,16 +9,14 @@ import pytest
 import torch
 
 from percasym.models.adapt import Lora, adapt, linear_layers, part_of
-from percasym.models.anatomy.base import AnatomyError, Picture
-from percasym.models.anatomy.qwen3vl import picture
-from percasym.models.checkpoint import OURS, configured
+from percasym.models.anatomy import AnatomyError, ImageTokens
+from percasym.models.checkpoint import PACKAGED, config_from_dict, released, released_sizes
 from percasym.models.internvl35 import InternVL35
-from percasym.models.qwen3vl import Qwen3VL
-from percasym.models.released import released, sizes
+from percasym.models.qwen3vl import Qwen3VL, image_tokens
 
 FAMILIES = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}
-EVERY = [(name, size) for name in FAMILIES for size in ("tiny", *sizes(name))]
-PACKAGED = [pair for pair in EVERY if pair[1] != "tiny" or (OURS / pair[0] / "config.json").is_file()]
+EVERY = [(name, size) for name in FAMILIES for size in ("tiny", *released_sizes(name))]
+AVAILABLE = [pair for pair in EVERY if pair[1] != "tiny" or (PACKAGED / pair[0] / "config.json").is_file()]
 
 
 def meta_model(name: str, size: str) -> torch.nn.Module:
@@ -27,12 +25,12 @@ def meta_model(name: str, size: str) -> torch.nn.Module:
 
     from transformers import AutoModelForImageTextToText
 
-    values = json.loads((OURS / name / "config.json").read_text()) if size == "tiny" else released(name, size).config
+    values = json.loads((PACKAGED / name / "config.json").read_text()) if size == "tiny" else released(name, size).config
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(configured(values))
+        return AutoModelForImageTextToText.from_config(config_from_dict(values))
 
 
-@pytest.mark.parametrize(("name", "size"), PACKAGED)
+@pytest.mark.parametrize(("name", "size"), AVAILABLE)
 def test_every_tensor_is_told_by_its_name_part_and_shape(name: str, size: str) -> None:
     family = FAMILIES[name](size=size)
     anatomy, model = family.anatomy(), meta_model(name, size)
@@ -45,12 +43,12 @@ def test_every_tensor_is_told_by_its_name_part_and_shape(name: str, size: str) -
 
 
 def test_adapters_are_counted_from_the_shapes_of_the_layers(tiny_qwen) -> None:
-    from percasym.plan.parameters import count
+    from percasym.plan.inputs import count_parameters
 
     lora = Lora(rank=3, targets=("language", "vision"))
     family = Qwen3VL(lora=lora)
     model = adapt(meta_model("qwen3vl", "tiny"), family, family.parts)
-    assert count(family.anatomy(), family).num_trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count_parameters(family.anatomy(), family).num_trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("side", [16, 64, 96, 200, 300])
@@ -63,14 +61,14 @@ def test_a_picture_costs_what_the_processor_makes_of_it(side: int) -> None:
     sample = task.sample(SampleKey(task=task.name, split="test", seed=0, index=0))
     inputs = family.prompt(sample.prompt).inputs
     patches = int(inputs["image_grid_thw"].prod())
-    assert family.anatomy().picture(max(side, 32), max(side, 32)) == Picture(patches=patches, tokens=patches // 4)
+    assert family.anatomy().image_tokens(max(side, 32), max(side, 32)) == ImageTokens(patches=patches, tokens=patches // 4)
 
 
 def test_a_picture_out_of_bounds_is_brought_into_them() -> None:
     # 100 x 50 of at least 128 x 128 pixels: scaled by sqrt(16384 / 5000) = 1.81 to 181.0 x 90.5, up to 12 x 6 tokens of 16 pixels.
-    assert picture(100, 50, patch=8, merge=2, fewest=128 * 128, most=256 * 256) == Picture(patches=288, tokens=72)
+    assert image_tokens(100, 50, patch=8, merge=2, min_pixels=128 * 128, max_pixels=256 * 256) == ImageTokens(patches=288, tokens=72)
     # 1000 x 500 of at most 256 x 256: scaled by sqrt(65536 / 500000) = 0.362 to 362.0 x 181.0, down to 22 x 11.
-    assert picture(1000, 500, patch=8, merge=2, fewest=64 * 64, most=256 * 256) == Picture(patches=968, tokens=242)
+    assert image_tokens(1000, 500, patch=8, merge=2, min_pixels=64 * 64, max_pixels=256 * 256) == ImageTokens(patches=968, tokens=242)
 
 
 def test_a_hub_id_of_a_released_size_is_known_and_another_is_not() -> None:

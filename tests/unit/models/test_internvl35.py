@@ -49,8 +49,8 @@ def test_a_picture_is_one_tile_of_36_tokens_however_large_it_was_drawn(family: I
 
 
 def test_the_image_setting_is_the_one_of_prompts(family: InternVL35) -> None:
-    assert family.images() == {"height": 96, "width": 96, "tokens": 36}
-    assert Qwen3VL().images() == {"min_pixels": 64**2, "max_pixels": 256**2, "pixels_a_token": 16**2}
+    assert family.image_settings() == {"height": 96, "width": 96, "tokens": 36}
+    assert Qwen3VL().image_settings() == {"min_pixels": 64**2, "max_pixels": 256**2, "pixels_a_token": 16**2}
 
 
 def test_a_tiny_checkpoint_is_tiny(model: torch.nn.Module) -> None:
@@ -148,7 +148,7 @@ def test_a_head_that_the_file_does_not_call_tied_is_not_tied(tiny_internvl, tmp_
 
 
 def test_a_missing_packaged_checkpoint_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkpoint, "OURS", tmp_path)
+    monkeypatch.setattr(checkpoint, "PACKAGED", tmp_path)
     with pytest.raises(CheckpointError, match=r"not packaged yet\. Make it with `make base FAMILY=internvl35`, or set model\.path"):
         InternVL35().codec()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from percasym.models.qwen3 import Qwen3Step, normed_by
+from percasym.models.qwen3 import Qwen3Step, rms_norm_with
 from percasym.rollout.cache import RoomyCache
-from percasym.rollout.step import by_forward, step_of
+from percasym.rollout.loop import decoding_step, forward_step
 
 TEXT = 58  # Ids below are text.
 
@@ -44,7 +44,7 @@ def test_a_quick_step_is_the_forward_of_one_token(model, family_name: str) -> No
     quick = Qwen3Step.of(model, 16)
     assert quick is not None
     with torch.inference_mode():
-        torch.testing.assert_close(spoken(model, quick), spoken(model, by_forward(model, num_axes(family_name))), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(spoken(model, quick), spoken(model, forward_step(model, num_axes(family_name))), rtol=1e-5, atol=1e-5)
 
 
 def test_padding_is_masked(model, family_name: str) -> None:
@@ -63,7 +63,7 @@ def test_adapters_count(model) -> None:
     quick = Qwen3Step.of(model.eval(), 16)
     assert quick is not None
     with_adapters = spoken(model, quick)
-    torch.testing.assert_close(with_adapters, spoken(model, by_forward(model, 1)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(with_adapters, spoken(model, forward_step(model, 1)), rtol=1e-5, atol=1e-5)
     model.disable_adapters()
     assert (spoken(model, quick) - with_adapters).abs().max() > 1e-3
 
@@ -71,11 +71,11 @@ def test_adapters_count(model) -> None:
 def test_a_decoder_of_another_kind_takes_the_forward(model) -> None:
     model.model.language_model.config._attn_implementation = "eager"
     assert Qwen3Step.of(model, 16) is None
-    assert not isinstance(step_of(model, num_axes=1, num_positions=16), Qwen3Step)
+    assert not isinstance(decoding_step(model, num_axes=1, num_positions=16), Qwen3Step)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_norm_is_that_of_the_definition(dtype: torch.dtype) -> None:
     # mean of squares (9 + 16) / 2 = 12.5, and 0.5 more: sqrt(13) = 3.6056; 3 / 3.6056 * 2 = 1.6641, 4 / 3.6056 * 10 = 11.094
-    found = normed_by(torch.tensor([2.0, 10.0]), 0.5)(torch.tensor([[3.0, 4.0]], dtype=dtype))
+    found = rms_norm_with(torch.tensor([2.0, 10.0]), 0.5)(torch.tensor([[3.0, 4.0]], dtype=dtype))
     torch.testing.assert_close(found, torch.tensor([[1.6641, 11.094]]), rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=0)

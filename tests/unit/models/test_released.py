@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from percasym.models import released
+from percasym.models import checkpoint
 from percasym.models.base import Family
-from percasym.models.checkpoint import configured, packaged
+from percasym.models.checkpoint import config_from_dict, packaged
 from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Prompt, SampleKey
 
 FAMILIES: dict[str, Callable[..., Family]] = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}
-EVERY = [(family, size) for family in FAMILIES for size in released.sizes(family)]
+EVERY = [(family, size) for family in FAMILIES for size in checkpoint.released_sizes(family)]
 
 
 def agrees(count: int, published: str) -> bool:
@@ -38,16 +38,16 @@ def test_a_count_agrees_to_the_digits_published_and_no_further() -> None:
 
 @pytest.mark.parametrize(("family", "size"), EVERY)
 def test_a_released_size_has_the_published_number_of_parameters(family: str, size: str) -> None:
-    published = released.released(family, size)
+    published = checkpoint.released(family, size)
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(configured(published.config))
+        model = AutoModelForImageTextToText.from_config(config_from_dict(published.config))
     assert [type(model).__name__] == published.config["architectures"]
     assert agrees(sum(parameter.numel() for parameter in model.parameters()), published.parameters)
 
 
 def test_the_sizes_are_those_that_were_released() -> None:
-    assert released.sizes("qwen3vl") == ("2B", "4B", "8B", "30B-A3B", "32B")
-    assert released.sizes("internvl35") == ("1B", "2B", "4B", "8B", "14B", "38B")
+    assert checkpoint.released_sizes("qwen3vl") == ("2B", "4B", "8B", "30B-A3B", "32B")
+    assert checkpoint.released_sizes("internvl35") == ("1B", "2B", "4B", "8B", "14B", "38B")
 
 
 @pytest.mark.parametrize(("family", "size"), EVERY)
@@ -71,9 +71,9 @@ def real(tmp_path: Path, blank_internvl35: Path) -> Callable[..., Family]:
 
     def make(family: str, size: str, template: str | None = None) -> Family:
         tokenizer = AutoTokenizer.from_pretrained({"qwen3vl": packaged("qwen3vl"), "internvl35": blank_internvl35}[family])
-        tokenizer.chat_template = template or released.chat_template(family)
+        tokenizer.chat_template = template or checkpoint.chat_template(family)
         tokenizer.save_pretrained(tmp_path)
-        (tmp_path / "config.json").write_text(json.dumps(released.released(family, size).config))
+        (tmp_path / "config.json").write_text(json.dumps(checkpoint.released(family, size).config))
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[family]))
         return FAMILIES[family](path=str(tmp_path))
 
@@ -113,13 +113,13 @@ def test_the_real_template_of_internvl35_gives_the_exact_prompt(real: Callable[.
 def test_a_template_that_can_think_is_told_not_to(real: Callable[..., Family]) -> None:
     # How Qwen3's templates close the thoughts before they begin.
     switch = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
-    family = real("qwen3vl", "2B", template=released.chat_template("qwen3vl") + switch)
+    family = real("qwen3vl", "2B", template=checkpoint.chat_template("qwen3vl") + switch)
     assert text(family, question(None)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_the_mixture_of_experts_takes_the_same_arguments(real: Callable[..., Family]) -> None:
     family = real("qwen3vl", "30B-A3B")
-    values = json.loads(json.dumps(dict(released.released("qwen3vl", "30B-A3B").config)))
+    values = json.loads(json.dumps(dict(checkpoint.released("qwen3vl", "30B-A3B").config)))
     vocabulary = AutoTokenizer.from_pretrained(packaged("qwen3vl")).get_vocab()
     values |= {name: vocabulary[f"<|{token}|>"] for name, token in (("image_token_id", "image_pad"), ("video_token_id", "video_pad"))}
     values |= {f"vision_{end}_token_id": vocabulary[f"<|vision_{end}|>"] for end in ("start", "end")}
@@ -134,7 +134,7 @@ def test_the_mixture_of_experts_takes_the_same_arguments(real: Callable[..., Fam
     values["vision_config"] |= {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "num_heads": 2, "out_hidden_size": 64}
     values["vision_config"] |= {"deepstack_visual_indexes": [0]}
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(configured(values)).eval()
+    model = AutoModelForImageTextToText.from_config(config_from_dict(values)).eval()
     batch = family.collate([family.prompt(question()), family.prompt(question(None)), family.prompt(question((512, 256)))])
     is_image = (batch.ids == model.config.image_token_id).int()
     with torch.no_grad():

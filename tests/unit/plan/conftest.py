@@ -10,18 +10,16 @@ from types import ModuleType
 import pytest
 import torch
 
-from percasym.models.adapt import PARTS, Adaptation, Lora, Names, adapt
-from percasym.models.anatomy.base import Anatomy
-from percasym.models.anatomy.internvl35 import internvl35
-from percasym.models.anatomy.qwen3vl import qwen3vl
+from percasym.models import internvl35, qwen3vl
+from percasym.models.adapt import PARTS, Adaptation, Lora, PartModules, adapt
+from percasym.models.anatomy import Anatomy
 from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.plan.layout import Answers, Layout
-from percasym.plan.parameters import Parameters, count
+from percasym.plan.inputs import Answers, Layout, Parameters, count_parameters
 from percasym.types import Span
 
 FAMILIES = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}
-ANATOMIES = {"qwen3vl": qwen3vl, "internvl35": internvl35}
+ANATOMIES = {"qwen3vl": qwen3vl.anatomy, "internvl35": internvl35.anatomy}
 
 
 @pytest.fixture(params=list(FAMILIES))
@@ -37,7 +35,7 @@ def plain_linear(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def parts(family_name) -> Names:
+def parts(family_name) -> PartModules:
     """The modules of each part."""
     return FAMILIES[family_name].parts
 
@@ -69,15 +67,15 @@ def states_held(tiny_model, tiny_batch, make_engine, parts, anatomy_of, lora) ->
 
     The model's parameters, and the bytes of weights, master weights, optimizer, and both gradients together, reduced over ranks.
     """
-    from percasym.engine.ranks import ALONE
+    from percasym.engine.ranks import SINGLE_RANK
     from percasym.objectives.coefficients import coefficients, span_counts
 
-    def held(name: str, ranks=ALONE):
+    def held(name: str, ranks=SINGLE_RANK):
         import torch
 
         batch, before = tiny_batch(), float_bytes(torch)
         model = adapt(tiny_model(), Adaptation(lora=lora), parts)
-        parameters = count(anatomy_of(model), Adaptation(lora=lora))
+        parameters = count_parameters(anatomy_of(model), Adaptation(lora=lora))
         engine = make_engine(name, model, ranks)
         counts = tuple(span_counts([batch.labels]).tolist())
         for finished in (True, False):  # A whole step first, so that AdamW has its state; then up to before the next.

@@ -14,9 +14,8 @@ from percasym.models.adapt import PARTS, Adaptation, adapt
 from percasym.objectives import token_nll
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.plan import memory
-from percasym.plan.activations import stack_bytes
-from percasym.plan.layout import GREEDY, NARROWED, SAMPLED
-from percasym.plan.parameters import Parameters, count
+from percasym.plan.inputs import GREEDY, NARROWED, SAMPLED, Parameters, count_parameters
+from percasym.plan.memory import stack_bytes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -42,7 +41,7 @@ def parameters() -> Parameters:
         adapters=dict.fromkeys(PARTS, 0),
         trained={"language": 1_000_000, "projector": 0, "vision": 0},
         multiplied=0,
-        resting=0,
+        frozen_linear=0,
     )
 
 
@@ -126,19 +125,19 @@ def kept_bytes(model: torch.nn.Module, batch, dtype: torch.dtype) -> int:
 def packaged(family_name):
     """The packaged tiny model's configuration with random weights, a batch of long rows, and what the model is made of."""
     from percasym.config.resolve import composed
-    from percasym.models.checkpoint import OURS, configured
+    from percasym.models.checkpoint import PACKAGED, config_from_dict
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey
 
     family, task = composed([f"model={family_name}"], ROOT / "conf").family, Sudoku(verbosity=2)
     keys = [SampleKey(task=task.name, split="test", seed=0, index=index) for index in range(4)]
     batch = family.collate([family.row(task.sample(key)) for key in keys])
-    values = json.loads((OURS / family_name / "config.json").read_text())
+    values = json.loads((PACKAGED / family_name / "config.json").read_text())
 
     def make(attention: str, adaptation: Adaptation, layers: int | None = None):
         from transformers import AutoModelForImageTextToText
 
-        config = configured(values)
+        config = config_from_dict(values)
         if layers:
             config.text_config.num_hidden_layers = layers
         model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
@@ -156,7 +155,7 @@ def test_activations_are_the_bytes_that_a_forward_keeps(attention, dtype, freeze
     how = {"rows": 4, "computing": dtype.itemsize, "checkpointing": False, "eager": attention == "eager"}
     expected = stack_bytes(anatomy.language, batch.ids.shape[1], **how)
     if not freeze:
-        expected += stack_bytes(anatomy.vision, anatomy.picture(64, 64).patches, **how)
+        expected += stack_bytes(anatomy.vision, anatomy.image_tokens(64, 64).patches, **how)
     # Copies that autocast makes of inputs are not planned one by one.
     assert measured == pytest.approx(expected, rel=0.15 if dtype == torch.float32 else 0.17)
 
@@ -179,7 +178,7 @@ def test_a_chunk_of_logits_is_that_of_the_loss():
 
 
 def test_the_key_value_cache_is_that_of_the_decoder(packaged, layout):
-    from percasym.plan.lengths import Lengths
+    from percasym.plan.inputs import Lengths
     from percasym.rollout.cache import RoomyCache
 
     make, batch, anatomy = packaged
@@ -188,12 +187,12 @@ def test_the_key_value_cache_is_that_of_the_decoder(packaged, layout):
     with torch.inference_mode():
         model.model(**batch.arguments, past_key_values=cache, use_cache=True)
     measured = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.roomy)
-    picture = anatomy.picture(64, 64)
+    picture = anatomy.image_tokens(64, 64)
     asked = batch.ids.shape[1] - 10.0 - picture.tokens
     lengths = Lengths(
         prompt=asked, picture=picture.tokens, patches=picture.patches, perception=10.0, reasoning=300.0, longest=0, source="by hand"
     )
-    planned = memory.evaluation(anatomy, count(anatomy, Adaptation()), layout, lengths)
+    planned = memory.evaluation(anatomy, count_parameters(anatomy, Adaptation()), layout, lengths)
     assert planned["key-value cache"] == measured
 
 
@@ -209,11 +208,11 @@ def test_the_loss_on_a_batch_needs_no_more_than_two_chunks_and_the_head(tiny_mod
 def test_the_reference_is_the_copy_that_rl_holds(family_name, words):
     from percasym.app.recipes.rl import RlRecipe
     from percasym.config.resolve import composed
-    from percasym.engine.ranks import ALONE
+    from percasym.engine.ranks import SINGLE_RANK
     from percasym.plan.plan import plan
 
     settings = composed([f"model={family_name}", "model.freeze=[]", "paradigm=rl", "paradigm.kl=0.1", *words], ROOT / "conf")
-    model = RlRecipe(settings, torch.device("cpu"), ALONE)._reference()
+    model = RlRecipe(settings, torch.device("cpu"), SINGLE_RANK)._reference()
     held = sum(parameter.nbytes for parameter in model.parameters())
     cost = plan(settings)
     assert cost.training["reference"] == cost.evaluation["reference"] == cost.rollouts["reference"] == held
@@ -228,7 +227,7 @@ def test_choosing_a_token_allocates_at_most_what_a_logit_is_given(options, plann
     from torch.profiler import ProfilerActivity, profile
 
     from percasym.config.sampling import Native
-    from percasym.rollout.sampler import Greedy, Sampler
+    from percasym.rollout.loop import Greedy, Sampler
 
     rows, vocabulary, banned = 8, 20_000, torch.tensor([0])
     logits = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0))

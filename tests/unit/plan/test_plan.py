@@ -14,7 +14,7 @@ import pytest
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
 from percasym.plan import plan as planning
-from percasym.plan.lengths import QWEN_PIECES, counter
+from percasym.plan.inputs import QWEN_PIECES, token_counter
 from percasym.plan.plan import Plan, plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,19 +24,19 @@ FAMILIES = ("qwen3vl", "internvl35")
 
 @pytest.fixture(autouse=True)
 def _measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lengths of a task and family are measured once in this module: drawing its samples is what a plan waits for."""
-    monkeypatch.setattr(planning, "measure", measured)
+    """Cache the lengths of each task and family: drawing samples is the slow part of a plan."""
+    monkeypatch.setattr(planning, "measure_lengths", measured)
 
 
 def measured(task, anatomy, *, split):
-    key = (task, anatomy.directory, anatomy.picture(512, 512))
+    key = (task, anatomy.directory, anatomy.image_tokens(512, 512))
     if key not in KNOWN:
-        KNOWN[key] = planning_measure(task, anatomy, split=split)
+        KNOWN[key] = original_measure(task, anatomy, split=split)
     return KNOWN[key]
 
 
 KNOWN: dict = {}
-planning_measure = planning.measure
+original_measure = planning.measure_lengths
 
 
 def planned(line: str) -> Plan:
@@ -192,6 +192,6 @@ def test_hydra_shows_the_same_configuration(experiment: str) -> None:
 
 
 def test_estimated_tokens_are_digits_and_words() -> None:
-    tokens, source = counter(None)
+    tokens, source = token_counter(None)
     assert tokens("r1c2: row 1 4.") == 11  # r 1 c 2 : " row" " " 1 " " 4 . (a space before a digit stands alone)
     assert "estimate" in source and r"\p{N}" in QWEN_PIECES

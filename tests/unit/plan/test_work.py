@@ -10,9 +10,7 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
 from percasym.models.adapt import Adaptation, Lora, adapt
-from percasym.plan.layout import Sampled
-from percasym.plan.lengths import Lengths
-from percasym.plan.parameters import count
+from percasym.plan.inputs import Lengths, Sampled, count_parameters
 from percasym.plan.work import forward_flops, sample_flops, work
 
 ROWS = 2
@@ -39,7 +37,7 @@ def setting(family_name, tiny_model, tiny_batch, anatomy_of, parts):
         model, batch = adapt(model, adaptation, parts).train(), tiny_batch(rows=ROWS)
         patches, response = 64 + (family_name == "internvl35"), batch.ids.shape[1] - 19.0  # 8 x 8, and InternVL's class token.
         lengths = Lengths(prompt=3.0, picture=16, patches=patches, perception=0.0, reasoning=response, longest=0, source="by hand")
-        return model, batch, anatomy, count(anatomy, adaptation), lengths
+        return model, batch, anatomy, count_parameters(anatomy, adaptation), lengths
 
     return make
 
@@ -59,7 +57,7 @@ def test_adapters_spare_the_gradient_of_the_weights(setting):
     model, batch, anatomy, parameters, lengths = setting(adaptation)
     planned = sample_flops(anatomy, parameters, lengths.total, lengths, supervised=0, adapters=True)
     assert ROWS * planned == pytest.approx(counted(model, batch), rel=0.03)
-    full = count(anatomy, Adaptation())
+    full = count_parameters(anatomy, Adaptation())
     assert planned < 0.75 * sample_flops(anatomy, full, lengths.total, lengths, supervised=0, adapters=False)
 
 
