@@ -1,6 +1,6 @@
-"""Write the options of each plug-in into its yaml, and the tables of docs/strategies.md, from the dataclasses themselves.
+"""Write what the code knows into the files that people read: options into conf/, tables into docs/.
 
-    python -m percasym.config.document                              # `make conf docs`: conf/ and docs/strategies.md
+    python -m percasym.config.document                              # `make conf docs`
     python -m percasym.config.document examples/plugin/conf         # the yaml files of a package of your own
 
 A yaml keeps its head comment, its defaults list and the values it sets. Every other option of the dataclass is added with its
@@ -14,9 +14,9 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -61,11 +61,15 @@ def rewritten(conf: Path) -> Iterable[tuple[Path, str]]:
     for path in plugin_files(conf):
         text = path.read_text(encoding="utf-8")
         yield path, documented(text, target(path))
-    root, page = conf / "config.yaml", conf.parent / "docs" / "strategies.md"
-    if root.is_file():
-        yield root, with_sections(root.read_text(encoding="utf-8"))
-    if page.is_file():
-        yield page, with_tables(page.read_text(encoding="utf-8"), conf)
+    docs = conf.parent / "docs"
+    rest: Mapping[Path, Callable[[str], str]] = {
+        conf / "config.yaml": with_sections,
+        docs / "strategies.md": partial(with_tables, conf=conf),
+        docs / "architecture.md": partial(with_modules, root=conf.parent),
+    }
+    for path, write in rest.items():
+        if path.is_file():
+            yield path, write(path.read_text(encoding="utf-8"))
 
 
 def plugin_files(conf: Path, group: str | None = None) -> list[Path]:
@@ -242,7 +246,17 @@ def _reasons(lines: Sequence[str], prefix: str = "") -> dict[str, list[str]]:
     return found
 
 
-# The tables of docs/strategies.md
+# The tables of docs/
+
+
+def with_modules(page: str, root: Path) -> str:
+    """docs/architecture.md with the modules of each folder that it lists; the last column, what they contain, is kept."""
+
+    def filled(found: re.Match[str]) -> str:
+        names = sorted(path.name for path in (root / found[1]).glob("*.py") if path.name != "__init__.py")
+        return f"| `{found[1]}` | {', '.join(f'`{name}`' for name in names)} | {found[2]} |"
+
+    return re.sub(r"^\| `(percasym/[\w/]*)` \|(?: [^|]*)?\| ([^|]*) \|$", filled, page, flags=re.MULTILINE)
 
 
 def with_tables(page: str, conf: Path) -> str:

@@ -90,9 +90,3 @@ def test_a_file_above_400_lines_says_why() -> None:
     texts = {path.name: path.read_text() for path in (ROOT / "percasym").rglob("*.py")}
     long = [name for name, text in texts.items() if len(text.splitlines()) > 400 and "One file, because" not in text]
     assert long == [], "a file holds one idea: split it, or say in its docstring 'One file, because ...'"
-
-
-def test_the_architecture_names_every_module() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    names = {path.name for path in (ROOT / "percasym").rglob("*.py")} - {"__init__.py"}
-    assert sorted(name for name in names if name not in text) == []
