@@ -1,6 +1,6 @@
-"""How a model learns: what `paradigm.*` may say.
+"""The options `paradigm.*`: supervised fine-tuning and reinforcement learning.
 
-Both paradigms share the optimizer, its schedule and the rhythm of evaluations; each adds what one step is made of.
+Both share the options of the optimizer, its schedule, evaluations and checkpoints (`Training`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Literal
 from percasym.config.schema import at_least, fraction, one_of
 
 PolicyLoss = Literal["grpo", "dr_grpo", "dapo", "gspo"]
-"""How the clipped surrogate of a token becomes a loss; see `percasym.objectives.policy`."""
+"""How the clipped surrogates of the tokens become a loss; see `percasym.objectives.policy`."""
 Mixing = Literal["sum_then_normalize", "normalize_then_sum"]
-"""Whether w mixes rewards (before a group is normalised) or advantages (after each reward was normalised alone: GDPO)."""
+"""Whether w mixes rewards (before a group is normalised) or advantages (after each reward was normalised: GDPO)."""
 
 
 def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
-    """Rows in one forward of one rank: `micro_batch_size`, or its whole share of a step where that is less.
+    """Rows in one forward of one rank: `micro_batch_size`, or the rank's whole share of a step where that is less.
 
     >>> rows_per_forward(16, 4, num_ranks=2), rows_per_forward(16, 16, num_ranks=2)
     (4, 8)
@@ -29,17 +29,17 @@ def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> 
         raise ValueError(f"paradigm.batch_size={batch_size} cannot be dealt out evenly to {num_ranks} ranks. Choose a multiple of that.")
     rows = min(micro_batch_size, share)
     if share % rows:
-        asked = f"paradigm.batch_size={batch_size} gives {share} samples to each of {num_ranks} ranks, and"
-        raise ValueError(f"{asked} paradigm.micro_batch_size={micro_batch_size} does not divide them. Choose one that does.")
+        dealt = f"paradigm.batch_size={batch_size} gives {share} samples to each of {num_ranks} ranks, and"
+        raise ValueError(f"{dealt} paradigm.micro_batch_size={micro_batch_size} does not divide them. Choose one that does.")
     return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What every paradigm needs."""
+    """Options of every paradigm."""
 
     steps: int
-    """Optimizer steps of SFT; rounds of sampling and learning of RL."""
+    """Optimizer steps of SFT; rounds of sampling and updating of RL."""
     batch_size: int
     """Samples (in RL: prompts) in one step, over all ranks and micro-batches."""
     micro_batch_size: int
@@ -49,7 +49,7 @@ class Training:
     warmup_frac: float = 0.05
     """Share of the steps in which the learning rate rises linearly."""
     final_lr_frac: float = 0.1
-    """Where the cosine decay ends, as a share of the peak."""
+    """Learning rate at the end of the cosine decay, as a share of the peak."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -57,7 +57,7 @@ class Training:
     max_grad_norm: float = 1.0
     """Clip the global gradient norm here; 0 turns clipping off."""
     eval_every: int = 0
-    """Steps between evaluations on the way; 0 evaluates before and after only."""
+    """Steps between evaluations during training; 0 evaluates before and after only."""
     save_every: int = 0
     """Steps between checkpoints; 0 writes the final one only."""
 
@@ -72,11 +72,11 @@ class Training:
             raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
 
     def evaluates_after(self, step: int) -> bool:
-        """Is there an evaluation on the way once `step` steps are done?"""
+        """Whether an evaluation during training is due after `step` steps."""
         return self.eval_every > 0 and step % self.eval_every == 0 and step < self.steps
 
     def saves_after(self, step: int) -> bool:
-        """Is there a checkpoint once `step` steps are done? The last step always has one."""
+        """Whether a checkpoint is due after `step` steps. The last step always has one."""
         return step == self.steps or (self.save_every > 0 and step % self.save_every == 0)
 
 
@@ -85,8 +85,8 @@ class Sft(Training):
     """Supervised fine-tuning with one weight per span (`paradigm=sft`)."""
 
     probe_every: int = 0
-    """Steps between measurements of both span gradients under a strategy that does not need them;
-    0 measures the first step only. One costs a forward and backward over the perception prefix."""
+    """Steps between measurements of both span gradients under a strategy that does not need them; 0 measures the first step only.
+    A measurement costs a forward and backward over the perception prefix."""
     text_frac: float = 0.0
     """Share of the training samples that give p* as text in place of the picture. Trained on pictures alone, a model may lose the
     ability to reason from p* as text (`reasoning_text`)."""
@@ -103,7 +103,7 @@ class Sft(Training):
 
     @property
     def step_rows(self) -> int:
-        """Rows that one step learns from, over all ranks."""
+        """Training rows of one step, over all ranks."""
         return self.batch_size
 
     def rows_per_forward(self, num_ranks: int) -> int:
@@ -122,9 +122,9 @@ class Rl(Training):
     loss: PolicyLoss = "dapo"
     """grpo, dr_grpo, dapo or gspo: how the clipped surrogates of the tokens are averaged."""
     clip_low: float = 0.2
-    """The probability ratio counts down to 1 - clip_low ..."""
+    """The probability ratio is clipped below at 1 - clip_low ..."""
     clip_high: float = 0.2
-    """... and up to 1 + clip_high (DAPO's clip-higher: 0.28)."""
+    """... and above at 1 + clip_high (DAPO's clip-higher: 0.28)."""
     kl: float = 0.0
     """Coefficient of the k3 estimate of the KL divergence to the model that RL started from; 0 keeps no copy of it."""
     normalize: bool = True
@@ -136,11 +136,11 @@ class Rl(Training):
     token_weight: float | None = None
     """Weight of perception tokens in the policy loss, each span averaged over its own tokens as in SFT; null weighs all tokens alike."""
     overlong: Literal["score", "mask"] = "score"
-    """A completion that met the token limit is graded as it is (wrong), or left out of the loss."""
+    """A completion cut off at the token limit is graded as it is (wrong: `score`), or left out of the loss (`mask`)."""
     resample: int = 0
-    """How often a prompt whose group has one reward throughout is replaced by a fresh prompt (DAPO's dynamic sampling)."""
+    """How often a prompt with a zero-variance group is replaced by a fresh prompt (DAPO's dynamic sampling)."""
     diagnose_every: int = 0
-    """Steps between diagnoses that ask the model more: a_r of each prompt, and the rewards that cost a forward; 0 for none."""
+    """Steps between diagnoses that cost more forwards: a_r of each prompt, and the rewards that run the model; 0 for none."""
     record_every: int = 10
     """Steps between records of the rollouts; 0 keeps none."""
 
@@ -163,7 +163,7 @@ class Rl(Training):
 
     @property
     def step_rows(self) -> int:
-        """Rollouts that one step learns from, over all ranks."""
+        """Rollouts of one step, over all ranks."""
         return self.batch_size * self.group_size
 
     def rows_per_forward(self, num_ranks: int) -> int:

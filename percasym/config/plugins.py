@@ -1,6 +1,6 @@
-"""A class that a configuration names, and what it must be to serve.
+"""Build the classes that a configuration names with `_target_`.
 
-Unlike `hydra.utils.instantiate`, nothing is called but dataclasses of this package and of the packages in `plugins`.
+Unlike `hydra.utils.instantiate`, only dataclasses of this package and of the packages in `plugins` are called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "reward": ("score|of",),
     "rollout": (),
 }
-"""The plug-in groups, and what a plug-in of each must have (its protocol's; of `a|b`, one)."""
+"""The plug-in groups, and the methods and attributes that a plug-in of each must have (of `a|b`, one)."""
 
 MOVED = {
     "percasym.paradigm.Sft": "percasym.config.paradigm.Sft",
@@ -32,11 +32,11 @@ MOVED = {
     "percasym.settings.TorchSettings": "percasym.config.settings.TorchSettings",
     "percasym.settings.DeepSpeedSettings": "percasym.config.settings.DeepSpeedSettings",
 }
-"""Classes that recorded configurations know by an earlier name, and where they are now."""
+"""Earlier class paths in recorded configurations -> today's."""
 
 
 def trust(packages: Sequence[str]) -> tuple[str, ...]:
-    """Packages whose classes may be named: ours, and these. Raises ConfigError for what is no name of one."""
+    """The packages whose classes may be named: percasym and these. Raises ConfigError for an invalid package name."""
     for package in packages:
         if not package.isidentifier():
             raise ConfigError(f"plugins must name packages, as plugins=[my_tasks], got {package!r}.")
@@ -44,7 +44,7 @@ def trust(packages: Sequence[str]) -> tuple[str, ...]:
 
 
 def plugin(group: str, values: object, choice: str | None, trusted: Sequence[str]) -> Any:
-    """The dataclass that `values` name by `_target_`, built of the rest of them; `choice` is the option of the group that they came from.
+    """An instance of the dataclass `values["_target_"]`, built from the other values; `choice` is the option of the group, for messages.
 
     Raises ConfigError.
     """
@@ -69,15 +69,15 @@ def plugin(group: str, values: object, choice: str | None, trusted: Sequence[str
 
 
 def recorded(chosen: object) -> dict[str, Plain]:
-    """What `plugin` would make the same of."""
+    """The values from which `plugin` builds an equal object."""
     fields = dump(chosen)
     assert isinstance(fields, dict)
     return {"_target_": f"{type(chosen).__module__}.{type(chosen).__qualname__}", **fields}
 
 
 def updated(group: str, values: object, trusted: Sequence[str]) -> object:
-    """Recorded `values` of a group as this version records them: a moved class by its new name, options that did not exist then at their
-    defaults. Values that this version cannot read stay as they are.
+    """Recorded `values` of a group as this version records them: moved classes by today's path, options that did not exist then at their
+    defaults. Values that this version cannot read are returned unchanged.
     """
     try:
         return recorded(plugin(group, values, None, trusted))

@@ -1,7 +1,7 @@
-"""The border between Hydra and typed Python: the only module that knows OmegaConf.
+"""From Hydra's configuration to typed settings: the only module outside launch/ that imports Hydra and OmegaConf.
 
-Each option of a group is a plug-in (`percasym.config.plugins`): a yaml with `_target_` and what differs from the
-defaults of that frozen dataclass. Every field can be set from the command line without a `+`.
+Each option of a group is a plug-in (`percasym.config.plugins`): a yaml with `_target_` and values for the fields of that frozen
+dataclass. Every field can be set from the command line without a `+`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from percasym.config.schema import ConfigError, build, dump, no_such, read
 from percasym.config.settings import Evaluation, Launch, RunOptions, Settings
 
 OF_RL = ("reward", "rollout")
-"""The groups that paradigm=rl chooses from, and no other."""
+"""Groups that only paradigm=rl has."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
 VALUES: dict[str, Any] = {"seed": int, "study": str, "plugins": tuple[str, ...]}
 STUDY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -33,7 +33,7 @@ def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -
     """The typed settings of a composed configuration.
 
     `choices` is what was chosen in each group (`{"task": "sudoku"}`), `path` the run directory.
-    Raises ConfigError. Imports the modules of the plug-ins, and through them no torch.
+    Raises ConfigError. Imports the modules of the plug-ins, which import no torch.
     """
     try:
         tree = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -44,7 +44,7 @@ def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -
 
 
 def composed(words: Sequence[str], conf: Path) -> Settings:
-    """The settings that train.py would run with these words of its command line; nothing is run, no directory is made.
+    """The settings of train.py for these words of its command line; runs nothing and makes no directory.
 
     Raises ConfigError.
     """
@@ -60,7 +60,7 @@ def composed(words: Sequence[str], conf: Path) -> Settings:
 
 
 def rebuild(record: Mapping[str, Any], *, path: Path) -> Settings:
-    """The settings whose record (with the section `run` added, or that section's defaults) this is; Hydra has no part in it."""
+    """The settings of a recorded configuration, without Hydra; where it has no section `run`, that section has its defaults."""
     return _settings(record, {}, path)
 
 
@@ -71,7 +71,7 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
             raise ConfigError(no_such("", str(key), known, owner="a run"))
     values = {key: read(tree.get(key), hint, key) for key, hint in VALUES.items()}
     folder(values["study"])
-    if not 0 <= values["seed"] < 2**63:  # What torch takes.
+    if not 0 <= values["seed"] < 2**63:  # The range of torch.manual_seed.
         raise ConfigError(f"seed must be at least 0 and below 2 ** 63, got {values['seed']}.")
     trusted = trust(values["plugins"])
     plugins = {group: plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
@@ -83,15 +83,15 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
     sections: dict[str, Any] = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
     record = {key: dump(value) for key, value in values.items()}
     record |= {group: recorded(chosen) for group, chosen in plugins.items() if chosen is not None}
-    record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` is about this call, not the run.
+    record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` concerns this command, not the run.
     return Settings(path=path, record=record, family=plugins.pop("model"), **values, **plugins, **sections)
 
 
 def force_options(argv: Sequence[str], conf: Path) -> list[str]:
     """The command line with `++` before each option that is no group of `conf`.
 
-    Hydra would refuse options that no yaml spells out; here the dataclass knows them all, and `resolve`
-    refuses the rest with a better sentence. Groups, flags and Hydra's own keys are left alone.
+    Without it, Hydra rejects options that no yaml contains. `resolve` checks them against the dataclass instead, with a better message.
+    Groups, flags and Hydra's own keys stay as they are.
 
     >>> force_options(["task=sudoku", "task.size=9", "-m", "hydra.run.dir=x"], Path("conf"))
     ['task=sudoku', '++task.size=9', '-m', 'hydra.run.dir=x']
@@ -100,7 +100,7 @@ def force_options(argv: Sequence[str], conf: Path) -> list[str]:
 
 
 def sentence(error: Exception) -> str:
-    """What Hydra or OmegaConf found wrong, in one sentence."""
+    """An error of Hydra or OmegaConf in one sentence."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         close = get_close_matches(name, error.options, n=1)
@@ -113,8 +113,8 @@ def sentence(error: Exception) -> str:
         return f"{key}={values} is more than one value: write {key}=[{values}] for a list, or put -m first for one run of each."
     if isinstance(error, OmegaConfBaseException) and error.msg and error.full_key:
         first = error.msg.splitlines()[0]  # The rest repeats the key and names OmegaConf's own types.
-        _, ours, said = first.partition("ConfigError raised while resolving interpolation: ")
-        return said if ours else f"{error.full_key}: {first}."
+        _, ours, message = first.partition("ConfigError raised while resolving interpolation: ")
+        return message if ours else f"{error.full_key}: {first}."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be read or written ({error.strerror}). Name another place."
     if isinstance(error, UnicodeDecodeError):
@@ -123,7 +123,7 @@ def sentence(error: Exception) -> str:
 
 
 def cell(*keys: str, _root_: DictConfig) -> str:
-    """Directory name of a composed configuration (before it is checked): what tells the cells of a study apart.
+    """Directory name of a composed configuration (not yet checked): the choices in which the cells of a study differ.
 
     A study that sweeps over more than that names the `keys`: `${cell:balance.kind}` ends in -cosine, `${cell:paradigm.lr}` in -lr0.001.
     """
@@ -143,7 +143,7 @@ def _named(name: str, value: object) -> str:
 
 
 def folder(study: str) -> str:
-    """`study` itself, once it is known to stay inside multirun/: Hydra makes the directory before the configuration is checked."""
+    """Returns `study` if it names a folder inside multirun/. Hydra makes the directory before the configuration is checked."""
     if not STUDY.fullmatch(str(study)):
         raise ConfigError(f"study must be a name of letters, digits, '_', '-' and '.', got {study!r}.")
     return study

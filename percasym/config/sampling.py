@@ -1,4 +1,4 @@
-"""How rollouts are sampled: what `rollout.*` may say."""
+"""The options `rollout.*`: how rollouts are sampled, and by which engine."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from percasym.config.schema import at_least
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Which token comes next."""
+    """How the next token is drawn."""
 
     temperature: float = 1.0
     """Logits are divided by it."""
     top_p: float = 1.0
-    """Sample among the likeliest tokens that together have this probability; 1 keeps all."""
+    """Sample among the most likely tokens that together have this probability; 1 keeps all."""
     top_k: int = 0
-    """Sample among this many likeliest tokens; 0 keeps all."""
+    """Sample among this many most likely tokens; 0 keeps all."""
     max_new_tokens: int
-    """Where a completion is cut off."""
+    """Tokens after which a completion is cut off."""
 
     def __post_init__(self) -> None:
         at_least("rollout", 0, top_k=self.top_k)
@@ -43,10 +43,10 @@ class Native(Sampling):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vllm(Sampling):
-    """Decode with vLLM in the same process, its weights refreshed after each update (`rollout=vllm`)."""
+    """Decode with vLLM in the same process; its weights are refreshed after each update (`rollout=vllm`)."""
 
     memory_frac: float = 0.4
-    """Share of the GPU's memory that vLLM may take."""
+    """Share of the GPU's memory that vLLM may use."""
     max_prompt_tokens: int = 4096
     """Room for a prompt with its image tokens, beside `max_new_tokens`."""
 

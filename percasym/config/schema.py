@@ -1,8 +1,7 @@
 """From plain data to frozen dataclasses, strictly: the dataclass is the schema.
 
-Unlike a general instantiator it calls nothing but the class it was given, converts nothing but an int
-where a float is expected and a list where a tuple is, and every refusal is one sentence that names the
-key, the value and what is allowed.
+Unlike a general instantiator, it calls the given class only, converts only int to float and list to tuple, and every error is one
+sentence that names the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ T = TypeVar("T")
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 MOST = 10**9
-"""Of steps, samples, tokens, bytes (our choice): beyond it, a run ends by memory or never, hours after a slip of the keyboard."""
+"""Largest number of steps, samples, tokens, bytes (our choice): a typo beyond it would end a run hours later, by memory or never."""
 SCALARS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used, said in one sentence."""
+    """A configuration that cannot be used; the message is one sentence for the user."""
 
 
 def build(cls: type[T], values: object, where: str) -> T:
@@ -50,7 +49,7 @@ def build(cls: type[T], values: object, where: str) -> T:
 
 
 def options(cls: type) -> dict[str, Field[Any]]:
-    """The fields that a configuration may set, in order."""
+    """The fields of a dataclass that a configuration may set, in order."""
     return {option.name: option for option in fields(cls) if option.init and not option.name.startswith("_")}
 
 
@@ -83,7 +82,7 @@ def read(value: object, hint: Any, where: str) -> Any:
 
 
 def wanted(hint: Any) -> str:
-    """What a hint asks for, in words.
+    """A type hint in words.
 
     >>> wanted(tuple[int, int]), wanted(Literal["brief", "full"]), wanted(str | None)
     ('a list of 2 (a whole number, a whole number)', 'brief or full', 'text or null')
@@ -107,22 +106,24 @@ def wanted(hint: Any) -> str:
 
 
 def dump(value: object) -> Plain:
-    """Plain data (JSON, YAML) of a value that `build` can make: defaults included, tuples as lists.
+    """Plain data (JSON, YAML) of a value that `build` can make: defaults included, tuples as lists, numbers that are not finite as None.
 
-    >>> dump((1, 2.0, None))
-    [1, 2.0, None]
+    >>> dump((1, 2.0, None, math.inf))
+    [1, 2.0, None, None]
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {name: dump(getattr(value, name)) for name in options(type(value))}
     if isinstance(value, tuple | list):
         return [dump(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # As in every file of a run.
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"The configuration cannot express {value!r}.")
 
 
 def no_such(prefix: str, name: str, known: Iterable[str], *, owner: str) -> str:
-    """The sentence for a key that the options of `owner` do not have.
+    """The message for a key that is not an option of `owner`.
 
     >>> no_such("balance.", "wieght", ["weight"], owner="Fixed")
     'There is no option balance.wieght; did you mean balance.weight? The options of Fixed are weight.'
@@ -145,12 +146,12 @@ def _names(hint: Any) -> list[str]:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # A whole number beyond all floats.
+    except OverflowError:  # An int too large for a float.
         return False
 
 
 def at_least(owner: str, low: float, **values: float) -> None:
-    """Refuse options of the group `owner` that lie below `low`, and those that nothing could ever hold or count."""
+    """Raise ValueError for options of the group `owner` below `low` or above MOST."""
     for name, value in values.items():
         if not value >= low:
             raise ValueError(f"{owner}.{name} must be at least {low}, got {value}.")
@@ -159,14 +160,14 @@ def at_least(owner: str, low: float, **values: float) -> None:
 
 
 def fraction(owner: str, **values: float) -> None:
-    """Refuse options of the group `owner` that lie outside [0, 1]."""
+    """Raise ValueError for options of the group `owner` outside [0, 1]."""
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{owner}.{name} must lie in [0, 1], got {value}.")
 
 
 def one_of(owner: str, hint: Any, **values: str) -> None:
-    """Refuse options of the group `owner` that are none of a Literal's."""
+    """Raise ValueError for options of the group `owner` that are not among the values of a Literal."""
     for name, value in values.items():
         if value not in get_args(hint):
             raise ValueError(f"{owner}.{name} must be one of {', '.join(get_args(hint))}, got {value!r}.")

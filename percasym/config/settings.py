@@ -1,7 +1,7 @@
-"""The typed settings of a run: what the configuration becomes before any work starts.
+"""The typed settings of a run.
 
-Each class is the schema of one configuration group: its fields are the only keys, its types the only
-types, its checks the only values. Plug-ins (tasks, strategies, families) bring their own dataclasses.
+Each class is the schema of one configuration group: its fields are the only keys, with their types and checks. Plug-ins (tasks,
+strategies, families) bring their own dataclasses.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from percasym.tasks.base import Task
 
 Precision = Literal["auto", "float32", "bfloat16"]
-"""What trunk and head compute in; weights, gradients and optimizer are float32 always. `auto` is bfloat16
-on an accelerator that computes it natively, float32 elsewhere."""
+"""Compute type of trunk and head; weights, gradients and optimizer state are always float32. `auto` is bfloat16 on an accelerator that
+computes it natively, float32 elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Evaluation:
     max_new_tokens: int
     """Token limit of a response."""
     batch_size: int
-    """Responses that are decoded together."""
+    """Responses decoded in one batch."""
     seed: int = 0
     """Seed of the test samples, so that runs with different training seeds share one test set."""
 
@@ -66,10 +66,10 @@ class DeepSpeedSettings:
     precision: Precision = "auto"
     """auto (bfloat16 on an accelerator that computes it natively, else float32), float32 or bfloat16."""
     zero_stage: int = 0
-    """What is split over the ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too. One rank gains nothing from any
+    """What is sharded over the ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too. One rank gains nothing from any
     (measured in benchmarks/)."""
     offload: bool = False
-    """Keep optimizer state and master weights in the memory of the CPU, and update there (ZeRO 1 to 3)."""
+    """Keep optimizer state and master weights in CPU memory and run the optimizer there (ZeRO 1 to 3)."""
 
     def __post_init__(self) -> None:
         one_of("engine", Precision, precision=self.precision)
@@ -81,14 +81,14 @@ class DeepSpeedSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How many processes work on a run (`launch.*`); an outer torchrun or srun is noticed without them."""
+    """How many processes train (`launch.*`); not needed under torchrun or srun, which is detected."""
 
     nproc: int = 1
-    """Processes (ranks) on each machine: one for each of its accelerators."""
+    """Processes (ranks) on each machine, one for each accelerator."""
     nnodes: int = 1
     """Machines; the same command is given on each of them."""
     rendezvous: str | None = None
-    """host:port of one of several machines, where all of them meet."""
+    """host:port of one of several machines, for the rendezvous of all."""
 
     def __post_init__(self) -> None:
         at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
@@ -106,11 +106,11 @@ class RunOptions:
     """What to do with the run directory (`run.*`)."""
 
     overwrite: bool = False
-    """Throw away what an earlier run left there."""
+    """Delete an earlier run in the directory."""
     keep_last: int = 2
-    """Checkpoints that stay, the newest ones: where one is damaged, a run goes on from the one before it. 0 keeps all."""
+    """How many of the newest checkpoints are kept: where one is damaged, a run resumes from the one before it. 0 keeps all."""
     keep_best: bool = False
-    """Keep the checkpoint of the highest eval/end_to_end on the way, too."""
+    """Keep the checkpoint with the highest eval/end_to_end during training, too."""
 
     def __post_init__(self) -> None:
         at_least("run", 0, keep_last=self.keep_last)
@@ -118,7 +118,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One run: everything that the yaml files and the command line said, typed and checked."""
+    """The configuration of one run, from yaml files and command line, typed and checked."""
 
     seed: int
     study: str
@@ -142,4 +142,4 @@ class Settings:
     path: Path
     """The run directory."""
     record: Mapping[str, Plain]
-    """The same as plain data, defaults included: what the run directory keeps and compares."""
+    """The same as plain data, defaults included: the run directory keeps it as config.yaml and compares it on resume."""
