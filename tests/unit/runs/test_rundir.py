@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from percasym.runs.identity import RunConflict, first_difference
+from percasym.runs.identity import Found, RunConflict, find, first_difference
+from percasym.runs.records import plain
 from percasym.runs.rundir import RunDirectory
 from percasym.runs.trackers import NoTracker
 from percasym.types import Estimate
@@ -82,6 +83,24 @@ def test_another_configuration_is_refused_with_the_first_differing_key(tmp_path:
     assert str(conflict.value) == (
         f"{tmp_path} holds a run with model.lr=1e-05, this one asks for model.lr=2e-05. Choose another study, or run.overwrite=true."
     )
+
+
+def test_a_path_is_new_resumable_or_finished(tmp_path: Path) -> None:
+    path, wanted = tmp_path / "run", plain(CONFIG)
+    assert find(path, wanted) == Found(status="new")
+    run = RunDirectory.open(path, CONFIG)
+    found = find(path, wanted)
+    assert (found.status, found.config) == ("resumable", wanted)
+    assert found.meta is not None and found.meta["status"] == "running"
+    assert find(path).status == "resumable", "without a configuration any run will do"
+    run.finish({})
+    assert find(path, wanted).status == "finished"
+    overwritten = find(path, wanted | {"seed": 1}, overwrite=True)
+    assert overwritten.status == "new"
+    assert overwritten.meta is not None, "there is a run to be deleted"
+    (tmp_path / "file").touch()
+    with pytest.raises(RunConflict, match="is a file, not a run directory"):
+        find(tmp_path / "file")
 
 
 def test_how_a_run_is_kept_is_no_difference(tmp_path: Path) -> None:
