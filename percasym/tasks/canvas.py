@@ -1,7 +1,6 @@
-"""Drawing for all tasks: how hard a picture is to read, separate from what it says.
+"""Draw the pictures of all generated tasks; `Look` sets how hard a picture is to read, independent of its content.
 
-Marks are drawn at a multiple of the final size and averaged down, with fonts that travel with the
-package, so one key gives the same pixels on every machine.
+Marks are drawn at a multiple of the final size and averaged down, with packaged fonts, so a key gives the same pixels on every machine.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ FONTS = {
     "condensed": "DejaVuSansCondensed-Bold.ttf",
     "italic": "DejaVuSerif-BoldItalic.ttf",
 }
-OVERSAMPLING = 4  # Drawn this many times larger: enough for smooth 1-pixel strokes at 64 pixels.
-MAX_PX = 4096  # Of a side (our choice): drawn oversampled, a picture of this size takes a GB already.
+OVERSAMPLING = 4  # Factor of the drawing size: enough for smooth 1-pixel strokes at 64 pixels.
+MAX_PX = 4096  # Of a side (our choice): oversampled, such a picture needs 1 GB.
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """The difficulty of seeing; none of it changes the percept."""
+    """Visual difficulty of the pictures; no option changes the percept."""
 
     image_px: int = 64
     """Side of the square picture in pixels."""
     fonts: tuple[str, ...] = ("bold",)
-    """Fonts to draw from, one for each picture."""
+    """Fonts; one is drawn for each picture."""
     glyph: tuple[float, float] = (0.75, 0.75)
-    """Height of a glyph as a fraction of its place, drawn anew for each glyph."""
+    """Range of the height of a glyph as a fraction of its place, drawn for each glyph."""
     contrast: tuple[float, float] = (1.0, 1.0)
-    """Distance between ink and paper, in [0, 1], drawn once for each picture."""
+    """Range of the contrast between ink and paper, in [0, 1], drawn for each picture."""
     dark_frac: float = 0.0
     """Share of pictures with light ink on dark paper."""
     noise: float = 0.0
     """Standard deviation of the pixel noise, in units of the full range."""
     jitter: float = 0.0
-    """How far a mark may be moved, as a fraction of its place."""
+    """Maximum displacement of a mark, as a fraction of its place."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.image_px <= MAX_PX:
@@ -70,7 +69,7 @@ class Look:
 
 @lru_cache(maxsize=1024)
 def font(name: str, height: int) -> ImageFont.FreeTypeFont:
-    """A vendored font at a size in (oversampled) pixels."""
+    """A packaged font at a height in (oversampled) pixels."""
     with _file(name).open("rb") as file:
         return ImageFont.truetype(io.BytesIO(file.read()), height, layout_engine=ImageFont.Layout.BASIC)
 
@@ -80,7 +79,7 @@ def _file(name: str) -> Traversable:
 
 
 class Canvas:
-    """One picture in the making; coordinates are in final pixels, (0, 0) is the upper left corner."""
+    """A square picture; coordinates are in final pixels from the upper left corner."""
 
     def __init__(self, look: Look, rng: Random) -> None:
         self.look, self.rng = look, rng
@@ -94,29 +93,29 @@ class Canvas:
         self._draw = ImageDraw.Draw(self._image)
 
     def moved(self, at: Point, place: float) -> Point:
-        """`at` after the look's jitter, for a mark whose place is `place` pixels wide."""
+        """`at` displaced by the look's jitter, for a mark whose place is `place` pixels wide."""
         reach = self.look.jitter * place
         return at[0] + self.rng.uniform(-reach, reach), at[1] + self.rng.uniform(-reach, reach)
 
     def line(self, start: Point, end: Point, width: float) -> None:
-        """A straight stroke."""
+        """Draw a straight line."""
         ends = [(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in (start, end)]
         self._draw.line(ends, fill=self._level(self.ink), width=max(1, round(width * OVERSAMPLING)))
 
     def disc(self, centre: Point, radius: float, outline: float) -> None:
-        """A circle of paper colour with an outline of ink."""
+        """Draw a disc of paper colour with an outline of ink."""
         x, y = centre
         box = [(v) * OVERSAMPLING for v in (x - radius, y - radius, x + radius, y + radius)]
         self._draw.ellipse(box, fill=self._level(self.paper), outline=self._level(self.ink), width=max(1, round(outline * OVERSAMPLING)))
 
     def glyph(self, text: str, centre: Point, place: float) -> None:
-        """`text` centred at `centre`, as large as the look says for a place of `place` pixels."""
+        """Draw `text` centred at `centre`, at the look's height for a place of `place` pixels."""
         height = max(4, round(self.rng.uniform(*self.look.glyph) * place * OVERSAMPLING))
         x, y = centre
         self._draw.text((x * OVERSAMPLING, y * OVERSAMPLING), text, fill=self._level(self.ink), font=font(self.font, height), anchor="mm")
 
     def png(self) -> bytes:
-        """The finished picture, averaged down, with its noise."""
+        """The picture averaged down to its final size, with noise, as PNG bytes."""
         small = self._image.reduce(OVERSAMPLING)
         if self.look.noise:
             grain = np.random.Generator(np.random.PCG64(self.rng.getrandbits(64))).standard_normal((small.height, small.width))

@@ -1,7 +1,7 @@
-"""The same statement in other words.
+"""Vary the wording of a demonstration at random.
 
-People and language models never say a thing twice alike, so most of the loss of real chains of thought
-is choice of words. A table gives each plain phrase its variants; which one is said carries no meaning.
+Most of the loss of real chains of thought is the choice between equivalent phrases, which templated text lacks. A table maps each
+plain phrase to variants; the choice between them carries no information.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 Wordings = Mapping[str, Sequence[str]]
-"""Plain phrase -> other ways to say it; no variant occurs in plain text, so `plainly` undoes `varied`."""
+"""Plain phrase -> equivalent phrases; no variant occurs in plain text, so `plain_wording` inverts `vary_wording`."""
 
 
-def varied(text: str, wordings: Wordings, rng: Random, frac: float) -> str:
-    """`text` with each plain phrase, for the share `frac` of them, in words drawn evenly from it and its variants.
+def vary_wording(text: str, wordings: Wordings, rng: Random, frac: float) -> str:
+    """Replace the share `frac` of the plain phrases in `text` by a uniform choice among the phrase and its variants.
 
-    >>> varied("Set 2.", {"Set": ["Write"]}, Random(0), 0.0), varied("Set 2.", {"Set": ["Write"]}, Random(0), 1.0)
+    >>> vary_wording("Set 2.", {"Set": ["Write"]}, Random(0), 0.0), vary_wording("Set 2.", {"Set": ["Write"]}, Random(0), 1.0)
     ('Set 2.', 'Write 2.')
     """
 
-    def said(match: re.Match[str]) -> str:
+    def chosen(match: re.Match[str]) -> str:
         phrase = match.group()
         return rng.choice([phrase, *wordings[phrase]]) if rng.random() < frac else phrase
 
-    return _any_of(wordings).sub(said, text)
+    return _any_of(wordings).sub(chosen, text)
 
 
-def plainly(text: str, wordings: Wordings) -> str:
-    """`text` in plain phrases only.
+def plain_wording(text: str, wordings: Wordings) -> str:
+    """Replace every variant in `text` by its plain phrase.
 
-    >>> plainly("Write 2.", {"Set": ["Write"]})
+    >>> plain_wording("Write 2.", {"Set": ["Write"]})
     'Set 2.'
     """
     plain = {variant: phrase for phrase, variants in wordings.items() for variant in variants}

@@ -1,7 +1,7 @@
-"""Drawing a graph: nodes as lettered discs, edges as straight lines between them.
+"""Draw a graph: nodes as lettered discs, edges as straight lines.
 
-No line ever touches a third node. Places are chosen without looking at the edges, so that any edge could be
-drawn between them: two percepts that differ in one edge differ in one line of the picture.
+No line touches a third node. Positions do not depend on the edges, so two percepts that differ in one edge differ in one line of the
+picture.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from percasym.tasks.canvas import Canvas, Look, Point
 from percasym.tasks.graph_coloring.graph import LETTERS, Graph, all_pairs
 
 Layout = Literal["ring", "turned", "scattered"]
-"""Where nodes stand: evenly on a circle with A at the top and clockwise; on a circle in random order and turned;
-anywhere. The reader must find the letters in the last two, and lines cross at all angles in the last."""
+"""Positions of the nodes: evenly on a circle, clockwise from A at the top; on a rotated circle in random order; anywhere. In the last
+two the letters must be located, and in the last lines cross at all angles."""
 
 LEGIBLE_RADIUS_PX = 6.2
-"""Smallest disc whose letter can be read: its capital is 7 pixels high. At 5.0, E looks like L (looked at, at 64 pixels)."""
+"""Smallest disc with a legible letter: its capital is 7 pixels high. At 5.0, E resembles L (inspected at 64 pixels)."""
 
 LARGEST_RADIUS = 0.11
-"""Of a disc, as a share of the picture's side: with few nodes a larger one would hide the lines."""
+"""Maximum radius of a disc, as a share of the picture's side: with few nodes a larger one would hide the lines."""
 
 CLEARANCE = 1.2
-"""Distance of a line from the centre of a foreign node, in radii of its disc: the stroke stays off the disc."""
+"""Minimum distance of a line from the centre of a third node, in radii of its disc, so that the stroke does not touch the disc."""
 
 SHRINKING = 0.6
-"""Radius of scattered discs relative to those on a circle: room to move in."""
+"""Radius of scattered discs relative to those on a circle, to leave room for moves."""
 
 MOVES_PER_NODE = 20
-"""Moves that scatter a circle: 5 nodes lie no wilder after 60 moves each; 20 take 3 ms for 5 nodes, 40 ms for 15 (measured)."""
+"""Moves that scatter a circle: 60 per node scatter 5 nodes no further; 20 take 3 ms for 5 nodes, 40 ms for 15 (measured)."""
 
 
 def disc_radius(num_nodes: int, image_px: int) -> float:
-    """Radius in pixels of the discs on a circle that leaves every chord clear of every third node.
+    """Radius in pixels of discs on a circle such that every chord stays clear of every third node.
 
     A chord that skips one node of n passes it at R (1 - cos(2 pi / n)), with R the radius of the circle; the
     circle and the discs on it must fit into the picture.
@@ -43,17 +43,17 @@ def disc_radius(num_nodes: int, image_px: int) -> float:
     room = image_px / 2 - 1
     if num_nodes < 3:
         return LARGEST_RADIUS * image_px
-    share = 0.98 * (1 - math.cos(2 * math.pi / num_nodes)) / CLEARANCE  # 2 % smaller, so that there is room to move.
+    share = 0.98 * (1 - math.cos(2 * math.pi / num_nodes)) / CLEARANCE  # 2 % smaller, to leave room for moves.
     return min(LARGEST_RADIUS * image_px, room * share / (1 + share))
 
 
 def least_image_px(num_nodes: int) -> int:
-    """The smallest picture in which the letters of this many nodes can be read."""
+    """The side of the smallest picture with legible letters for this many nodes."""
     return next(side for side in range(16, 1000) if disc_radius(num_nodes, side) >= LEGIBLE_RADIUS_PX)
 
 
 def draw_graph_png(graph: Graph, look: Look, layout: Layout, *, place_rng: Random, look_rng: Random) -> bytes:
-    """The picture as PNG bytes; the two generators decide where nodes stand and how marks look."""
+    """The picture as PNG bytes; `place_rng` decides the positions of the nodes, `look_rng` the appearance of the marks."""
     canvas = Canvas(look, look_rng)
     points, radius = places(graph.num_nodes, look, layout, place_rng)
     stroke = max(1.0, radius / 8)
@@ -86,9 +86,9 @@ def _circle(num_nodes: int, centre: float, radius: float, turn: float) -> list[P
 
 
 def _scatter(points: list[Point], side: int, radius: float, rng: Random) -> None:
-    """Move nodes one at a time, half of the moves far and half near, wherever everything stays clear.
+    """Move nodes one at a time, half of the moves far and half near, if all lines stay clear of all discs.
 
-    The more nodes, the less room: 5 end up anywhere, 15 not far from their circle.
+    More nodes leave less room: 5 end up anywhere, 15 close to their circle.
     """
     low, high = radius + 1, side - radius - 1
     for _ in range(MOVES_PER_NODE * len(points)):
@@ -102,7 +102,7 @@ def _scatter(points: list[Point], side: int, radius: float, rng: Random) -> None
 
 
 def _jittered(points: list[Point], look: Look, radius: float, rng: Random) -> list[Point]:
-    """Each point moved by up to the look's jitter times a disc's width, or half, a quarter ... of that until all is clear."""
+    """Each point displaced by up to the look's jitter times a disc's width; halved until all lines are clear of all discs."""
     reach, low, high = look.jitter * 2 * radius, radius + 0.5, look.image_px - radius - 0.5
     marks = [(x, y, rng.uniform(-reach, reach), rng.uniform(-reach, reach)) for x, y in points]
     for scale in (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16):
@@ -117,7 +117,7 @@ def _clamp(value: float, low: float, high: float) -> float:
 
 
 def _is_clear(points: list[Point], radius: float, moved: Iterable[int]) -> bool:
-    """Do the discs of `moved` nodes, and all lines to and past them, keep their distance?"""
+    """Whether the discs of the `moved` nodes keep their distance from all discs and lines, and their lines from all discs."""
     nodes = range(len(points))
     for node in moved:
         others = [other for other in nodes if other != node]
@@ -134,7 +134,7 @@ def _is_clear(points: list[Point], radius: float, moved: Iterable[int]) -> bool:
 
 
 def distance(point: Point, start: Point, end: Point) -> float:
-    """Distance of a point from a stretch of line, in pixels.
+    """Distance of a point from a line segment, in pixels.
 
     >>> distance((0, 1), (-1, 0), (1, 0)), distance((4, 4), (0, 0), (1, 0))
     (1.0, 5.0)

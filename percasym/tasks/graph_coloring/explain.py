@@ -1,16 +1,15 @@
-"""A solving trace in words, at five degrees of detail.
+"""The reasoning of a Graph Coloring demonstration: the steps of a search as text, at five levels of detail.
 
-Each word with its leading space is one token of the packaged tokenizers, and each follows from the stated
-percept and the words before it by a short look-up; only which value a slip tries is free. Every sentence
-is true when it is said: tests/unit/tasks/test_graph_coloring_trace.py replays them all.
+Each word with its leading space is one token of the packaged tokenizers, and each follows from the stated percept and the text before it
+by a short look-up, except the value that a slip tries. Every sentence is true: tests/unit/tasks/test_graph_coloring_trace.py replays them.
 
-| verbosity | says |
+| verbosity | content |
 |---|---|
-| 0 | the attempt that works: the coloured neighbours of each node, and its colour |
+| 0 | the successful attempt: the coloured neighbours of each node, and its colour |
 | 1 | every attempt, with slips |
 | 2 | also the neighbours of each node, the order, the options, a short check of every edge |
-| 3 | also open neighbours, what is left at each retreat, one sentence for each edge, why fewer fail |
-| 4 | also the colours that are taken, and a longer sentence for each edge |
+| 3 | also open neighbours, the untried options at each undo, one sentence for each edge, why fewer colours fail |
+| 4 | also the colours of the neighbours, and a longer sentence for each edge |
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ WORDINGS = {
     "\nCheck ": ("\nVerify ", "\nEdge ", "\nTest ", "\nSee ", "\nFor ", "\nAcross "),
     " differ.": (" are fine.", " fine.", " are different.", " are distinct.", " are good.", " do not clash."),
 }
-"""Other ways to say the same, for demonstrations with `variety_frac`."""
+"""Equivalent phrases, for demonstrations with `variety_frac`."""
 
 
 def explain(graph: Graph, steps: Sequence[Step], verbosity: int) -> str:
-    """The words of a search that ended in success, from a newline on."""
+    """The text of a successful search, starting with a newline."""
     if verbosity == 0:
         last = max(place for place, step in enumerate(steps) if isinstance(step, Attempt))
         steps = steps[last:]
-    told = "".join(_told(step, verbosity) for step in steps)
-    return f"{_introduction(graph, verbosity)}{told}{_check(graph, found(steps), verbosity)}"
+    body = "".join(_step_text(step, verbosity) for step in steps)
+    return f"{_introduction(graph, verbosity)}{body}{_check(graph, found(steps), verbosity)}"
 
 
 def _introduction(graph: Graph, verbosity: int) -> str:
@@ -55,7 +54,7 @@ def _introduction(graph: Graph, verbosity: int) -> str:
     return "".join(lines)
 
 
-def _told(step: Step, verbosity: int) -> str:
+def _step_text(step: Step, verbosity: int) -> str:
     match step:
         case Attempt():
             return f"\nTry {step.num_colors} colors."
@@ -73,17 +72,21 @@ def _told(step: Step, verbosity: int) -> str:
 
 
 def _visit(visit: Visit, verbosity: int) -> str:
-    """One node: its neighbours, perhaps a slip, their colours, and what that leaves."""
-    seen = [(neighbor, color) for neighbor, color in visit.seen if color or verbosity >= 3]
-    colors = ", ".join(f"{LETTERS[neighbor]} {color or 'open'}" for neighbor, color in seen)
-    head = f"\n{LETTERS[visit.node]} next to {_letters(node for node, _ in visit.seen)}." if verbosity >= 3 else f"\n{LETTERS[visit.node]}:"
+    """A visit of a node: its neighbours, an optional slip, their colours, and the remaining options."""
+    shown = [(neighbor, color) for neighbor, color in visit.neighbors if color or verbosity >= 3]
+    colors = ", ".join(f"{LETTERS[neighbor]} {color or 'open'}" for neighbor, color in shown)
+    head = (
+        f"\n{LETTERS[visit.node]} next to {_letters(node for node, _ in visit.neighbors)}."
+        if verbosity >= 3
+        else f"\n{LETTERS[visit.node]}:"
+    )
     parts = [head]
     if visit.slip and verbosity >= 1:
         parts.append(_slip(visit.slip))
     if colors:
         parts.append(f" {colors}.")
     if verbosity >= 4:
-        parts.append(f" Taken {_numbers(sorted({color for _, color in visit.seen if color}))}.")
+        parts.append(f" Taken {_numbers(sorted({color for _, color in visit.neighbors if color}))}.")
     if verbosity >= 2:
         parts.append(f" Options {_numbers(visit.options)}.")
     elif not visit.options:
@@ -96,7 +99,7 @@ def _slip(slip: Slip) -> str:
 
 
 def _check(graph: Graph, coloring: Coloring, verbosity: int) -> str:
-    """Every edge once more, and why there are not fewer colours."""
+    """A check of every edge, and of the number of colours."""
     if verbosity < 2:
         return ""
     if verbosity == 2:

@@ -1,7 +1,7 @@
-"""A labelled graph, its text form, and the exact arithmetic of its colourings.
+"""A labelled graph, its text form, and exact algorithms for its colourings.
 
-Nodes are counted from 0 and written as letters; a set of nodes is a bit mask. Graphs have at most 15
-nodes, so every answer here is exact: nothing is a bound, a heuristic or a time limit.
+Nodes are numbered from 0 and written as letters; a set of nodes is a bit mask. Graphs have at most 15 nodes, so every result is exact,
+without bounds, heuristics or time limits.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from itertools import combinations, count
 LETTERS = "ABCDEFGHIJKLMNO"
 
 MAX_CHARS = len("15:") + len(" AB") * 105
-"""Length of the largest percept, the complete graph; a longer text names an edge twice, and must not fill the cache."""
+"""Length of the longest percept, the complete graph; longer texts are rejected before they can fill the cache."""
 
 _PERCEPT = re.compile(r"([1-9][0-9]?):((?: [A-O][A-O])*)")
 _ANSWER = re.compile(r"[A-O][1-9][0-9]*(?:\s+[A-O][1-9][0-9]*)*")
 
 Coloring = tuple[int, ...]
-"""The colour of each node, counted from 1."""
+"""The colour of each node, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +42,15 @@ class Graph:
 
 
 def graph_of(num_nodes: int, pairs: Iterable[tuple[int, int]]) -> Graph:
-    """The graph of these edges, which may come in any order."""
+    """The graph of these edges, in any order."""
     return Graph(num_nodes=num_nodes, edges=tuple(sorted(pairs)))
 
 
 def read_graph(text: str) -> Graph | None:
-    """The graph that a text states, or None unless it is exactly `N: XY XY ...`.
+    """Parse a text of the form `N: XY XY ...`; None for any other text.
 
-    N is at most 15; each edge names two different letters of the first N in alphabetical order, and none
-    twice. Edges may come in any order; white space around the whole is tolerated, inside only single spaces.
+    N is at most 15; each edge is two different letters of the first N in alphabetical order, without duplicates. Edges may come in any
+    order; white space around the text is ignored, inside it only single spaces are allowed.
 
     >>> str(read_graph(" 4: CD AB BD"))
     '4: AB BD CD'
@@ -74,7 +74,7 @@ def _read(text: str) -> Graph | None:
 
 
 def write_answer(coloring: Coloring) -> str:
-    """The text of an answer.
+    """The answer text of a colouring.
 
     >>> write_answer((1, 2, 1, 3))
     'A1 B2 C1 D3'
@@ -83,10 +83,9 @@ def write_answer(coloring: Coloring) -> str:
 
 
 def is_optimal(graph: Graph, answer: str) -> bool:
-    """Is `answer` a proper colouring with as few colours as any?
+    """Whether `answer` is a proper colouring with the chromatic number of colours.
 
-    Every node must be coloured exactly once, in any order; a colour is any positive whole number, for only
-    which nodes share one matters.
+    Every node must be coloured exactly once, in any order; a colour is any positive integer, because only equality matters.
 
     >>> path = Graph(num_nodes=3, edges=((0, 1), (1, 2)))
     >>> is_optimal(path, "B1 A7 C7"), is_optimal(path, "A1 B2 C3"), is_optimal(path, "A1 B2")
@@ -94,9 +93,9 @@ def is_optimal(graph: Graph, answer: str) -> bool:
     """
     if not _ANSWER.fullmatch(answer.strip()):
         return False
-    said = [(LETTERS.index(word[0]), word[1:]) for word in answer.split()]
-    colors = dict(said)
-    if len(said) != graph.num_nodes or colors.keys() != set(range(graph.num_nodes)):
+    entries = [(LETTERS.index(word[0]), word[1:]) for word in answer.split()]
+    colors = dict(entries)
+    if len(entries) != graph.num_nodes or colors.keys() != set(range(graph.num_nodes)):
         return False
     proper = all(colors[i] != colors[j] for i, j in graph.edges)
     return proper and len(set(colors.values())) == chromatic_number(graph)
@@ -122,11 +121,11 @@ def nodes_in(mask: int) -> list[int]:
 
 
 def is_connected(graph: Graph) -> bool:
-    """Can every node be reached from A?"""
-    near, reached, border = neighbors(graph), 1, 1
-    while border:
-        border = _union(near, border) & ~reached
-        reached |= border
+    """Whether every node is reachable from A."""
+    near, reached, frontier = neighbors(graph), 1, 1
+    while frontier:
+        frontier = _union(near, frontier) & ~reached
+        reached |= frontier
     return reached == (1 << graph.num_nodes) - 1
 
 
@@ -137,18 +136,18 @@ def chromatic_number(graph: Graph) -> int:
 
 @lru_cache(maxsize=1 << 15)
 def optimal_coloring(graph: Graph) -> Coloring:
-    """A proper colouring with as few colours as any, found by exhausting every smaller number of them.
+    """A proper colouring with the fewest colours, found by exhausting every smaller number of colours.
 
     >>> optimal_coloring(Graph(num_nodes=3, edges=((0, 1), (1, 2))))
     (2, 1, 2)
     """
-    near, everyone = neighbors(graph), (1 << graph.num_nodes) - 1
-    classes = next(found for limit in count(1) if (found := _extend(near, limit, (), everyone)))
+    near, all_nodes = neighbors(graph), (1 << graph.num_nodes) - 1
+    classes = next(found for limit in count(1) if (found := _extend(near, limit, (), all_nodes)))
     return tuple(next(color for color, members in enumerate(classes, 1) if members >> node & 1) for node in range(graph.num_nodes))
 
 
 def largest_clique(graph: Graph) -> tuple[int, ...]:
-    """A largest set of nodes that are all adjacent; the alphabetically first one.
+    """A largest clique; the alphabetically first one.
 
     >>> largest_clique(Graph(num_nodes=4, edges=((0, 1), (1, 2), (1, 3), (2, 3))))
     (1, 2, 3)
@@ -164,7 +163,7 @@ def _union(near: tuple[int, ...], mask: int) -> int:
 
 
 def _extend(near: tuple[int, ...], limit: int, classes: tuple[int, ...], left: int) -> tuple[int, ...] | None:
-    """Complete a partial colouring within `limit` colours, the node with the fewest choices first (DSATUR)."""
+    """Complete a partial colouring within `limit` colours, branching on the node with the fewest choices (DSATUR)."""
     if not left:
         return classes
     node = max(nodes_in(left), key=lambda v: (sum(near[v] & members > 0 for members in classes), (near[v] & left).bit_count()))
@@ -173,7 +172,7 @@ def _extend(near: tuple[int, ...], limit: int, classes: tuple[int, ...], left: i
             joined = (*classes[:color], members | 1 << node, *classes[color + 1 :])
             if found := _extend(near, limit, joined, left & ~(1 << node)):
                 return found
-    if len(classes) < limit:  # Unused colours are alike, so one of them stands for all.
+    if len(classes) < limit:  # Unused colours are interchangeable, so one is enough.
         return _extend(near, limit, (*classes, 1 << node), left & ~(1 << node))
     return None
 
@@ -189,5 +188,5 @@ def _grow(near: tuple[int, ...], clique: tuple[int, ...], candidates: int, best:
 
 
 def all_pairs(num_nodes: int) -> list[tuple[int, int]]:
-    """Every possible edge, in alphabetical order."""
+    """All possible edges, in alphabetical order."""
     return list(combinations(range(num_nodes), 2))

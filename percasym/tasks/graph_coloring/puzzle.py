@@ -1,8 +1,7 @@
-"""Drawing connected graphs with a given number of nodes, of edges and of colours.
+"""Generate connected graphs with a given number of nodes, number of edges and chromatic number.
 
-Number of nodes, chromatic number and number of edges are drawn first, each uniformly over what the
-others leave possible; then a graph with exactly these is sought. Rejecting uniform random graphs instead
-would make rare chromatic numbers rarer still.
+The three numbers are drawn first, each uniformly over the values that the others allow; then a graph with exactly these is searched.
+Unlike rejection sampling of uniform random graphs, this does not make rare chromatic numbers rarer.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from percasym.types import SampleKey
 FEWEST_NODES, MOST_NODES = 4, len(LETTERS)
 
 MAX_TRIES = 200
-"""Bound on the search for one graph. Measured: half take one try, none more than one after planting unless `max_steps` is tight."""
+"""Bound on the tries for one graph. Measured: half take one try, none more than one after planting unless `max_steps` is tight."""
 
 MAX_FREE_TRIES = 20
-"""Tries before a clique of all colours is planted, which makes the chromatic number certain."""
+"""Tries before a clique of all colours is planted, which guarantees the chromatic number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What is settled before the edges are."""
+    """The numbers that are drawn before the edges."""
 
     num_nodes: int
     num_colors: int
     """The chromatic number."""
     num_edges: range
-    """The numbers of edges that go with it."""
+    """The possible numbers of edges."""
 
 
 def edge_range(num_nodes: int, num_colors: int) -> range:
     """The numbers of edges that a connected graph with this chromatic number can have.
 
-    At least a clique of k nodes and one more edge for each other node; at most a complete k-partite graph
-    with balanced parts (Turan). A graph between the two bounds: grow the first into the second, edge by edge.
+    Lower bound: a clique of k nodes and one edge for each other node. Upper bound: the complete k-partite graph with balanced parts,
+    by Turan. Each number between is reached by adding edges of the second to the first.
 
     >>> edge_range(5, 3)
     range(5, 9)
@@ -54,9 +53,9 @@ def edge_range(num_nodes: int, num_colors: int) -> range:
 
 @lru_cache
 def kinds_of(num_nodes: int, density: tuple[float, float], chromatic: tuple[int, int]) -> tuple[Kind, ...]:
-    """Every possible chromatic number in `chromatic`, with the numbers of edges that `density` allows."""
+    """The possible chromatic numbers in `chromatic`, each with the numbers of edges that `density` allows."""
     pairs = num_nodes * (num_nodes - 1) // 2
-    fewest, most = math.ceil(density[0] * pairs - 1e-9), math.floor(density[1] * pairs + 1e-9)  # 0.7 * 10 is 7, whatever floats say.
+    fewest, most = math.ceil(density[0] * pairs - 1e-9), math.floor(density[1] * pairs + 1e-9)  # Tolerance for 0.7 * 10 in floating point.
     kinds = []
     for num_colors in range(chromatic[0], min(chromatic[1], num_nodes) + 1):
         possible = edge_range(num_nodes, num_colors)
@@ -66,14 +65,14 @@ def kinds_of(num_nodes: int, density: tuple[float, float], chromatic: tuple[int,
 
 
 def fewest_steps(num_nodes: int, num_colors: int) -> int:
-    """How often a search paints at least: j times to refute j < k colours on a clique, then every node once."""
+    """Lower bound on the paints of a search: j to refute j < k colours on a clique, then one for each node."""
     return sum(range(2, num_colors)) + num_nodes
 
 
 def draw_graph(
     key: SampleKey, *, nodes: tuple[int, int], density: tuple[float, float], chromatic: tuple[int, int], max_steps: int
 ) -> Graph:
-    """The graph of a key: connected, within the ranges, in the key's split."""
+    """The graph of a key: connected, within the ranges, and in the key's split."""
     rng = key.rng("puzzle")
 
     def propose(_: int) -> Graph:
@@ -99,9 +98,9 @@ def graph_of_kind(kind: Kind, num_edges: int, max_steps: int, rng: Random) -> Gr
 
 
 def _multipartite(kind: Kind, num_edges: int, *, planted: bool, rng: Random) -> Graph | None:
-    """A random connected graph with a random colouring in mind; None when that colouring allows too few edges.
+    """A random connected graph that respects a random colouring; None when that colouring allows too few edges.
 
-    `planted` puts in a clique with one node of each colour, and balances the parts so that the edges always fit.
+    `planted` adds a clique with one node of each colour, and balances the parts so that the edges always fit.
     """
     colors = [node % kind.num_colors for node in range(kind.num_nodes)]
     if not planted:
@@ -119,11 +118,11 @@ def _multipartite(kind: Kind, num_edges: int, *, planted: bool, rng: Random) -> 
 
 
 def _spanning_tree(num_nodes: int, pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
-    """The first edges in the given order that join what was apart (Kruskal)."""
-    home = list(range(num_nodes))
+    """The spanning tree of the first edges in the given order (Kruskal)."""
+    component = list(range(num_nodes))
     tree = set()
     for i, j in pairs:
-        if home[i] != home[j]:
+        if component[i] != component[j]:
             tree.add((i, j))
-            home = [home[i] if part == home[j] else part for part in home]
+            component = [component[i] if other == component[j] else other for other in component]
     return tree

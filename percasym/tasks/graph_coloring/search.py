@@ -1,8 +1,8 @@
-"""Solving a graph colouring in the open: every look, try, mistake and retreat as a typed step.
+"""A backtracking graph colouring search as a sequence of typed steps, from which demonstrations are written.
 
-Attempts with 2, 3, ... colours follow each other until one works; an attempt that fails has exhausted
-every colouring, so the failures are the proof that the answer is optimal. Unlike `graph.optimal_coloring`
-the order of the nodes is fixed before the search, so that each step needs only a look at the last ones.
+Attempts with 2, 3, ... colours follow each other until one succeeds; a failed attempt has exhausted all colourings, so the failures prove
+that the answer is optimal. Unlike `graph.optimal_coloring`, the order of the nodes is fixed before the search, so that each step depends
+on the preceding steps only.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from percasym.tasks.graph_coloring.graph import Coloring, Graph, largest_clique,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Start anew with this many colours."""
+    """Start a search with this many colours."""
 
     num_colors: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slip:
-    """A colour tried without looking around, found on a neighbour, and taken back."""
+    """A colour tried without checking the neighbours, found on one of them, and undone."""
 
     color: int
     neighbor: int
@@ -33,19 +33,19 @@ class Slip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """Look at the neighbours of the next node."""
+    """Check the neighbours of the next node."""
 
     node: int
     slip: Slip | None
-    seen: tuple[tuple[int, int | None], ...]
-    """Every neighbour with its colour, if it has one."""
+    neighbors: tuple[tuple[int, int | None], ...]
+    """Each neighbour with its colour, None if it has none."""
     options: tuple[int, ...]
-    """Colours that no neighbour has, among those in use and the least one not in use: new colours are alike."""
+    """Colours that no neighbour has, among those in use and the least unused one: unused colours are interchangeable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paint:
-    """Give the node the least option not tried yet."""
+    """Give the node its least untried option."""
 
     node: int
     color: int
@@ -53,16 +53,16 @@ class Paint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undo:
-    """Take back the colour painted last."""
+    """Undo the last painted colour."""
 
     node: int
     left: tuple[int, ...]
-    """Its options not tried yet."""
+    """Its untried options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Everything is undone and nothing is left to try: the attempt is refuted."""
+    """All options are exhausted: the graph has no colouring with this many colours."""
 
     num_colors: int
 
@@ -78,9 +78,9 @@ Step = Attempt | Visit | Paint | Undo | Failure | Success
 
 
 def visiting_order(graph: Graph) -> tuple[int, ...]:
-    """A largest clique, then always the node with most neighbours in the order so far (ties: alphabetical).
+    """A largest clique, then repeatedly the node with most neighbours in the order so far (ties: alphabetical).
 
-    A clique of q nodes refutes q - 1 colours without a single choice.
+    A clique of q nodes refutes q - 1 colours without branching.
     """
     near, order = neighbors(graph), list(largest_clique(graph))
     placed = sum(1 << node for node in order)
@@ -94,7 +94,7 @@ def visiting_order(graph: Graph) -> tuple[int, ...]:
 def search(graph: Graph, rng: Random, reflect_frac: float) -> Iterator[Step]:
     """The steps from two colours up to the first success, for a graph with at least one edge.
 
-    `reflect_frac` of the visits with a coloured neighbour begin with a slip; nothing else is random.
+    The share `reflect_frac` of the visits with a coloured neighbour begin with a slip; nothing else is random.
     """
     order = visiting_order(graph)
     for num_colors in count(2):
@@ -106,7 +106,7 @@ def search(graph: Graph, rng: Random, reflect_frac: float) -> Iterator[Step]:
 
 
 def found(steps: Sequence[Step]) -> Coloring:
-    """The colouring that a whole search ends with."""
+    """The colouring at the end of a complete search."""
     last = steps[-1]
     assert isinstance(last, Success), f"the search stopped at {last}"
     return last.coloring
@@ -114,7 +114,7 @@ def found(steps: Sequence[Step]) -> Coloring:
 
 @lru_cache(maxsize=1 << 15)
 def needs_at_most(graph: Graph, max_steps: int) -> bool:
-    """Does the search paint at most `max_steps` times, over all its attempts? Decided within that many."""
+    """Whether the search paints at most `max_steps` times over all attempts; it is run no further than that."""
     paints = (step for step in search(graph, Random(0), 0.0) if isinstance(step, Paint))
     return next(islice(paints, max_steps, None), None) is None
 
@@ -122,7 +122,7 @@ def needs_at_most(graph: Graph, max_steps: int) -> bool:
 def _attempt(graph: Graph, order: tuple[int, ...], num_colors: int, rng: Random, reflect_frac: float) -> Iterator[Step]:
     near = neighbors(graph)
     colors: dict[int, int] = {}
-    untried: list[list[int]] = []  # Options left of each painted node, in the order of painting.
+    untried: list[list[int]] = []  # Untried options of each painted node, in the order of painting.
     while len(colors) < graph.num_nodes:
         visit = _visit(order[len(colors)], nodes_in(near[order[len(colors)]]), colors, num_colors, rng, reflect_frac)
         yield visit
@@ -149,10 +149,10 @@ def _visit(node: int, near: list[int], colors: dict[int, int], num_colors: int, 
     if holders and rng.random() < reflect_frac:
         color = rng.choice(sorted(holders))
         slip = Slip(color=color, neighbor=holders[color])
-    least_unused = max(colors.values(), default=0) + 1  # Painting the least option leaves no gap below the largest colour.
+    least_unused = max(colors.values(), default=0) + 1  # Painting the least option never leaves a gap below the largest colour.
     return Visit(
         node=node,
         slip=slip,
-        seen=tuple((neighbor, colors.get(neighbor)) for neighbor in near),
+        neighbors=tuple((neighbor, colors.get(neighbor)) for neighbor in near),
         options=tuple(color for color in range(1, min(num_colors, least_unused) + 1) if color not in holders),
     )

@@ -1,7 +1,9 @@
-"""Graph Coloring: colour every node so that neighbours differ, with as few colours as possible.
+"""Graph Coloring as a task: colour every node so that neighbours differ, with as few colours as possible.
 
-The percept is the list of edges, the answer a colour for each node; the nodes' places in the picture say nothing.
-How hard it is to see (`layout`, `look`, the number of edges) and to think (`chromatic`, `max_steps`) are separate dials.
+The percept is the list of edges, the answer a colour for each node; positions in the picture carry no information. Difficulty of
+perception (`layout`, `look`, number of edges) and of reasoning (`chromatic`, `max_steps`) are set independently.
+
+    python train.py task=graph_coloring task.nodes=[5,6]
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from percasym.tasks.graph_coloring.graph import (
 )
 from percasym.tasks.graph_coloring.puzzle import FEWEST_NODES, MOST_NODES, draw_graph, edge_range, fewest_steps, kinds_of
 from percasym.tasks.graph_coloring.search import found, needs_at_most, search
-from percasym.tasks.wording import varied
+from percasym.tasks.wording import vary_wording
 from percasym.types import Prompt, Sample, SampleKey
 
 QUESTIONS = {
@@ -42,12 +44,12 @@ QUESTIONS = {
         "<answer>A1 B2 C1 D2</answer>. Write nothing after it, and use each of the four tags exactly once."
     ),
 }
-"""`brief` is for a model that was trained on the form; `full` tells any model the whole form."""
+"""`brief` for a model trained on the response format; `full` states the format, for any model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphColoring(SyntheticTask):
-    """Connected graphs on lettered nodes; any colouring with exactly the chromatic number of colours is right."""
+    """Connected graphs on lettered nodes; any proper colouring with exactly the chromatic number of colours is correct."""
 
     name: ClassVar[str] = "graph_coloring"
 
@@ -56,21 +58,21 @@ class GraphColoring(SyntheticTask):
     density: tuple[float, float] = (0.5, 0.7)
     """Least and largest number of edges as a share of all pairs of nodes."""
     chromatic: tuple[int, int] = (2, 3)
-    """Least and largest chromatic number: how many attempts it takes to find and to prove a colouring."""
+    """Least and largest chromatic number, which sets the number of attempts needed to find a colouring and prove it optimal."""
     max_steps: int = 60
-    """Longest search of a puzzle, in colours painted over all attempts; longer ones are drawn again."""
+    """Longest search of a puzzle, in colours painted over all attempts; puzzles with longer ones are rejected."""
     layout: Layout = "ring"
-    """Where the nodes stand: `ring`, `turned` (the order must be read) or `scattered`."""
+    """Positions of the nodes: `ring`, `turned` (the order must be read) or `scattered`."""
     verbosity: int = 2
     """Detail of the demonstrations: perception has about 15 % of their tokens at 0 and 2.5 % at 4."""
     reflect_frac: float = 0.2
-    """Share of the visits to a node that begin with a rash value, which is checked and undone."""
+    """Share of the visits to a node that begin with a wrong value, which is checked and undone."""
     terse_frac: float = 0.0
-    """Share of the demonstrations that give results only (verbosity 0), as in data from many hands."""
+    """Share of the demonstrations with results only (verbosity 0), as in data from several sources."""
     variety_frac: float = 0.0
-    """Share of the set phrases of a demonstration that are said in words drawn anew (see `WORDINGS`)."""
+    """Share of the fixed phrases of a demonstration whose wording is drawn at random (see `WORDINGS`)."""
     question: Literal["brief", "full"] = "brief"
-    """`full` states the response format, for models that were not built for it."""
+    """`brief` for a model trained on the response format; `full` states the format, for any model."""
     look: Look = field(default_factory=lambda: Look(image_px=96))
     """How the picture is drawn."""
 
@@ -104,16 +106,16 @@ class GraphColoring(SyntheticTask):
         steps = tuple(search(graph, key.rng("slips"), self.reflect_frac))
         solution = write_answer(found(steps))
         verbosity = 0 if key.rng("terse").random() < self.terse_frac else self.verbosity
-        thoughts = varied(explain(graph, steps, verbosity), WORDINGS, key.rng("words"), self.variety_frac)
+        reasoning = vary_wording(explain(graph, steps, verbosity), WORDINGS, key.rng("words"), self.variety_frac)
         return Sample(
             prompt=Prompt(key=key, image=self.draw(percept, key), question=QUESTIONS[self.question]),
             truth=percept,
             solution=solution,
-            demonstration=Grammar().demonstrate(percept, thoughts, solution),
+            demonstration=Grammar().demonstrate(percept, reasoning, solution),
         )
 
     def truth(self, key: SampleKey) -> str:
-        """The percept of a key alone, without its picture and demonstration."""
+        """The percept of a key, without its picture and demonstration."""
         return str(self._graph(key))
 
     def parse(self, text: str) -> str | None:
@@ -135,12 +137,12 @@ class GraphColoring(SyntheticTask):
         return f1 * min(one.num_nodes, other.num_nodes) / max(one.num_nodes, other.num_nodes)
 
     def verify(self, percept: str, answer: str) -> bool:
-        """Is `answer` a proper colouring of `percept` with exactly its chromatic number of colours? Their names are free."""
+        """Whether `answer` is a proper colouring of `percept` with exactly its chromatic number of colours, under any names."""
         graph = read_graph(percept)
         return graph is not None and is_optimal(graph, answer)
 
     def draw(self, percept: str, key: SampleKey) -> bytes:
-        """The picture of a canonical percept as PNG bytes; the key decides places and looks only.
+        """The picture of a canonical percept as PNG bytes; the key decides positions and appearance only.
 
         Raises ValueError for a text that is no percept.
         """
@@ -150,12 +152,12 @@ class GraphColoring(SyntheticTask):
         return draw_graph_png(graph, self.look, self.layout, place_rng=key.rng("places"), look_rng=key.rng("look"))
 
     def solve(self, percept: str) -> str | None:
-        """An optimal colouring of a percept; None only for a text that is no percept, for every graph has one."""
+        """An optimal colouring of a percept; None only for malformed text, because every graph has one."""
         graph = read_graph(percept)
         return None if graph is None else write_answer(optimal_coloring(graph))
 
     def valid(self, percept: str) -> bool:
-        """Is the graph connected, and are its nodes, edges, chromatic number and search as the task allows?"""
+        """Whether the graph is connected, and its nodes, edges, chromatic number and search length are within the options."""
         graph = read_graph(percept)
         if graph is None or not self.nodes[0] <= graph.num_nodes <= self.nodes[1] or not is_connected(graph):
             return False
@@ -164,7 +166,7 @@ class GraphColoring(SyntheticTask):
         return possible and needs_at_most(graph, self.max_steps)
 
     def canonical(self, percept: str) -> str:
-        """The percept itself: graphs count as the same when the same letters are joined."""
+        """The percept itself: graphs are the same puzzle if they have the same edges."""
         return percept
 
     def _graph(self, key: SampleKey) -> Graph:

@@ -1,6 +1,6 @@
-"""The shape of a Sudoku of each size, and its text form.
+"""Rows, columns and boxes of a Sudoku of each size, and the text form of a grid.
 
-A grid is its cells in reading order; a percept is its rows as lines of digits, with 0 for an empty cell.
+A grid is a tuple of cells in reading order; a percept is its rows as lines of digits, with 0 for an empty cell.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 BOXES: dict[int, tuple[int, int]] = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
-"""Rows and columns of one box, for each size."""
+"""Number of rows and columns of a box, for each size."""
 
 Cells = tuple[int, ...]
 """size * size digits in reading order; 0 for an empty cell."""
@@ -18,7 +18,7 @@ Cells = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Which cells belong together; units are tuples of cells, cells are counted in reading order from 0."""
+    """The units (rows, columns, boxes) of a size, each a tuple of cells; cells are numbered in reading order from 0."""
 
     size: int
     box_rows: int
@@ -26,11 +26,11 @@ class Shape:
     rows: tuple[Cells, ...]
     columns: tuple[Cells, ...]
     boxes: tuple[Cells, ...]
-    """In reading order of their upper left corners."""
+    """In reading order of their upper left cells."""
     home: tuple[tuple[int, int, int], ...]
     """Row, column and box of each cell, counted from 0."""
     pattern: re.Pattern[str]
-    """Matches the text form of a grid, empty cells allowed."""
+    """Matches the text form of a grid; cells may be empty."""
 
 
 @lru_cache
@@ -55,9 +55,9 @@ def write(cells: Cells, size: int) -> str:
 
 
 def read(text: str, size: int) -> Cells | None:
-    """The cells of exactly `size` lines of `size` ASCII digits up to `size`; None for any other text.
+    """Parse exactly `size` lines of `size` ASCII digits up to `size`; None for any other text.
 
-    White space around the whole grid is tolerated, inside it only single line feeds are.
+    White space around the grid is ignored; inside it only single line feeds are allowed.
 
     >>> read("1034\\n0021\\n3400\\n0005", 4) is None
     True
@@ -69,7 +69,7 @@ def read(text: str, size: int) -> Cells | None:
 
 
 def has_clash(cells: Cells, size: int) -> bool:
-    """Whether a digit stands twice in one row, column or box."""
+    """Whether a row, column or box contains a digit twice."""
     shape = shape_of(size)
     for unit in (*shape.rows, *shape.columns, *shape.boxes):
         digits = [cells[cell] for cell in unit if cells[cell]]

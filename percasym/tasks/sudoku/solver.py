@@ -1,10 +1,10 @@
-"""An exact solver that holds all candidates of a grid in one integer.
+"""An exact Sudoku solver that stores all candidates of a grid in one integer.
 
-Sudoku is an exact cover: a candidate (a digit in a cell) meets four demands (its cell is filled; its row, column and
-box have its digit), and each demand takes exactly one candidate. With one bit for each of the size ** 3 candidates,
-all demands of one kind are counted at once: their k-th candidates, shifted onto one another and added with carries,
-leave "at least one" and "at least two" for every demand of the kind after a few wide operations. Unlike a search over
-cells, naked and hidden singles and every contradiction are found in about ten microseconds for the whole 9x9 grid.
+Sudoku is an exact cover problem: a candidate (a digit in a cell) satisfies four constraints (its cell is filled; its row, column and box
+have its digit), and each constraint is satisfied by exactly one candidate. With one bit for each of the size ** 3 candidates, all
+constraints of one kind are counted in parallel: shifting their k-th candidates onto each other and adding with carries gives "at least
+one" and "at least two" for every constraint in a few wide operations. Unlike a search over cells, this finds all naked and hidden
+singles and all contradictions of a 9x9 grid in about ten microseconds.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from percasym.tasks.sudoku.grid import Cells, shape_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """All demands of one kind, each known by its first candidate."""
+    """All constraints of one kind, each identified by its first candidate."""
 
     firsts: int
-    """The first candidate of every demand, as a bit set."""
+    """The first candidate of every constraint, as a bit set."""
     shifts: tuple[int, ...]
-    """From a demand's first candidate to each of its candidates, in bits."""
+    """Offsets in bits from a constraint's first candidate to each of its candidates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The demands of one size as bit sets; bit `(digit - 1) * size ** 2 + cell` is a candidate."""
+    """The constraints of one size as bit sets; bit `(digit - 1) * size ** 2 + cell` is a candidate."""
 
     size: int
     area: int
     everything: int
-    """All candidates: the empty grid."""
+    """All candidates, those of the empty grid."""
     kinds: tuple[Kind, Kind, Kind, Kind]
-    """Of cells (a lone candidate is a naked single), then of rows, columns and boxes (it is a hidden single)."""
+    """Cells (a single candidate is a naked single), then rows, columns and boxes (a single candidate is a hidden single)."""
     after: tuple[int, ...]
-    """For each candidate, what stays possible once it is placed, itself included."""
+    """For each candidate, the candidates that remain once it is placed, itself included."""
     rivals: tuple[tuple[int, int, int, int], ...]
-    """For each candidate, all candidates of each of its four demands, itself included."""
+    """For each candidate, all candidates of each of its four constraints, itself included."""
 
     def candidates(self, placed: int) -> int:
-        """What stays possible beside the placed candidates; 0 when two of them clash."""
+        """The candidates that remain once `placed` are placed; 0 when two of them conflict."""
         left = self.everything
         for bit in bits(placed):
             if not left >> bit & 1:
@@ -56,16 +56,16 @@ class Rules:
         return bit_set((digit - 1) * self.area + cell for cell, digit in enumerate(cells) if digit)
 
     def cells(self, placed: int) -> Cells:
-        """The grid of placed candidates; the inverse of `placed`."""
+        """The grid of placed candidates; inverse of `placed`."""
         grid = [0] * self.area
         for bit in bits(placed):
             grid[bit % self.area] = bit // self.area + 1
         return tuple(grid)
 
     def propagate(self, left: int, placed: int, *, num_kinds: int = 4) -> tuple[int, int]:
-        """Place the lone candidates of the first `num_kinds` kinds until there are none.
+        """Place single candidates of the first `num_kinds` kinds of constraints until none is left.
 
-        Returns what is left and what is placed, or (0, 0) when a demand has no candidate.
+        Returns the remaining and the placed candidates, or (0, 0) when a constraint has no candidate.
         """
         after = self.after
         progress = True
@@ -94,7 +94,7 @@ class Rules:
         return left, placed
 
     def choices(self, left: int) -> list[int]:
-        """The candidates of some demand with two of them, or else of the tightest open cell."""
+        """The candidates to branch on: those of a constraint with two candidates, or else of the open cell with the fewest."""
         for kind in self.kinds:
             one = two = three = 0
             for shift in kind.shifts:
@@ -109,7 +109,7 @@ class Rules:
         return min((choices for choices in open_cells if len(choices) > 1), key=len)
 
     def solutions(self, left: int, placed: int, rng: Random | None = None) -> Iterator[int]:
-        """Every solution within the candidates `left` that holds `placed`, each once; in random order with an `rng`."""
+        """All solutions within the candidates `left` that contain `placed`; in random order with an `rng`."""
         stack = [(left, placed)]
         while stack:
             left, placed = self.propagate(*stack.pop())
@@ -125,7 +125,7 @@ class Rules:
 
 
 def solve(cells: Cells, size: int) -> Cells | None:
-    """A full grid that keeps the givens, or None when there is none."""
+    """A full grid that keeps the givens, or None if the grid has no solution."""
     rules = rules_of(size)
     placed = rules.placed(cells)
     full = next(rules.solutions(rules.candidates(placed), placed), None)
@@ -134,7 +134,7 @@ def solve(cells: Cells, size: int) -> Cells | None:
 
 @lru_cache
 def rules_of(size: int) -> Rules:
-    """The rules of a size in `grid.BOXES`."""
+    """The constraints of a size in `grid.BOXES`."""
     shape = shape_of(size)
     area = size**2
     digits = range(size)
@@ -142,7 +142,7 @@ def rules_of(size: int) -> Rules:
     of_rows, of_columns, of_boxes = (
         [[digit * area + cell for cell in unit] for digit in digits for unit in units] for units in (shape.rows, shape.columns, shape.boxes)
     )
-    rivals = tuple(zip(*map(_demand_of_each, (of_cells, of_rows, of_columns, of_boxes)), strict=True))
+    rivals = tuple(zip(*map(_constraint_of_each, (of_cells, of_rows, of_columns, of_boxes)), strict=True))
     everything = (1 << area * size) - 1
     return Rules(
         size=size,
@@ -155,7 +155,7 @@ def rules_of(size: int) -> Rules:
 
 
 def bits(candidates: int) -> Iterator[int]:
-    """The numbers of the set bits, highest first."""
+    """Positions of the set bits, highest first."""
     while candidates:
         bit = candidates.bit_length() - 1
         yield bit
@@ -163,16 +163,16 @@ def bits(candidates: int) -> Iterator[int]:
 
 
 def bit_set(numbers: Iterable[int]) -> int:
-    """The integer with these (distinct) bits set."""
+    """The integer with these bits set (positions must be distinct)."""
     return sum(1 << number for number in numbers)
 
 
-def _kind(demands: list[list[int]]) -> Kind:
-    first = demands[0]
-    return Kind(firsts=bit_set(demand[0] for demand in demands), shifts=tuple(bit - first[0] for bit in first))
+def _kind(constraints: list[list[int]]) -> Kind:
+    first = constraints[0]
+    return Kind(firsts=bit_set(constraint[0] for constraint in constraints), shifts=tuple(bit - first[0] for bit in first))
 
 
-def _demand_of_each(demands: list[list[int]]) -> list[int]:
-    """For each candidate, the candidates of the demand it belongs to."""
-    sets = {bit: bit_set(demand) for demand in demands for bit in demand}
+def _constraint_of_each(constraints: list[list[int]]) -> list[int]:
+    """For each candidate, the candidates of its constraint."""
+    sets = {bit: bit_set(constraint) for constraint in constraints for bit in constraint}
     return [sets[bit] for bit in sorted(sets)]

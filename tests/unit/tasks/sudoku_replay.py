@@ -7,7 +7,7 @@ from collections import Counter
 
 from percasym.tasks.sudoku.explain import WORDINGS
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.tasks.wording import plainly
+from percasym.tasks.wording import plain_wording
 from percasym.types import SampleKey
 from tests.unit.tasks.sudoku_settings import box_of
 
@@ -200,7 +200,7 @@ class Replay:
 
 def replayed(task: Sudoku, key: SampleKey) -> Replay:
     sample = task.sample(key)
-    thoughts, answer = plainly(sample.demonstration.reasoning, WORDINGS).split("<answer>")
+    thoughts, answer = plain_wording(sample.demonstration.reasoning, WORDINGS).split("<answer>")
     replay = Replay(sample.truth, task.verbosity)
     replay.read(thoughts)
     stated = "".join(str(replay.board[cell]) for cell in sorted(replay.board))

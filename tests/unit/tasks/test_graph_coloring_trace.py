@@ -10,7 +10,7 @@ from percasym.tasks.graph_coloring.explain import WORDINGS
 from percasym.tasks.graph_coloring.graph import read_graph
 from percasym.tasks.graph_coloring.search import needs_at_most
 from percasym.tasks.graph_coloring.task import GraphColoring
-from percasym.tasks.wording import plainly
+from percasym.tasks.wording import plain_wording
 from percasym.types import SampleKey
 from tests.unit.tasks.graph_coloring_replay import (
     graphs,
@@ -114,7 +114,7 @@ def test_other_words_say_the_same() -> None:
     for index in range(8):
         key = SampleKey(task="graph_coloring", split="test", seed=0, index=index)
         said, meant = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
-        assert said != meant and plainly(said, WORDINGS) == meant
+        assert said != meant and plain_wording(said, WORDINGS) == meant
 
 
 def test_terse_demonstrations_are_those_that_give_results_only() -> None:

@@ -11,7 +11,7 @@ import pytest
 from percasym.tasks.sudoku.explain import WORDINGS
 from percasym.tasks.sudoku.grid import read
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.tasks.wording import plainly
+from percasym.tasks.wording import plain_wording
 from tests.unit.tasks.sudoku_replay import Replay, replayed, with_verbosity
 from tests.unit.tasks.sudoku_settings import LOOK, each_setting, keys
 
@@ -35,7 +35,7 @@ def test_other_words_say_the_same() -> None:
     for key in keys(8):
         replayed(other, key)
         said, meant = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
-        assert said != meant and plainly(said, WORDINGS) == meant
+        assert said != meant and plain_wording(said, WORDINGS) == meant
 
 
 def test_terse_demonstrations_are_those_that_give_results_only() -> None:
