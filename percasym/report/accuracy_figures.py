@@ -5,11 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from percasym.report.curves import measured_on
 from percasym.report.study import Cell, CellGroup
-from percasym.report.style import ACCURACIES, GREY, INK, PERCEPTION, REASONING, WEIGHT, canvas, dress, is_known, percent_axis, reach
+from percasym.report.style import (
+    ACCURACIES,
+    GREY,
+    INK,
+    LARGE_INCHES,
+    PANEL_INCHES,
+    PERCEPTION,
+    REASONING,
+    WEIGHT,
+    canvas,
+    dress,
+    is_known,
+    percent_axis,
+    reach,
+    step_axis,
+)
 from percasym.types import Estimate
 
 if TYPE_CHECKING:
@@ -21,16 +36,28 @@ MIN_LENGTH = 0.3
 """Minimum length of an axis of the frontier; on a shorter one noise would look like a result."""
 MARGIN = 0.02
 """Length of an axis beyond 0 and 100 %, so that points there are drawn whole."""
-CORNERS = ((7, 6, "left"), (-7, 6, "right"), (7, -14, "left"), (-7, -14, "right"))
-"""Offsets of a label from its point, in typographic points; cells of similar results overlap."""
-LETTER = 6
-"""Width of a letter of a label, in typographic points."""
+LETTER, LINE, DOT = 6, 11, 5
+"""Width and height of a letter of a label, and radius of a point, in typographic points."""
+OFFSETS = tuple(
+    (distance * math.cos(angle), 0.8 * distance * math.sin(angle))
+    for distance in (11, 24, 38, 54)
+    for angle in (math.pi * turn / 12 for turn in (3, 9, 21, 15, 6, 18, 0, 12, 1, 11, 23, 13))
+)
+"""Places of a label around its point, in typographic points, by preference."""
+NEAR, FAR = 0.5, 20
+"""Cost of a place further down the list, in square points of overlap; distance from which a label has a line to its point."""
+MAX_SMALL = 6
+"""Cells in a panel of ordinary size."""
 WHISKER: Any = {"linestyle": "", "color": GREY, "linewidth": 1.2, "zorder": 2}
 MAX_PANELS, COLUMNS = 16, 3
 """Cells with learning curves (a panel takes a quarter of a second to draw), and panels beside each other."""
 MAX_BARS = 12
 """Cells in one panel of bars."""
+MAX_LEVEL = 4
+"""Most cells with horizontal labels below their bars."""
 BARS = (("perception", "perception a_p", PERCEPTION, -0.19), ("reasoning", "reasoning a_r", REASONING, 0.19))
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in typographic points from the corner of the axes."""
 
 
 def frontier(groups: Sequence[CellGroup]) -> Figure | None:
@@ -38,7 +65,8 @@ def frontier(groups: Sequence[CellGroup]) -> Figure | None:
     chosen = [(group, points) for group in groups if len(points := _points(group, A_P, A_R, A)) > 1]
     if not chosen:
         return None
-    with canvas(len(chosen)) as (figure, panels):
+    crowded = max(len(points) for _, points in chosen) > MAX_SMALL
+    with canvas(len(chosen), panel=LARGE_INCHES if crowded else PANEL_INCHES) as (figure, panels):
         colours = None
         most = max(a.mean for _, points in chosen for _, (_, _, a) in points) or 1.0  # One scale for all panels.
         for axes, (group, points) in zip(panels, chosen, strict=True):
@@ -51,12 +79,14 @@ def frontier(groups: Sequence[CellGroup]) -> Figure | None:
                 x, y, c=[one.mean for one in right], cmap="viridis", vmin=0, vmax=most, s=90, edgecolors="white", linewidths=1, zorder=3
             )
             _equal_axes(axes, perception, reasoning)
-            _label_all(axes, [cell.label for cell, _ in points], list(zip(x, y, strict=True)))
             axes.set_xlabel("perception a_p")
             axes.set_ylabel("reasoning a_r")
             dress(axes, group.title, grid="both")
         assert colours is not None
         figure.colorbar(colours, ax=panels, label="end to end a", format=lambda value, _: f"{100 * value:.0f} %", shrink=0.9)
+        figure.draw_without_rendering()  # The size of the axes is known after the layout only.
+        for axes, (_, points) in zip(panels, chosen, strict=True):
+            _label_all(axes, [cell.label for cell, _ in points], [(a_p.mean, a_r.mean) for _, (a_p, a_r, _) in points])
         return figure
 
 
@@ -87,7 +117,9 @@ def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
                 if not _is_constant(cell) and math.isfinite(mean):
                     moved = [[mean - low], [high - mean]]
                     axes.errorbar([mean], [one.mean], yerr=reach([one]), xerr=moved, color=WEIGHT, marker="D", markersize=6, alpha=0.9)
-                    _label(axes, cell.label, mean, one.mean, colour=WEIGHT)
+                    axes.annotate(
+                        cell.label, (mean, one.mean), xytext=(7, 6), textcoords="offset points", fontsize=10, color=WEIGHT, zorder=5
+                    )
             percent_axis(axes, "y")
             axes.set_xlim(-0.06, 1.02)  # Room for the label at w = 0.
             axes.set_xlabel("weight of perception w")
@@ -112,6 +144,7 @@ def learning_curves(groups: Sequence[CellGroup]) -> Figure | None:
             percent_axis(axes, "y")
             dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
             axes.tick_params(labelleft=place % COLUMNS == 0)  # One scale for all.
+            step_axis(axes)
         on = measured_on(run for _, cell in chosen for run in cell.runs)
         figure.supxlabel(f"optimizer steps ({on})", fontsize=11)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
@@ -128,7 +161,8 @@ def gain_bars(groups: Sequence[CellGroup]) -> Figure | None:
             chosen.append((group, known, gains))
     if not chosen:
         return None
-    with canvas(len(chosen), panel=(4.6, 3.4)) as (figure, panels):
+    crowded = max(len(known) for _, known, _ in chosen) > MAX_LEVEL
+    with canvas(len(chosen), panel=(6.2, 3.8) if crowded else (4.6, 3.4)) as (figure, panels):
         for axes, (group, known, gains) in zip(panels, chosen, strict=True):
             for (_, name, colour, shift), gain in zip(BARS, gains, strict=True):
                 shown = [gain[i] for i in known]
@@ -136,7 +170,11 @@ def gain_bars(groups: Sequence[CellGroup]) -> Figure | None:
                 axes.bar(places, [one.mean for one in shown], width=0.36, color=colour, label=name)
                 axes.errorbar(places, [one.mean for one in shown], yerr=reach(shown), linestyle="", color=GREY, linewidth=1.2)
             axes.axhline(0, color=INK, linewidth=0.8)
-            axes.set_xticks(range(len(known)), [group.cells[i].label for i in known], rotation=35 if len(known) > 4 else 0)
+            axes.set_xticks(range(len(known)), [group.cells[i].label for i in known])
+            if len(known) > MAX_LEVEL:
+                axes.tick_params(axis="x", rotation=35)
+                for text in axes.get_xticklabels():
+                    text.set(ha="right", rotation_mode="anchor")
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
             axes.set_ylabel("gain in points")
             dress(axes, group.title)
@@ -172,22 +210,35 @@ def _equal_axes(axes: Axes, perception: Sequence[Estimate], reasoning: Sequence[
 
 
 def _label_all(axes: Axes, labels: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write each label at the corner of its point that is farthest from all other points and from the labels already written."""
-    width = axes.get_window_extent().width / axes.figure.dpi * 72
-    low, high = axes.get_xlim()
-    bottom = axes.get_ylim()[0]
-    places = [((x - low) * width / (high - low), (y - bottom) * width / (high - low)) for x, y in points]
-    written: list[tuple[float, float]] = []
-    for i, (label, (x, y)) in enumerate(zip(labels, places, strict=True)):
-        others = [place for j, place in enumerate(places) if j != i] + written
-        half = LETTER * len(label) / 2
-        middles = [(x + right + (half if side == "left" else -half), y + up + 4) for right, up, side in CORNERS]
-        room = [min(math.dist(middle, other) for other in others) if middle[0] > half else 0 for middle in middles]
-        corner = room.index(max(room))
-        written.append(middles[corner])
-        _label(axes, label, *points[i], corner=corner)
+    """Write each label where it covers the fewest points and labels, as near to its own point as possible; a far one has a line to it."""
+    box = axes.get_window_extent()
+    size = [72 * side / axes.figure.dpi for side in (box.width, box.height)]
+    places = [(x * size[0], y * size[1]) for x, y in (axes.transData + axes.transAxes.inverted()).transform(points)]
+    taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in places]
+    for label, place, point in sorted(zip(labels, places, points, strict=True), key=lambda one: one[1]):
+        boxes = [_label_box(label, place, offset) for offset in OFFSETS]
+        costs = [sum(_overlap(one, other) for other in taken) + _outside(one, *size) + NEAR * i for i, one in enumerate(boxes)]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        x, y = OFFSETS[best]
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 5} if math.hypot(x, y) > FAR else None
+        axes.annotate(label, point, xytext=(x, y), textcoords="offset points", fontsize=10, color=INK, ha=_side(x), va="center", zorder=5,
+                      arrowprops=line)  # fmt: skip
 
 
-def _label(axes: Axes, label: str, x: float, y: float, colour: str = INK, corner: int = 0) -> None:
-    right, up, side = CORNERS[corner]
-    axes.annotate(label, (x, y), xytext=(right, up), textcoords="offset points", fontsize=10, color=colour, ha=side, zorder=5)
+def _label_box(label: str, place: tuple[float, float], offset: tuple[float, float]) -> Box:
+    width, x, y = LETTER * len(label), place[0] + offset[0], place[1] + offset[1]
+    left = {"left": x, "center": x - width / 2, "right": x - width}[_side(offset[0])]
+    return left, y - LINE / 2, left + width, y + LINE / 2
+
+
+def _side(x: float) -> Literal["left", "center", "right"]:
+    return "left" if x > 1 else "right" if x < -1 else "center"
+
+
+def _overlap(one: Box, other: Box) -> float:
+    return max(0.0, min(one[2], other[2]) - max(one[0], other[0])) * max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+
+
+def _outside(box: Box, width: float, height: float) -> float:
+    return LINE * (max(0.0, -box[0]) + max(0.0, box[2] - width) + max(0.0, -box[1]) + max(0.0, box[3] - height))

@@ -29,6 +29,13 @@ PIPED_COLUMNS = 100
 UNBOUNDED = 10_000
 """Columns of a terminal in which every table fits, to measure what a table needs."""
 ASYMMETRY = "asymmetry"
+MEANINGS = {
+    "a": "right answers end to end",
+    "a_p": "percepts stated exactly",
+    "a_r": "right answers given the true percept",
+    ASYMMETRY: "gain of a_r minus gain of a_p",
+}
+"""Of the metrics, for readers who do not know the names."""
 BROKEN = {Verdict.clear: "clear of 0", Verdict.unresolved: "not resolved\nat this n", Verdict.against: "against the\nprediction"}
 """The verdicts in a narrow column."""
 WHOLE = {one: str(one) for one in Verdict}
@@ -77,12 +84,18 @@ def comparison_rows(comparison: Comparison) -> list[ComparisonRow]:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """The rows as a Markdown table."""
-    against = [f"minus {comparison.baseline.label}"] if comparison.baseline else []
+    against = difference_header(comparison)
     lines = [
         [row.metric, row.cell, row.before, row.after, row.gain, *([row.difference] if against else []), str(row.verdict or "")]
         for row in comparison_rows(comparison)
     ]
-    return markdown_table(("metric", "cell", "before", "after", "gain", *against, "verdict"), lines)
+    header = ("metric", "cell", "before", "after", "gain", *against, "verdict")
+    return markdown_table(header, lines, texts=(0, 1, len(header) - 1))
+
+
+def difference_header(comparison: Comparison) -> list[str]:
+    """Header of the column of differences; empty where no cell has one."""
+    return [f"minus {comparison.baseline.label}"] if comparison.baseline and len(comparison.cells) > 1 else []
 
 
 def console() -> Console:
@@ -180,16 +193,16 @@ def _beside(comparison: Comparison, *, gap: int) -> Table:
 
 def _below(comparison: Comparison, *, break_verdicts: bool, stack: bool = False) -> Table:
     """A row for each cell, below the name of the metric."""
-    baseline, phrases = comparison.baseline, BROKEN if break_verdicts else WHOLE
+    against, phrases = difference_header(comparison), BROKEN if break_verdicts else WHOLE
     number = _stacked if stack else Text
-    table = _table("before", "after", "gain", *([f"minus {baseline.label}"] if baseline else []))
+    table = _table("before", "after", "gain", *against)
     table.add_column("verdict", no_wrap=True)
     metric = None
     for row in comparison_rows(comparison):
         if row.metric != metric:
             metric = row.metric
             table.add_row(Text(metric, style="bold"))
-        numbers = map(number, (row.before, row.after, row.gain, *([row.difference] if baseline else [])))
+        numbers = map(number, (row.before, row.after, row.gain, *([row.difference] if against else [])))
         table.add_row(Text(f"  {row.cell}"), *numbers, _verdict(row.verdict, row.sign, phrases))
     return table
 

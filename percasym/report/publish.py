@@ -10,7 +10,7 @@ from typing import Any
 
 from percasym.report.cards import CATEGORIES, card_gallery
 from percasym.report.comparison import Comparison, compare, findings
-from percasym.report.comparison_table import comparison_markdown, comparison_rows, note
+from percasym.report.comparison_table import MEANINGS, comparison_markdown, comparison_rows, difference_header, note
 from percasym.report.figures import Drawing, DrawnFigure, draw_figures
 from percasym.report.html import inlined, render
 from percasym.report.load import RunRecord
@@ -94,6 +94,7 @@ def _page(report: _Report) -> str:
         num_unfinished=report.study.num_unfinished,
         comparisons=[_comparison_values(one) for one in report.comparisons],
         max_findings=MAX_FINDINGS,
+        meanings=MEANINGS,
         not_compared=report.not_compared,
         figures=[_figure_values(one.drawing, one.svg) for one in report.figures],
         groups=[_group_values(group) for group in report.study.groups],
@@ -108,7 +109,7 @@ def _comparison_values(comparison: Comparison) -> Mapping[str, Any]:
     return {
         "title": comparison.title,
         "findings": [finding.sentence for finding in findings(comparison)],
-        "baseline": comparison.baseline.label if comparison.baseline else "",
+        "against": difference_header(comparison),
         "metrics": [(metric, list(rows)) for metric, rows in groupby(comparison_rows(comparison), key=lambda row: row.metric)],
         "note": note(comparison),
     }
@@ -139,7 +140,7 @@ def _markdown(report: _Report) -> Iterator[str]:
         if sentences := [f"- {finding.sentence}" for finding in findings(comparison)]:
             yield "\n".join(sentences)
         yield comparison_markdown(comparison).rstrip()
-        yield note(comparison)
+        yield f"Accuracy in % [95 % interval]. {note(comparison)}"
     if report.not_compared:
         yield f"## Comparison\n\n{report.not_compared}"
     for one in report.figures:

@@ -222,7 +222,7 @@ def _rank(cell: Cell) -> tuple[int, float, str]:
 
 def _label(name: str, shared: set[str]) -> str:
     own = [part.removeprefix("fixed") or part for part in name.split("-") if part not in shared]
-    return "-".join(own) or name.rpartition("-")[2]
+    return "-".join(own) or "-".join(name.split("-")[3:]) or name  # One cell shares all of its name: without task, model and paradigm.
 
 
 def _group(run: RunRecord) -> str:

@@ -22,7 +22,7 @@ ACCURACIES = (
 )
 """Metric key, name, colour and marker of the accuracies over training."""
 DPI = 150
-PANEL_INCHES = (4.6, 3.7)
+PANEL_INCHES, LARGE_INCHES = (4.6, 3.7), (6.6, 5.2)
 MAX_COLUMNS = 2
 """Panels beside each other: two of 4.6 inches stay readable on a page of 72 rem."""
 TICKS = ([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
@@ -70,6 +70,14 @@ def percent_axis(axes: Axes, which: str) -> None:
     """0 to 100 % on axis x or y."""
     getattr(axes, f"set_{which}ticks")(*TICKS)
     getattr(axes, f"set_{which}lim")(-0.02, 1.02)
+
+
+def step_axis(axes: Axes) -> None:
+    """Whole steps on axis x, also where a run has one step only."""
+    low, high = axes.get_xlim()
+    if high - low < 1:
+        axes.set_xlim(low - 0.5, high + 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
 
 
 def reach(estimates: Sequence[Estimate]) -> list[list[float]]:

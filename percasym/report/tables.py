@@ -116,15 +116,16 @@ def runs_csv(study: Study) -> str:
     return _csv(("cell", "seed", "status", *METRICS), lines)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose first column is left-aligned and all others right-aligned.
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, texts: Iterable[int] = (0,)) -> str:
+    """A Markdown table; the columns at the places `texts` are left-aligned, all others right-aligned.
 
     >>> print(markdown_table(("cell", "a"), [("none", "38.2")]), end="")
     | cell | a |
     | --- | ---: |
     | none | 38.2 |
     """
-    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
+    left = set(texts)
+    lines = [header, ["---" if place in left else "---:" for place in range(len(header))], *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 

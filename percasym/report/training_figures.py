@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from percasym.report.study import Cell, CellGroup
-from percasym.report.style import INK, canvas, dress, shade
+from percasym.report.style import INK, canvas, dress, shade, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,11 @@ def dynamics(groups: Sequence[CellGroup], numbers: Mapping[str, str] = NUMBERS) 
         return None
     with canvas(len(keys) * len(shown), panel=(3.3, 2.9), columns=len(keys)) as (figure, panels):
         for row, group in enumerate(shown):
-            for axes, key in zip(panels[row * len(keys) : (row + 1) * len(keys)], keys, strict=True):
+            own = panels[row * len(keys) : (row + 1) * len(keys)]
+            for axes, key in zip(own, keys, strict=True):
+                if not any(_line(cell, key)[0] for cell in group.cells):
+                    axes.set_axis_off()
+                    continue
                 for place, cell in enumerate(group.cells):
                     colour = shade(place, len(group.cells))
                     line = _line(cell, key)
@@ -68,8 +72,11 @@ def dynamics(groups: Sequence[CellGroup], numbers: Mapping[str, str] = NUMBERS) 
                 else:
                     axes.set_ylim(bottom=0)
                 dress(axes, f"{group.title}\n{numbers[key]}" if len(shown) > 1 else numbers[key])
-            last = panels[(row + 1) * len(keys) - 1]
-            last.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, ncols=1 + (len(group.cells) - 1) // 12)
+                step_axis(axes)
+            handles = next(axes.get_legend_handles_labels() for axes in own if axes.lines)
+            own[-1].legend(
+                *handles, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, ncols=1 + (len(group.cells) - 1) // 12
+            )
         figure.supxlabel("optimizer steps", fontsize=11)
         return figure
 

@@ -38,6 +38,37 @@ def test_the_folder_holds_page_figures_and_tables(study: Path) -> None:
     assert "| sudoku-qwen3vl-sft-fixed0.3 | 2 | 51.0 " in (study / "report.md").read_text()
 
 
+def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    fails, reasons, sees = ([one] * 8 for one in ((False, False, False), (True, False, True), (False, True, False)))
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(fails, reasons))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(fails, sees))
+    publish(load_runs(tmp_path), tmp_path / "report")
+    page, text = ((tmp_path / "report" / name).read_text() for name in ("report.html", "report.md"))
+    finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
+    # Before, after and gain are those of summary.json; the difference is that of the samples.
+    cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
+    html = "".join(f"<td>{cell}</td>" for cell in cells)
+    shown = html_line(page, f'<th scope="row">ngdiff</th>{html}')
+    assert shown.endswith('<span class="badge good">clear of 0</span></td></tr>')
+    assert page.index(f"<li>{finding}</li>") < page.index(shown) < page.index('<section id="frontier">')
+    row = f"| a_p | ngdiff | {' | '.join(cells)} | clear of 0 |"
+    assert text.index(f"- {finding}") < text.index(row) < text.index("![")
+
+
+def html_line(page: str, start: str) -> str:
+    """The row of a table that begins with `start`, in one line."""
+    return page[page.index(start) :].split("</tr>")[0].replace("\n", "") + "</tr>"
+
+
+def test_two_runs_of_one_cell_and_seed_leave_the_rest_of_the_report(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for study in ("one", "two"):
+        cell_run(tmp_path / study, "none", 0, 0.5)
+    publish(load_runs(tmp_path), tmp_path / "report")
+    for name in ("report.html", "report.md"):
+        assert "Not compared: " in (tmp_path / "report" / name).read_text()
+        assert "Name the runs of one study." in (tmp_path / "report" / name).read_text()
+
+
 def test_the_page_asks_nothing_of_the_network(study: Path) -> None:
     page = (study / "report.html").read_text()
     assert re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', page) == []
