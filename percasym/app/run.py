@@ -25,10 +25,8 @@ from percasym.config.settings import DeepSpeedSettings, Settings, TorchSettings
 from percasym.engine.base import Engine
 from percasym.engine.checkpoint import num_bytes
 from percasym.engine.deepspeed import deepspeed_engine
-from percasym.engine.device import choose_device, describe
-from percasym.engine.environment import world
 from percasym.engine.precision import compute_dtype
-from percasym.engine.ranks import Ranks
+from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
 from percasym.models.checkpoint import silence_transformers
 from percasym.report.curves import curves
@@ -60,7 +58,7 @@ def run(settings: Settings) -> None:
     Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges; Stopped after a signal.
     """
     began = time.perf_counter()
-    place = world(os.environ)
+    place = rank_environment(os.environ)
     device = choose_device(place.local_rank)
     ranks = Ranks.join(place.rank, place.num_ranks, device)
     console = Console(quiet=ranks.rank > 0)

@@ -13,7 +13,7 @@ from percasym.app.audit import Audit, audit
 from percasym.balance.base import Gramian, SpanStats
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
-from percasym.training.shares import Share
+from percasym.training.span_gradients import Share
 
 CELL = Path("multirun/main/sudoku-qwen3vl-sft-ngdiff-smoke/seed0")
 

@@ -88,8 +88,8 @@ def test_a_disk_that_may_only_be_read_is_one_sentence(command, words, small_disk
     remount(small_disk, "ro")
     refused = command(*words, f"hydra.run.dir={run}")
     assert refused.code == 2
-    said = "disk/run/.lock cannot be written (Read-only file system). The same command goes on once it can."
-    assert refused.err.strip().splitlines()[-1] == said
+    message = "disk/run/.lock cannot be written (Read-only file system). The same command goes on once it can."
+    assert refused.err.strip().splitlines()[-1] == message
     remount(small_disk, "rw")
     assert command(*words, f"hydra.run.dir={run}").code == 0
 

@@ -108,8 +108,8 @@ def test_an_experiment_that_calls_python_is_refused(refused, tmp_path: Path) -> 
     file.write_text(f"# @package _global_\nseed: !!python/object/apply:os.mknod ['{tmp_path / 'owned'}']\n")
     assert "could not determine a constructor for the tag" in refused(f"--config-dir={tmp_path / 'mine'}", "experiment=evil", *TINY)
     file.write_text("# @package _global_\nbalance:\n  _target_: os.system\n  command: touch owned\n")
-    said = refused(f"--config-dir={tmp_path / 'mine'}", "experiment=evil", *TINY)
-    assert said == "balance._target_=os.system lies outside percasym; add its package to plugins=[...] if you trust it."
+    message = refused(f"--config-dir={tmp_path / 'mine'}", "experiment=evil", *TINY)
+    assert message == "balance._target_=os.system lies outside percasym; add its package to plugins=[...] if you trust it."
 
 
 def test_a_link_out_of_the_run_directory_is_refused(refused, interrupted, tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_link_out_of_the_run_directory_is_refused(refused, interrupted, tmp_pa
         (run / name).rename(aside)
         (run / name).symlink_to(outside)
         for more in ([], ["run.overwrite=true"]):
-            said = refused(*words, *more)
-            assert said == f"run/{name} is a symbolic link, and a run holds files of its own only. Put what it links to in its place."
+            message = refused(*words, *more)
+            assert message == f"run/{name} is a symbolic link, and a run holds files of its own only. Put what it links to in its place."
         (run / name).unlink()
         aside.rename(run / name)
     assert [path.name for path in outside.iterdir()] == ["mine"]
@@ -145,6 +145,6 @@ def bomb(width: int, height: int) -> bytes:
 def test_a_picture_that_asks_for_gigabytes_is_refused_with_its_line(refused, blank: Path, tmp_path: Path, side: int) -> None:
     row = {"image": base64.b64encode(bomb(side, side)).decode(), "query": "?", "perception": "1", "reasoning": "so 1", "answer": "1"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    said = refused(*TINY, "task=jsonl", f"task.path={tmp_path / 'rows.jsonl'}", f"model.path={blank}")
-    assert said.startswith(f"{tmp_path / 'rows.jsonl'}, line 1: its image has ")
-    assert " pixels" in said
+    message = refused(*TINY, "task=jsonl", f"task.path={tmp_path / 'rows.jsonl'}", f"model.path={blank}")
+    assert message.startswith(f"{tmp_path / 'rows.jsonl'}, line 1: its image has ")
+    assert " pixels" in message

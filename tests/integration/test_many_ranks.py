@@ -127,8 +127,8 @@ def test_a_rank_that_dies_ends_the_run_and_a_restart_resumes(whole: Path, folder
     _, err = process.communicate()
     run = folder / "mortal"
     assert process.returncode == 1
-    said = err.strip().splitlines()[-1]
-    assert said == (
+    message = err.strip().splitlines()[-1]
+    assert message == (
         "Rank 1 failed: ZeroDivisionError: a defect of one rank. What the ranks said is in mortal/failure.log; the same command resumes."
     )
     assert "Traceback" not in err

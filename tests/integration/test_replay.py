@@ -1,4 +1,4 @@
-"""A run that diverges leaves what it diverged on, and `percasym replay` puts it before the last checkpoint."""
+"""A run that diverges keeps the batches of that step, and `percasym replay` recomputes them at the last checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TINY = [
 
 @pytest.fixture
 def diverged(command, blank: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, str, list[dict]]:
-    """A run whose third step has a gradient that is no number; what it said; and the same steps of a run that goes well."""
+    """A run whose third step has a NaN gradient, its error message, and the steps of an undisturbed run."""
     from percasym.engine.engine import SpanEngine
 
     words = [*TINY, f"model.path={blank}"]
@@ -39,16 +39,17 @@ def diverged(command, blank: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_the_batch_of_a_step_without_a_number_is_replayed(diverged, capsys: pytest.CaptureFixture) -> None:
-    run, said, well = diverged
+    run, error, well = diverged
     assert (
-        said == "grad/norm is nan at step 3. Its batches are in run/diverged: see percasym replay run, or choose a paradigm.lr below 0.001."
+        error
+        == "grad/norm is nan at step 3. Its batches are in run/diverged: see percasym replay run, or choose a paradigm.lr below 0.001."
     )
     assert json.loads((run / "meta.json").read_text())["status"] == "failed"
     assert cli.main(["replay", str(run)]) == 0
     head, losses, gradients, rest = capsys.readouterr().out.strip().splitlines()
     assert head == "Step 3 diverged; its batches with the weights after step 2:"
     numbers = [float(number) for number in re.findall(r"(?<= )-?[0-9.e+-]+(?=[ ,)])", losses + " ")]
-    third = well[2]  # Nothing was wrong with the batch, nor with the weights before it: these are the numbers of the run that went well.
+    third = well[2]  # The batch and the weights before it are good: these are the numbers of the undisturbed run.
     expected = [third[name] for name in ("loss/total", "loss/perception", "loss/reasoning")]
     assert numbers[:3] == pytest.approx(expected, rel=1e-4)
     found = [float(number) for number in re.findall(r"(?<= )-?[0-9.e+-]+(?=[ ,)])", gradients + " ")]

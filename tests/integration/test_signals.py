@@ -1,4 +1,4 @@
-"""Signals to a run at work: it keeps what it has learned, says so by its exit code, and the same command goes on as if nothing had been."""
+"""Signals to a running run: it writes a checkpoint, exits with the signal's code, and the same command resumes with equal results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(command, blank: Path):
 
 @pytest.fixture
 def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """`signal_at(3, SIGTERM)`: this process gets these signals amid its third optimizer step from now on; the list grows with each step."""
+    """`signal_at(3, SIGTERM)`: this process gets these signals in its third optimizer step from now on; the list grows with each step."""
     from percasym.engine.engine import SpanEngine
 
     real = SpanEngine.step
@@ -94,18 +94,18 @@ def test_the_step_is_finished_and_kept(train, signal_at, whole, tmp_path: Path, 
 def test_an_evaluation_ends_at_once_and_is_made_again(train, whole, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from percasym.rollout import native
 
-    expected, run, real = whole("sft"), tmp_path / "run", native.continued
-    asked: list[int] = []
+    expected, run, real = whole("sft"), tmp_path / "run", native.generate_batch
+    calls: list[int] = []
 
-    def continued(*given: object, **named: object) -> object:
-        asked.append(len(asked))
-        if len(asked) == 7:  # Two samples are answered three times each before training; this is the first one on the way.
+    def generate_batch(*given: object, **named: object) -> object:
+        calls.append(len(calls))
+        if len(calls) == 7:  # Two samples are answered three times each before training; this is the first one on the way.
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*given, **named)
 
-    monkeypatch.setattr(native, "continued", continued)
+    monkeypatch.setattr(native, "generate_batch", generate_batch)
     assert train("sft", "hydra.run.dir=run").code == 143
-    assert len(asked) == 7
+    assert len(calls) == 7
     assert checkpoints(run) == ["step_000002"], "what was learned is kept"
     assert [line["step"] for line in curve(run)][-2:] == [1, 2]
     assert train("sft", "hydra.run.dir=run").code == 0

@@ -1,4 +1,4 @@
-"""The walk of docs/your-data.md on a blank model: rows of somebody who never heard of percasym, audited, trained on, reported."""
+"""The walk of docs/your-data.md on a blank model: rows in a foreign format are audited, trained on and reported."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_audit_training_and_report_follow_the_readme(
 ) -> None:
     data = ["task=jsonl", f"task.path={discs}", "scale=smoke", f"model.path={blank}"]
     assert cli.main(["audit", *data, "--samples", "4"]) == 0
-    said = capsys.readouterr().out
-    assert "train_sft" in said
-    assert "weight of NGDiff" in said
-    assert "a blind guess" in said, "a blank model has never met these words"
+    output = capsys.readouterr().out
+    assert "train_sft" in output
+    assert "weight of NGDiff" in output
+    assert "a blind guess" in output, "the loss of a blank model is above that of a uniform guess"
     for balance in ("none", "ngdiff"):
         answer = command(*data, *FEW, "engine=torch", "study=mine", f"balance={balance}")
         assert answer.code == 0, answer.err
@@ -109,9 +109,9 @@ def test_a_bad_row_in_the_middle_is_named_or_left_out(discs: Path, blank: Path, 
     bad.write_text("\n".join(rows))
     words = ["audit", "task=jsonl", f"task.path={bad}", "scale=smoke", f"model.path={blank}", "--samples", "2"]
     assert cli.main(words) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"{bad}, line 20: it has no column perception; its columns are image, query, percept, reasoning, answer.")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"{bad}, line 20: it has no column perception; its columns are image, query, percept, reasoning, answer.")
+    assert output.count("\n") == 1
     assert cli.main([*words, "task.on_error=skip"]) == 0, "behind an option, too"
     assert f"rows, 1 skipped ({bad}, line 20: it has no column perception" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Reinforcement learning, put together: prompts, rollouts and rewards into the training loop."""
+"""The recipe of paradigm=rl: prompts, rollouts and rewards for the training loop of `percasym.training.grpo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from percasym.app.evaluator import interleaved
 from percasym.config.paradigm import Rl
 from percasym.config.sampling import Native, Sampling, Vllm
 from percasym.config.settings import Settings
@@ -16,7 +15,7 @@ from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.stream import reward_statistics
 from percasym.engine.base import Engine
 from percasym.engine.precision import compute_dtype
-from percasym.engine.ranks import Ranks
+from percasym.engine.ranks import Ranks, interleaved
 from percasym.objectives.token_nll import TokenNll
 from percasym.rewards import registry
 from percasym.rollout.base import RolloutEngine
@@ -26,20 +25,19 @@ from percasym.training.collect import RolloutCollector
 from percasym.training.grpo import train
 from percasym.training.progress import TrainingState
 from percasym.training.rollout_batch import RolloutBatch, SpanAdvantages
-from percasym.training.rollout_records import recorded
 from percasym.types import Span
 
 ROLLOUTS = "rollouts"
-"""Name of the samples that hold recorded rollouts."""
+"""Split name of recorded rollouts: samples/rollouts_<step>.jsonl."""
 
 
 class RlRecipe:
-    """What `paradigm=rl` does between two evaluations."""
+    """Train with `paradigm=rl`."""
 
     split = "train_rl"
 
     def __init__(self, settings: Settings, device: torch.device, ranks: Ranks) -> None:
-        """Raises ValueError for what cannot work together, before anything is loaded."""
+        """Raises ValueError for options that exclude each other, before any weight is loaded."""
         paradigm = settings.paradigm
         assert isinstance(paradigm, Rl)
         assert settings.reward is not None
@@ -55,9 +53,9 @@ class RlRecipe:
         self._name, self._rewards = registry.measured_rewards(settings.reward, settings.task)
 
     def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
-        """Train from `checkpoint`, or from the start, to the end; the summary gets nothing beside the evaluations."""
+        """Train from `checkpoint`, or from the start, to the last step; adds nothing to the summary."""
         settings, paradigm = self._settings, self._paradigm
-        sampler = RolloutCollector(
+        collector = RolloutCollector(
             engine=engine,
             task=settings.task,
             family=settings.family,
@@ -71,13 +69,13 @@ class RlRecipe:
             batch_size=settings.evaluation.batch_size,
         )
 
-        def observe(done: int, experience: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
-            return self._observe(run, done, experience, advantages, weight)
+        def observe(done: int, batch: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
+            return self._observe(run, done, batch, advantages, weight)
 
         train(
             engine=engine,
             family=settings.family,
-            gather=sampler.gather,
+            collect=collector.collect,
             observe=observe,
             balancer=settings.balance,
             settings=paradigm,
@@ -89,25 +87,23 @@ class RlRecipe:
         )
         return {}
 
-    def _observe(self, run: Run, done: int, experience: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
-        """Record a round where one is due; what rewards say about it, over all ranks."""
-        seen, thought = advantages[Span.perception], advantages[Span.reasoning]
-        pushed = seen + thought if self._paradigm.route else thought  # Where rewards are routed, the sum of both spans'.
+    def _observe(self, run: Run, done: int, batch: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
+        """Record the rollouts of a step if due; returns statistics of the rewards over all ranks."""
+        perception, reasoning = advantages[Span.perception], advantages[Span.reasoning]
+        recorded = perception + reasoning if self._paradigm.route else reasoning  # Without routing both spans have the same advantages.
         if self._paradigm.record_every and (done == 1 or done % self._paradigm.record_every == 0):
-            groups = interleaved(
-                self._ranks.gather(recorded(experience, self._rewards, pushed))
-            )  # With pictures: only where they are kept.
+            groups = interleaved(self._ranks.gather(batch.records(self._rewards, recorded)))  # With pictures: recorded steps only.
             run.samples(ROLLOUTS, done, [record_group(group) for group in groups])
-        verdicts = interleaved(self._ranks.gather(experience.verdicts()))
+        verdicts = interleaved(self._ranks.gather(batch.verdicts()))
         return reward_statistics(
             [grades for grades, _, _ in verdicts],
-            {name: [scores[name] for _, scores, _ in verdicts] for name in experience.scores},
-            total=(weight * experience.perception + (1 - weight) * experience.outcome).tolist(),
+            {name: [scores[name] for _, scores, _ in verdicts] for name in batch.scores},
+            total=(weight * batch.perception + (1 - weight) * batch.outcome).tolist(),
             reasoning=[reasoning for _, _, reasoning in verdicts],
-        ) | {"rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(experience.resampled))).item()}
+        ) | {"rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(batch.resampled))).item()}
 
     def _reference(self) -> TokenNll:
-        """A second copy of the model that RL starts from, at rest; every rank holds the whole of it."""
+        """The frozen reference of the KL divergence: a second copy of the model that RL starts from, complete on every rank."""
         model = self._settings.family.load()
         torch.nn.Module.to(model, self._device)
         dtype = compute_dtype(self._settings.engine.precision, self._device)
@@ -115,9 +111,9 @@ class RlRecipe:
 
 
 def rollout_engine(settings: Settings, sampling: Sampling) -> RolloutEngine:
-    """Who samples. Raises ConfigError when vLLM is chosen and not installed."""
+    """The engine that samples rollouts. Raises ConfigError when vLLM is chosen and not installed."""
     if isinstance(sampling, Vllm):
-        from percasym.rollout.vllm import VllmRollouts  # Imports vllm: only where it is chosen.
+        from percasym.rollout.vllm import VllmRollouts  # Imports vllm, which is optional.
 
         return VllmRollouts(family=settings.family, sampling=sampling)
     assert isinstance(sampling, Native), f"{type(sampling).__name__} has no rollout engine"

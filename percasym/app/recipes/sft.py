@@ -1,4 +1,4 @@
-"""Supervised fine-tuning, put together: demonstrations into the training loop."""
+"""The recipe of paradigm=sft: demonstrations for the training loop of `percasym.training.sft`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from percasym.training.sft import train
 
 
 class SftRecipe:
-    """What `paradigm=sft` does between two evaluations."""
+    """Train with `paradigm=sft`."""
 
     split = "train_sft"
 
     def __init__(self, settings: Settings, device: torch.device, ranks: Ranks) -> None:
-        """Raises ValueError when the ranks cannot share a step evenly, or would go through different modules where they must not."""
+        """Raises ValueError when the ranks cannot share a step evenly, or would run different modules where they must not."""
         assert isinstance(settings.paradigm, Sft)
         _refuse_unequal_ranks(settings, settings.paradigm, ranks)
         self._settings, self._paradigm = settings, settings.paradigm
@@ -44,7 +44,7 @@ class SftRecipe:
         )
 
     def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
-        """Train from `checkpoint`, or from the start, to the end; what the summary says of it beside the evaluations."""
+        """Train from `checkpoint`, or from the start, to the last step; returns perception's shares for the summary."""
         start = TrainingState.load(checkpoint) if checkpoint else None
         share = train(
             engine=engine,
@@ -59,7 +59,7 @@ class SftRecipe:
 
 
 def _refuse_unequal_ranks(settings: Settings, paradigm: Sft, ranks: Ranks) -> None:
-    """A batch of texts alone passes by the vision tower: ranks that reduce (ZeRO-2) or gather (ZeRO-3) as they go would wait forever."""
+    """A batch without pictures skips the vision tower; ranks that reduce (ZeRO-2) or gather (ZeRO-3) per module would then hang."""
     stage = getattr(settings.engine, "zero_stage", 0)
     trained = not {"vision", "projector"} <= set(getattr(settings.family, "freeze", ()))
     if paradigm.text_frac and ranks.num_ranks > 1 and (stage == 3 or (stage == 2 and trained)):

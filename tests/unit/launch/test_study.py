@@ -19,7 +19,7 @@ CELL = "sudoku-qwen3vl-sft-{}/seed{}"
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """The table at the end: cell -> outcome."""
     found = (line.split(maxsplit=1) for line in done.stdout.splitlines() if "/seed" in line)
-    return {cell.removeprefix("sudoku-qwen3vl-sft-"): said.strip() for cell, said in found}
+    return {cell.removeprefix("sudoku-qwen3vl-sft-"): outcome.strip() for cell, outcome in found}
 
 
 def test_a_cell_that_fails_is_reported_and_the_others_go_on(study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,9 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(study, tmp_path: Pat
         "fixed0.6/seed0": "failed: there is no such checkpoint.",
         "fixed0.5/seed0": "done",
     }
-    assert "multirun/s/sudoku-qwen3vl-sft-fixed0.6/seed0 failed: there is no such checkpoint.\n" in done.stderr, "said at once, on one line"
+    assert "multirun/s/sudoku-qwen3vl-sft-fixed0.6/seed0 failed: there is no such checkpoint.\n" in done.stderr, (
+        "printed at once, on one line"
+    )
     processes = {line.split()[2] for line in begun(tmp_path)}
     assert len(processes) == 4, "each has a process of its own"
     assert meta(tmp_path / "multirun/s" / CELL.format("fixed0.4", 0))["reason"] == killed

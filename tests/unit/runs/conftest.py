@@ -21,14 +21,14 @@ def picture() -> str:
 
 @pytest.fixture
 def evaluated(picture: str) -> dict[str, Any]:
-    """The record of one sample of an evaluation: seen wrongly, reasoned well on that."""
-    said = {"ids": [1], "labels": [0], "percept": "13", "reasoning": "so 4", "answer": "14", "finished": True}
+    """The record of one sample of an evaluation: wrong perception, reasoning right for p*."""
+    response = {"ids": [1], "labels": [0], "percept": "13", "reasoning": "so 4", "answer": "14", "finished": True}
     return {
         "key": {"task": "sudoku", "split": "test", "seed": 0, "index": 7},
         "question": "What is there?",
         "truth": "12",
         "image": picture,
-        "responses": {"image": said, "prefix": said, "text": said},
+        "responses": {"image": response, "prefix": response, "text": response},
         "faults": {"image": ["truncated"], "prefix": [], "text": []},
         "grades": {
             "end_to_end": False, "perception": False, "perception_graded": 0.5, "reasoning": True, "reasoning_text": True, "faithful": True,

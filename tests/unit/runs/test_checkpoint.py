@@ -90,9 +90,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path: Pat
         write_checkpoint(tmp_path, step, save, note="{}")
     do, wrong = DAMAGE[kind]
     do(tmp_path / "step_000002")
-    said: list[str] = []
-    assert latest_checkpoint(tmp_path, said.append) == (1, tmp_path / "step_000001")
-    (sentence,) = said
+    warnings: list[str] = []
+    assert latest_checkpoint(tmp_path, warnings.append) == (1, tmp_path / "step_000001")
+    (sentence,) = warnings
     assert sentence.startswith(f"{tmp_path / 'step_000002'} is damaged ({wrong}")
     assert sentence.endswith("): the run goes on from what is before it.")
     write_checkpoint(tmp_path, 2, save)

@@ -29,10 +29,10 @@ def test_a_sample_whose_picture_was_not_kept_is_a_row_without_one(evaluated: dic
 
 
 def test_each_sibling_is_a_row_with_its_rewards_and_its_advantage(picture: str) -> None:
-    said = {"percept": None, "reasoning": "", "answer": None, "faults": ["no_perception", "no_answer"]}
-    grades = {"perception": False, "perception_graded": 0.0, "outcome": False, "faithful": None, "faults": said["faults"]}
+    response = {"percept": None, "reasoning": "", "answer": None, "faults": ["no_perception", "no_answer"]}
+    grades = {"perception": False, "perception_graded": 0.0, "outcome": False, "faithful": None, "faults": response["faults"]}
     siblings = [
-        said | {"grades": grades, "rewards": {"oracle": reward, "consensus": None}, "advantage": reward - 0.5} for reward in (0.0, 1.0)
+        response | {"grades": grades, "rewards": {"oracle": reward, "consensus": None}, "advantage": reward - 0.5} for reward in (0.0, 1.0)
     ]
     group = {"key": {"index": 3}, "truth": "12", "question": "?", "image": picture, "rollouts": siblings}
     first, second = rows([group])

@@ -119,7 +119,7 @@ def test_a_run_that_is_opened_again_is_sent_what_it_lacks_and_nothing_twice(tmp_
 
 
 def test_lines_that_lie_elsewhere_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_lines(tmp_path / "metrics.jsonl", {"step": 0, "lr": 1.0})  # Of 10 lines that the run has said before it was copied.
+    write_lines(tmp_path / "metrics.jsonl", {"step": 0, "lr": 1.0})  # Of 10 lines that the run had logged before it was copied.
     recorder = Recorder("k" * 40, 10)
     recorder.install(monkeypatch)
     start(tmp_path, num_lines=10).log(6, {"lr": 2.0})
