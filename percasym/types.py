@@ -1,7 +1,7 @@
-"""The data that rooms hand to each other: plain values, no behaviour beyond naming and hashing.
+"""The data types shared by all packages: plain values without behaviour beyond naming and hashing.
 
-Texts are the interchange form: a percept *is* its canonical text p*, an answer is its text. So a
-run directory, a user's JSONL and a task module all speak of the same thing without an import.
+Percepts and answers are exchanged as text: a percept *is* its canonical text p*. Run directories, a user's JSON lines and task modules
+therefore share one format without importing each other.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 UNSUPERVISED = -1
-"""Label of a token that no loss reads: the prompt, padding, a forced prefix."""
+"""Label of a token without a loss: the prompt, padding, a forced prefix."""
 
 
 class Span(IntEnum):
-    """The two parts of every response; they partition its supervised tokens."""
+    """The two spans of a response; they partition its supervised tokens."""
 
     perception = 0
     reasoning = 1
@@ -26,7 +26,7 @@ class Span(IntEnum):
 
 
 class Fault(StrEnum):
-    """Why a response is not exactly one well-formed perception followed by one answer."""
+    """Reasons why a response is not exactly one well-formed perception followed by one answer."""
 
     not_text = "the bytes are not UTF-8"
     no_perception = "no perception is stated"
@@ -43,7 +43,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleKey:
-    """The whole identity of a sample: everything about it is a pure function of this key."""
+    """The identity of a sample, which is a pure function of this key."""
 
     task: str
     split: str
@@ -56,7 +56,7 @@ class SampleKey:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
     def rng(self, *salt: str | int) -> random.Random:
-        """An independent generator for each purpose named by `salt`.
+        """An independent random generator for the purpose named by `salt`.
 
         >>> key = SampleKey(task="sudoku", split="test", seed=0, index=7)
         >>> key.rng("puzzle").random() == key.rng("puzzle").random() != key.rng("look").random()
@@ -67,7 +67,7 @@ class SampleKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """All that a model or a surrogate reward may see."""
+    """The inputs available to a model or a surrogate reward."""
 
     key: SampleKey
     image: bytes | None
@@ -77,7 +77,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration:
-    """A reference response as its two spans, tags included; their concatenation is the whole text."""
+    """A reference response as its two spans, tags included; the whole text is their concatenation."""
 
     perception: str
     reasoning: str
@@ -85,7 +85,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One item of a task, with everything the task knows about it."""
+    """One item of a task, with its labels."""
 
     prompt: Prompt
     truth: str
@@ -94,41 +94,41 @@ class Sample:
     """One correct answer (any correct one is accepted)."""
     demonstration: Demonstration
     content: str | None = None
-    """Of collected data, a digest of picture and question; None where samples are made."""
+    """Digest of picture and question for collected data; None for generated samples."""
 
     @property
     def puzzle(self) -> str:
-        """Samples of one puzzle are not independent: the same percept drawn in other pictures, or the same content in several rows."""
+        """Cluster id for intervals: samples of one percept in different pictures, or rows of the same content, are not independent."""
         return self.truth if self.content is None else self.content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What the grammar found in a completion."""
+    """A completion as parsed by the grammar."""
 
     percept: str | None
-    """Text inside the perception tags; None unless exactly one stands first."""
+    """Text inside the perception tags; None unless there is exactly one pair, at the start."""
     reasoning: str
     answer: str | None
-    """Text inside the answer tags; None unless exactly one stands last."""
+    """Text inside the answer tags; None unless there is exactly one pair, at the end."""
     faults: tuple[Fault, ...]
     boundary: int
-    """Byte just after the perception's closing tag; 0 when there is no perception."""
+    """Byte offset just after the closing perception tag; 0 without a perception."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """Tokens as a model produced them (never re-encoded)."""
+    """Generated tokens, never re-tokenised."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     finished: bool
-    """Whether the end-of-sequence token came before the token limit."""
+    """Whether the end-of-sequence token was generated before the token limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A completion of a prompt, read by the grammar; it carries no percept label."""
+    """A completion of a prompt with its parsed response; it contains no label of the percept."""
 
     prompt: Prompt
     completion: Completion
@@ -139,22 +139,22 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """The verdict on one rollout; None means not measurable, and is counted as such."""
+    """The metrics of one rollout; None means not measurable, and is excluded from means."""
 
     perception: bool
-    """a_p: is the stated percept p*?"""
+    """a_p: whether the stated percept is p*."""
     perception_graded: float
     """Agreement of the stated percept with p*, in [0, 1] (cell accuracy, edge F1)."""
     outcome: bool
-    """a: is the answer right for p*?"""
+    """a: whether the answer is correct for p*."""
     faithful: bool | None
-    """Is the answer right for the *stated* percept? None when no percept could be read."""
+    """Whether the answer is correct for the *stated* percept; None if no percept could be parsed."""
     faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean with its 95 % interval over n items."""
+    """A mean over n items with its 95 % interval."""
 
     mean: float
     ci95: tuple[float, float]

@@ -1,4 +1,4 @@
-"""`percasym export`: the samples of any task as files that anyone can read, and that `task=jsonl` and `task=hub` read back.
+"""`percasym export`: write the samples of a task as JSON lines and images, which `task=jsonl` and `task=hub` can read.
 
 percasym export task=sudoku --split train_sft --num 200 --out mine --format jsonl
 """
@@ -18,16 +18,16 @@ Format = Literal["jsonl", "hub"]
 
 
 def export(task: Task, *, split: str, seed: int, num: int, out: Path, format: Format) -> Path:
-    """Write the first `num` samples of a split: `out/<split>.jsonl`, and their pictures in `out/images/`; returns the file.
+    """Write the first `num` samples of a split to `out/<split>.jsonl`, with images in `out/images/`. Returns the path of the file.
 
-    Raises ConfigError for a split that the task does not have, and when the file exists.
+    Raises ConfigError when the task has no such split, and when the file exists.
     """
     if num < 1:
         raise ConfigError(f"--num must be at least 1, got {num}.")
     path = out / f"{split}.jsonl"
     if path.exists():
         raise ConfigError(f"{path} exists. Give --out another folder, or remove it.")
-    columns = {"jsonl": of_jsonl, "hub": of_hub}[format]
+    columns = {"jsonl": jsonl_columns, "hub": hub_columns}[format]
     try:
         samples = [task.sample(SampleKey(task=task.name, split=split, seed=seed, index=index)) for index in range(num)]
     except ValueError as error:
@@ -43,19 +43,19 @@ def export(task: Task, *, split: str, seed: int, num: int, out: Path, format: Fo
     return path
 
 
-def of_jsonl(sample: Sample) -> dict[str, str]:
+def jsonl_columns(sample: Sample) -> dict[str, str]:
     """The columns perception, reasoning and answer."""
-    read = Grammar().read(_whole(sample).encode())
+    read = Grammar().read(_response(sample).encode())
     assert read.percept is not None and read.answer is not None, f"{sample.prompt.key} has no demonstration in the grammar"
     return {"perception": read.percept, "reasoning": read.reasoning, "answer": read.answer}
 
 
-def of_hub(sample: Sample) -> dict[str, str]:
-    """The columns ground_truth (p* and answer, tagged) and response, which is empty but in train_sft, as in the paper's released sets."""
+def hub_columns(sample: Sample) -> dict[str, str]:
+    """The columns ground_truth (p* and answer, tagged) and response (empty outside train_sft), as in the paper's released sets."""
     truth = Grammar().demonstrate(sample.truth, "", sample.solution)
-    response = _whole(sample) if sample.prompt.key.split == "train_sft" else ""
+    response = _response(sample) if sample.prompt.key.split == "train_sft" else ""
     return {"ground_truth": truth.perception + truth.reasoning, "response": response}
 
 
-def _whole(sample: Sample) -> str:
+def _response(sample: Sample) -> str:
     return sample.demonstration.perception + sample.demonstration.reasoning

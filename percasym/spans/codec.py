@@ -1,8 +1,8 @@
-"""Token ids and their span labels, born together.
+"""Convert between responses and token ids with span labels.
 
-A response is tokenised span by span and the ids are concatenated, so the boundary is exact by
-construction; a sampled completion is labelled by the bytes of its own tokens. Nothing is decoded and
-encoded again, and no character offset is trusted (they shift once image placeholders expand).
+A demonstration is tokenised span by span and the ids are concatenated, so the boundary is exact by construction; a sampled completion is
+labelled by the bytes of its tokens. Unlike labelling by character offsets, which shift when image placeholders are expanded, nothing is
+decoded and tokenised again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from percasym.types import Completion, Demonstration, Prompt, Response, Rollout,
 
 
 class Tokenizer(Protocol):
-    """What the codec needs of a Hugging Face tokenizer with a byte-level vocabulary."""
+    """The subset of a Hugging Face tokenizer that the codec uses; its vocabulary must be byte-level."""
 
     eos_token_id: int
     all_special_ids: list[int]
@@ -31,12 +31,12 @@ class Tokenizer(Protocol):
         ...
 
     def get_added_vocab(self) -> dict[str, int]:
-        """Entries that stand for themselves, not for bytes."""
+        """Added tokens, which are literal text and not byte-level."""
         ...
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The printable stand-in of every byte in a byte-level vocabulary (GPT-2's table).
+    """The printable character of every byte in a byte-level vocabulary (GPT-2's table).
 
     >>> byte_alphabet()["A"], byte_alphabet()["\u0120"]
     (65, 32)
@@ -75,7 +75,7 @@ class Codec:
 
     @property
     def banned(self) -> list[int]:
-        """Special tokens other than the end: sampling an image token would break the next forward."""
+        """Special tokens other than the end of sequence; a sampled image token would break the next forward."""
         return sorted(set(self.tokenizer.all_special_ids) - {self.end})
 
     def encode(self, text: str) -> list[int]:
@@ -84,9 +84,9 @@ class Codec:
 
     def encode_demonstration(self, demonstration: Demonstration) -> tuple[list[int], list[Span]]:
         """Ids of perception, reasoning and end of sequence, and one label for each."""
-        seen = self.encode(demonstration.perception)
-        thought = [*self.encode(demonstration.reasoning), self.end]
-        return seen + thought, [Span.perception] * len(seen) + [Span.reasoning] * len(thought)
+        perception = self.encode(demonstration.perception)
+        reasoning = [*self.encode(demonstration.reasoning), self.end]
+        return perception + reasoning, [Span.perception] * len(perception) + [Span.reasoning] * len(reasoning)
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each token."""
@@ -101,12 +101,12 @@ class Codec:
         return response, (*labels, Span.reasoning) if ended else labels
 
     def rollout(self, prompt: Prompt, completion: Completion) -> Rollout:
-        """A completion with its reading and its labels."""
+        """A completion with its parsed response and span labels."""
         response, labels = self.read(completion.ids, finished=completion.finished)
         return Rollout(prompt=prompt, completion=completion, response=response, labels=labels)
 
     def show(self, ids: Sequence[int], labels: Sequence[int]) -> str:
-        """The tokens in colour (ANSI): perception on blue, reasoning on green, other on grey, `|` between tokens."""
+        """The tokens with ANSI background colours: perception blue, reasoning green, other grey; separated by `|`."""
         colour: dict[int, str] = {Span.perception: "44", Span.reasoning: "42"}
         shown = (piece.decode(errors="replace").replace("\n", "\\n") for piece in self.pieces(ids))
         return "|".join(f"\x1b[{colour.get(label, '100')}m{text}\x1b[0m" for text, label in zip(shown, labels, strict=True))

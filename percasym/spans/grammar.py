@@ -1,9 +1,9 @@
-"""The form of every response: one perception, then reasoning that ends in one answer.
+"""The response format: one perception, then reasoning that ends in one answer.
 
     <perception>p*</perception> reasoning ... <answer>answer</answer>
 
-Unlike a lenient extractor, whatever is not exactly that form has no percept or no answer, and says
-why: a parser that guesses can be hacked by the policy it grades.
+Unlike a lenient extractor, the parser returns no percept or no answer for any other form, with the faults: a lenient parser can be
+exploited by the policy that it grades.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from percasym.types import Demonstration, Fault, Response
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
-    """The four tags; white space around the whole response is the only freedom."""
+    """The four tags; only white space around the whole response is ignored."""
 
     open_perception: str = "<perception>"
     close_perception: str = "</perception>"
@@ -24,27 +24,27 @@ class Grammar:
 
     @property
     def tags(self) -> tuple[str, str, str, str]:
-        """The tags in the order in which they must appear."""
+        """The tags in their required order."""
         return (self.open_perception, self.close_perception, self.open_answer, self.close_answer)
 
     def perception(self, percept: str) -> str:
-        """The whole perception span of a percept."""
+        """The perception span of a percept, tags included."""
         return f"{self.open_perception}{percept}{self.close_perception}"
 
-    def demonstrate(self, percept: str, thoughts: str, answer: str) -> Demonstration:
-        """A reference response in its two spans.
+    def demonstrate(self, percept: str, reasoning: str, answer: str) -> Demonstration:
+        """A reference response as its two spans. Raises ValueError when a part contains a tag.
 
         >>> Grammar().demonstrate("AB", " So A1 B2.", "A1 B2").reasoning
         ' So A1 B2.<answer>A1 B2</answer>'
         """
-        for name, part in (("percept", percept), ("thoughts", thoughts), ("answer", answer)):
+        for name, part in (("percept", percept), ("reasoning", reasoning), ("answer", answer)):
             if any(tag in part for tag in self.tags):
                 raise ValueError(f"The {name} of a demonstration contains a tag of the grammar: {part[:80]!r}.")
-        reasoning = f"{thoughts}{self.open_answer}{answer}{self.close_answer}"
-        return Demonstration(perception=self.perception(percept), reasoning=reasoning)
+        answered = f"{reasoning}{self.open_answer}{answer}{self.close_answer}"
+        return Demonstration(perception=self.perception(percept), reasoning=answered)
 
     def read(self, text: bytes, *, finished: bool = True) -> Response:
-        """Find percept, reasoning and answer; name every fault.
+        """Parse a response into percept, reasoning and answer, with all faults.
 
         >>> Grammar().read(b"<perception>AB</perception>So<answer>A1 B2</answer>").answer
         'A1 B2'
@@ -58,20 +58,20 @@ class Grammar:
         except UnicodeDecodeError:
             faults.append(Fault.not_text)
             return Response(percept=None, reasoning="", answer=None, faults=tuple(faults), boundary=boundary)
-        percept, seeing = self._percept(whole, boundary)
-        answer, answering = self._answer(whole, text[:boundary].decode())
+        percept, perception_faults = self._percept(whole, boundary)
+        answer, answer_faults = self._answer(whole, text[:boundary].decode())
         rest = text[boundary:].decode()
-        thoughts = rest.split(self.open_answer, 1)[0] if answer is not None else rest
+        reasoning = rest.split(self.open_answer, 1)[0] if answer is not None else rest
         return Response(
             percept=percept,
-            reasoning=thoughts,
+            reasoning=reasoning,
             answer=answer if finished else None,
-            faults=(*faults, *seeing, *answering),
+            faults=(*faults, *perception_faults, *answer_faults),
             boundary=boundary,
         )
 
     def boundary(self, text: bytes) -> int:
-        """Length in bytes of the perception span: 0 when none opens first, everything when it never closes."""
+        """Length in bytes of the perception span: 0 if the response does not start with one, the whole length if it is not closed."""
         if not text.lstrip().startswith(self.open_perception.encode()):
             return 0
         closing = self.close_perception.encode()
@@ -84,7 +84,7 @@ class Grammar:
             return None, [Fault.no_perception]
         if opened > 1 or closed > 1:
             return None, [Fault.many_perceptions]
-        if not boundary:  # Checked once, in bytes: text has more kinds of white space, and labels must agree with what is read.
+        if not boundary:  # `boundary` works on bytes, which have fewer kinds of white space than text; token labels must agree with it.
             return None, [Fault.perception_not_first]
         if not closed:
             return None, [Fault.perception_not_closed]

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percasym.config.paradigm import rows_per_forward
-from percasym.data.buckets import buckets
-from percasym.data.generated import Generated
+from percasym.data.generated import Generated, buckets
 from percasym.models.base import Row
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Sample, SampleKey
