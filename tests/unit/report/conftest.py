@@ -1,4 +1,4 @@
-"""A run that was never trained: its numbers are chosen so that each report can be checked by eye."""
+"""Run directories with chosen numbers, written without training."""
 
 import io
 import math
@@ -75,10 +75,14 @@ def png() -> str:
 
 def record(index: int, verdict: Verdict, stated: str | None = None, reasoning: str = "r1c2 is 2.") -> dict[str, Any]:
     """A test record; a percept that is wrong has another digit in its last cell but one."""
-    seen, faithful = verdict
-    percept = stated or (TRUTH if seen else None if faithful is None else TRUTH[:-2] + "32")
-    said = {"ids": [1, 2], "labels": [0, 1], "percept": percept, "reasoning": reasoning, "answer": "x", "finished": True}
-    grades = {name: bool(faithful) and seen for name in METRICS} | {"perception": seen, "perception_graded": 0.5, "faithful": faithful}
+    perception, faithful = verdict
+    percept = stated or (TRUTH if perception else None if faithful is None else TRUTH[:-2] + "32")
+    response = {"ids": [1, 2], "labels": [0, 1], "percept": percept, "reasoning": reasoning, "answer": "x", "finished": True}
+    grades = {name: bool(faithful) and perception for name in METRICS} | {
+        "perception": perception,
+        "perception_graded": 0.5,
+        "faithful": faithful,
+    }
     return {
         "key": {"task": "sudoku", "split": "test", "seed": 0, "index": index},
         "question": "Solve the puzzle.",
@@ -86,7 +90,7 @@ def record(index: int, verdict: Verdict, stated: str | None = None, reasoning: s
         "puzzle": f"puzzle {index}",
         "solution": "1234",
         "image": png(),
-        "responses": dict.fromkeys(("image", "prefix", "text"), said),
+        "responses": dict.fromkeys(("image", "prefix", "text"), response),
         "faults": {"image": [], "prefix": [], "text": []},
         "grades": grades,
     }
@@ -137,5 +141,5 @@ def write_cell_run(
 
 @pytest.fixture(scope="session")
 def cell_run() -> Callable[..., Path]:
-    """`write_cell_run`: a finished run of a study, of which every number and text is known."""
+    """`write_cell_run`: a finished run of a study, with known numbers and texts."""
     return write_cell_run

@@ -1,4 +1,4 @@
-"""The comparison of a study's cells: goldens worked by hand, the words of its verdicts, and what cannot be compared."""
+"""The comparison of a study's cells: goldens worked by hand, the words of the verdicts, and the refusals."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from percasym.report.load import last_evaluation, load_runs, read_grades
 from percasym.report.study import study_of
 from percasym.types import Estimate
 
-NOTHING: Sequence[tuple[Any, Any, Any]] = [(False, False, False)] * 8
+ALL_WRONG: Sequence[tuple[Any, Any, Any]] = [(False, False, False)] * 8
 """a, a_p and a_r of eight samples: the base model fails."""
-REASONS = [(True, False, True)] * 4 + [(False, False, False)] * 4
-"""Four samples are answered and reasoned right, none is seen right."""
-SEES = [(False, True, False)] * 8
+REASONING_RIGHT = [(True, False, True)] * 4 + [(False, False, False)] * 4
+"""Four samples have a right answer and right reasoning, none a right percept."""
+PERCEPTION_RIGHT = [(False, True, False)] * 8
 
 
 def compared(study: Path) -> Comparison:
@@ -44,11 +44,11 @@ def test_the_asymmetry_is_the_gain_of_reasoning_minus_that_of_perception(cell_ru
 
 def test_the_asymmetry_counts_a_puzzle_once(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     # Eight puzzles, half of them with a difference of 1: no draw of 8 in 256 is all zeros, so 2.5 % of the means lie above 0.
-    cell_run(tmp_path / "eight", "none", 0, 0.5, grades=(NOTHING, REASONS))
+    cell_run(tmp_path / "eight", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
     assert compared(tmp_path / "eight").cells[0].asymmetry.mean == 0.5
     assert compared(tmp_path / "eight").cells[0].asymmetry_verdict is Verdict.clear
     # Two puzzles, one of ones and one of zeros: a quarter of the draws are all zeros.
-    cell_run(tmp_path / "two", "none", 0, 0.5, grades=(NOTHING, REASONS), puzzles=["ones"] * 4 + ["zeros"] * 4)
+    cell_run(tmp_path / "two", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT), puzzles=["ones"] * 4 + ["zeros"] * 4)
     clustered = compared(tmp_path / "two").cells[0]
     assert clustered.asymmetry.ci95 == (0.0, 1.0)
     assert clustered.asymmetry_verdict is Verdict.unresolved
@@ -56,8 +56,8 @@ def test_the_asymmetry_counts_a_puzzle_once(cell_run: Callable[..., Path], tmp_p
 
 def test_seeds_are_averaged_with_their_intervals(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     everything = [(True, False, True)] * 8
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS), puzzles=["ones"] * 4 + ["zeros"] * 4)
-    cell_run(tmp_path / "s", "none", 1, 0.5, grades=(NOTHING, everything), puzzles=["ones"] * 4 + ["zeros"] * 4)
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT), puzzles=["ones"] * 4 + ["zeros"] * 4)
+    cell_run(tmp_path / "s", "none", 1, 0.5, grades=(ALL_WRONG, everything), puzzles=["ones"] * 4 + ["zeros"] * 4)
     (cell,) = compared(tmp_path).cells
     assert cell.num_seeds == 2
     assert cell.asymmetry == Estimate(mean=0.75, ci95=(0.5, 1.0), n=2), "of 1/2 [0, 1] and 1 [1, 1]"
@@ -65,13 +65,13 @@ def test_seeds_are_averaged_with_their_intervals(cell_run: Callable[..., Path], 
 
 def test_a_sample_that_was_not_measured_is_left_out(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     after = [(True, False, True)] * 2 + [(True, None, True), (True, False, None)]
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING[:4], after))
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG[:4], after))
     assert compared(tmp_path).cells[0].asymmetry.mean == 1.0
 
 
-@pytest.mark.parametrize("before", [None, NOTHING[:5]])
+@pytest.mark.parametrize("before", [None, ALL_WRONG[:5]])
 def test_without_the_same_samples_before_there_is_no_asymmetry(cell_run: Callable[..., Path], tmp_path: Path, before: Any) -> None:
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=None if before is None else (before, SEES))
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=None if before is None else (before, PERCEPTION_RIGHT))
     comparison = compared(tmp_path)
     assert math.isnan(comparison.cells[0].asymmetry.mean)
     assert comparison.cells[0].asymmetry_verdict is None
@@ -79,8 +79,8 @@ def test_without_the_same_samples_before_there_is_no_asymmetry(cell_run: Callabl
 
 
 def test_before_after_gain_and_difference_of_each_cell(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS))
-    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(NOTHING, SEES))
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT))
     comparison = compared(tmp_path)
     assert [(cell.label, cell.is_baseline) for cell in comparison.cells] == [("none", True), ("ngdiff", False)]
     assert comparison.num_samples == (8,)
@@ -96,14 +96,14 @@ def test_before_after_gain_and_difference_of_each_cell(cell_run: Callable[..., P
     a, a_r = (comparison.cells[1].changes[metric] for metric in ("end_to_end", "reasoning"))
     assert a_r.difference.ci95 == a.difference.ci95 == pytest.approx((-0.761, -0.039), abs=1e-3)
     assert a.verdict is Verdict.against, "balancing was predicted to raise a"
-    assert a_r.verdict is Verdict.clear, "nothing was predicted of a_r"
+    assert a_r.verdict is Verdict.clear, "there is no prediction for a_r"
 
 
 def test_each_finding_is_a_sentence_with_number_interval_and_verdict(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS))
-    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(NOTHING, SEES))
-    said = [finding.sentence for finding in findings(compared(tmp_path))]
-    assert said == [
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT))
+    sentences = [finding.sentence for finding in findings(compared(tmp_path))]
+    assert sentences == [
         "none: a_r gained 50.0 points more than a_p (95 % interval [+12.5, +87.5], n = 8): clear of 0.",
         "ngdiff: a is 50.0 points lower than with none (95 % interval [-76.1, -3.9], n = 8): against the prediction.",
         "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0.",
@@ -111,11 +111,11 @@ def test_each_finding_is_a_sentence_with_number_interval_and_verdict(cell_run: C
     ]
 
 
-def test_a_balancing_cell_that_sees_better_only_by_little_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, SEES))
-    cell_run(tmp_path / "s", "0.5", 0, 0.5, grades=(NOTHING, [*SEES[:7], (False, False, True)]))
-    said = {finding.sentence.split(" (")[0]: finding.verdict for finding in findings(compared(tmp_path))}
-    assert said == {
+def test_a_small_difference_in_perception_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, PERCEPTION_RIGHT))
+    cell_run(tmp_path / "s", "0.5", 0, 0.5, grades=(ALL_WRONG, [*PERCEPTION_RIGHT[:7], (False, False, True)]))
+    sentences = {finding.sentence.split(" (")[0]: finding.verdict for finding in findings(compared(tmp_path))}
+    assert sentences == {
         "none: a_r gained 100.0 points less than a_p": Verdict.against,
         "0.5: a is 0.0 points higher than with none": Verdict.unresolved,
         "0.5: a_p is 12.5 points lower than with none": Verdict.unresolved,
@@ -123,9 +123,11 @@ def test_a_balancing_cell_that_sees_better_only_by_little_is_not_resolved(cell_r
     }
 
 
-def test_without_a_baseline_the_asymmetry_of_each_cell_is_told_and_nothing_predicted(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_without_a_baseline_the_asymmetry_of_each_cell_is_a_finding_without_a_prediction(
+    cell_run: Callable[..., Path], tmp_path: Path
+) -> None:
     for balance in ("0.5", "ngdiff"):
-        cell_run(tmp_path / "s", balance, 0, 0.5, grades=(NOTHING, SEES))
+        cell_run(tmp_path / "s", balance, 0, 0.5, grades=(ALL_WRONG, PERCEPTION_RIGHT))
     comparison = compared(tmp_path)
     assert comparison.baseline is None
     assert [finding.sentence for finding in findings(comparison)] == [
@@ -154,7 +156,7 @@ def test_what_was_not_measured_has_no_verdict() -> None:
     assert verdict(one(math.nan, math.nan, math.nan), predicted=True) is None
 
 
-def test_training_seeds_give_no_interval_to_what_was_measured_before_them(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_interval_before_training_is_not_over_seeds(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     for balance in ("none", "0.5"):
         for seed in (0, 1):
             cell_run(tmp_path / "s", balance, seed, 0.5 + 0.1 * seed)
@@ -186,7 +188,7 @@ def test_two_runs_of_one_cell_and_seed_are_refused(cell_run: Callable[..., Path]
 def test_samples_that_a_run_would_not_write_are_refused_with_their_line(
     cell_run: Callable[..., Path], tmp_path: Path, damage: Callable[[str], str]
 ) -> None:
-    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5, grades=(NOTHING, REASONS)))
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT)))
     assert file is not None
     assert len(read_grades(file)) == 8
     file.write_text(damage(file.read_text()))

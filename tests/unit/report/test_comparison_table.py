@@ -16,9 +16,9 @@ from percasym.report.comparison_table import show
 from percasym.report.load import last_evaluation, load_runs
 from percasym.report.study import study_of
 
-FAILS = [(False, False, False)] * 8
-REASONS = [(True, False, True)] * 4 + [(False, False, False)] * 4
-SEES = [(False, True, False)] * 8
+ALL_WRONG = [(False, False, False)] * 8
+REASONING_RIGHT = [(True, False, True)] * 4 + [(False, False, False)] * 4
+PERCEPTION_RIGHT = [(False, True, False)] * 8
 Cells = Callable[..., Path]
 
 
@@ -34,9 +34,9 @@ def words(text: str) -> list[list[str]]:
 
 @pytest.fixture
 def two(cell_run: Cells, tmp_path: Path) -> Path:
-    """none reasons and does not see, ngdiff sees and does not reason."""
-    cell_run(tmp_path / "two", "none", 0, 0.5, grades=(FAILS, REASONS))
-    cell_run(tmp_path / "two", "ngdiff", 0, 0.7, grades=(FAILS, SEES))
+    """`none` has right reasoning and no right percept, `ngdiff` the reverse."""
+    cell_run(tmp_path / "two", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
+    cell_run(tmp_path / "two", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT))
     return tmp_path / "two"
 
 
@@ -63,8 +63,8 @@ def test_a_narrower_terminal_gets_a_row_for_each_cell(two: Path) -> None:
 
 @pytest.mark.parametrize("width", [100, 120])
 def test_more_than_three_cells_have_a_row_for_each_metric(cell_run: Cells, tmp_path: Path, width: int) -> None:
-    for balance, grades in (("none", REASONS), ("0.1", SEES), ("0.3", SEES), ("ngdiff", SEES)):
-        cell_run(tmp_path / "s", balance, 0, 0.5, grades=(FAILS, grades))
+    for balance, grades in (("none", REASONING_RIGHT), ("0.1", PERCEPTION_RIGHT), ("0.3", PERCEPTION_RIGHT), ("ngdiff", PERCEPTION_RIGHT)):
+        cell_run(tmp_path / "s", balance, 0, 0.5, grades=(ALL_WRONG, grades))
     text = printed(tmp_path / "s", width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -78,7 +78,7 @@ def test_more_than_three_cells_have_a_row_for_each_metric(cell_run: Cells, tmp_p
 
 
 def test_one_cell_shows_its_gains_and_its_asymmetry(cell_run: Cells, tmp_path: Path) -> None:
-    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(FAILS, SEES))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT))
     text = printed(tmp_path / "s", 100)
     assert ["before", "after", "gain"] in words(text)
     assert "No cell has balance=none, so there are no differences to it." in " ".join(text.split())
@@ -94,7 +94,7 @@ def test_cells_that_start_from_other_models_never_share_a_column_before(two: Pat
     assert ["none", "10.0"] in rows and ["ngdiff", "20.0"] in rows
 
 
-def test_colours_are_for_terminals_that_want_them(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_terminal_without_no_color_has_colours(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     assert "\x1b[32m" in printed(two, 100, terminal=True), "else this test could not fail"
@@ -120,10 +120,10 @@ def test_a_run_that_is_named_twice_counts_once(two: Path, capsys: pytest.Capture
 
 def refused(capsys: pytest.CaptureFixture[str], *paths: Path) -> str:
     assert main(["compare", *map(str, paths)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1, "one line"
-    return said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1, "one line"
+    return output.err
 
 
 def test_what_cannot_be_compared_is_one_sentence(

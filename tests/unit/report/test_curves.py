@@ -44,7 +44,7 @@ def test_n_is_what_every_point_recorded_and_old_runs_are_drawn_without_it(run_di
     assert curves(run_dir).exists()
     for step in run.series("eval/end_to_end").steps[:-1]:
         add(run_dir, {"step": step, "eval/num_samples": 32})
-    assert measured_on([load_run(run_dir)]) == "n not recorded", "one point is still of nobody knows how many"
+    assert measured_on([load_run(run_dir)]) == "n not recorded", "one point is without a count"
     add(run_dir, {"step": STEPS, "eval/num_samples": 32})
     assert measured_on([load_run(run_dir)]) == "n = 32 test samples"
     add(run_dir, {"step": STEPS, "eval/num_samples": 128})

@@ -1,4 +1,4 @@
-"""A gallery page is one file that shows everything and runs nothing."""
+"""The gallery page: one file with every sample, without scripts and network access."""
 
 import re
 from base64 import b64decode
@@ -50,12 +50,12 @@ def test_the_two_spans_are_marked_and_whole() -> None:
     assert "".join(read.text["reasoning"]).endswith(f"{NASTY}<answer>3</answer>")
 
 
-def test_nothing_that_a_sample_says_becomes_markup() -> None:
+def test_the_text_of_a_sample_is_escaped() -> None:
     assert "script" not in Reader(page(sample())).tags
     assert "script" in Reader(f"<p>{NASTY.removeprefix('</pre>')}</p>").tags, "the check can fail"
 
 
-def test_the_picture_travels_inside_the_page_and_the_network_is_shut() -> None:
+def test_the_picture_is_inlined_and_the_network_is_forbidden() -> None:
     html = page(sample())
     (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
     assert b64decode(data) == PNG

@@ -27,8 +27,8 @@ def test_the_same_command_writes_the_same_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"), [(["chess"], "no task named 'chess'; the tasks are sudoku, graph_coloring"), (["--samples", "0"], "got 0")]
+    ("argv", "message"), [(["chess"], "no task named 'chess'; the tasks are sudoku, graph_coloring"), (["--samples", "0"], "got 0")]
 )
-def test_a_wrong_argument_is_refused(argv: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_wrong_argument_is_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         main(argv)

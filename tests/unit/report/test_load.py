@@ -1,4 +1,4 @@
-"""Reading a run gives back what was written, and says what is missing."""
+"""Run directories are read back as they were written; missing files are named."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def test_all_runs_of_a_study_are_found_in_order(make_run: Callable[..., Path], t
     assert [run.path.relative_to(tmp_path).as_posix() for run in load_runs(tmp_path)] == ["study/a/seed0", "study/a/seed1", "study/b/seed0"]
 
 
-def test_what_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"is not a run directory: it has no config\.yaml"):
         load_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="No run directory at or below"):

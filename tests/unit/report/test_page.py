@@ -1,4 +1,4 @@
-"""The report page: whole in one file, honest about what it lacks, and alive in a browser without a network."""
+"""The report page: one offline file that names what it lacks and works in a browser."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_the_folder_holds_page_figures_and_tables(study: Path) -> None:
 
 
 def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    fails, reasons, sees = ([one] * 8 for one in ((False, False, False), (True, False, True), (False, True, False)))
-    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(fails, reasons))
-    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(fails, sees))
+    wrong, reasoning, perception = ([one] * 8 for one in ((False, False, False), (True, False, True), (False, True, False)))
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(wrong, reasoning))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(wrong, perception))
     publish(load_runs(tmp_path), tmp_path / "report")
     page, text = ((tmp_path / "report" / name).read_text() for name in ("report.html", "report.md"))
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
@@ -69,7 +69,7 @@ def test_two_runs_of_one_cell_and_seed_leave_the_rest_of_the_report(cell_run: Ca
         assert "Name the runs of one study." in (tmp_path / "report" / name).read_text()
 
 
-def test_the_page_asks_nothing_of_the_network(study: Path) -> None:
+def test_the_page_loads_nothing_from_the_network(study: Path) -> None:
     page = (study / "report.html").read_text()
     assert re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', page) == []
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
@@ -80,10 +80,10 @@ def test_ids_of_the_page_are_its_own(study: Path) -> None:
     page = (study / "report.html").read_text()
     parts = page.split("<section id=")
     inside = [set(re.findall(r'\bid="([^"]+)"', part)) for part in parts]
-    assert sum(map(len, inside)) == len(set().union(*inside)), "no figure refers to another one's marks"
+    assert sum(map(len, inside)) == len(set().union(*inside)), "the ids of two figures differ"
 
 
-def test_what_a_model_wrote_is_shown_and_never_run(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_text_of_a_model_is_escaped(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     cell_run(tmp_path / "s", "none", 0, 0.5, reasoning="<script>alert(1)</script>", stated="</pre><img src=x>")
     page = publish(load_runs(tmp_path), tmp_path / "report").page.read_text()
     assert "<script>alert" not in page
@@ -94,8 +94,8 @@ def test_what_a_model_wrote_is_shown_and_never_run(cell_run: Callable[..., Path]
 def test_a_study_with_nothing_finished_still_has_a_page(tmp_path: Path, make_run, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("s/cell/seed0", finished=False)
     assert main(["report", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
-    assert said.count("Left out: ") == 8
+    output = capsys.readouterr().out
+    assert output.count("Left out: ") == 8
     assert "Not finished, and not shown: 1 (<code>percasym status</code> says why)." in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -103,10 +103,10 @@ def test_status_is_a_grid_of_cells_and_seeds(cell_run: Callable[..., Path], tmp_
     cell_run(tmp_path / "s", "none", 0, 0.5)
     cell_run(tmp_path / "s", "0.5", 1, 0.5)
     assert main(["status", str(tmp_path / "s")]) == 0
-    said = capsys.readouterr().out
-    assert "seed 0" in said
-    assert "seed 1" in said
-    assert "2 done" in said
+    output = capsys.readouterr().out
+    assert "seed 0" in output
+    assert "seed 1" in output
+    assert "2 done" in output
 
 
 def test_two_hundred_runs_are_reported_without_torch(

@@ -1,4 +1,4 @@
-"""A study as cells of seeds: what is averaged, what the intervals are of, and what is paired with what."""
+"""Cells of seeds: averages, intervals and pairs; the status of runs; the marks of a percept."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_the_spread_of_two_cells_is_pooled() -> None:
     first, second = over_seeds([[0.4, 0.6], [0.3, 0.7]]) or []
     assert first.ci95 == pytest.approx((0.5 - 0.6804, 0.5 + 0.6804), abs=1e-4)
     assert second.ci95 == pytest.approx(first.ci95)
-    assert over_seeds([[0.4], [0.6]]) is None, "one seed a cell says nothing about seeds"
-    assert over_seeds([[0.4, 0.6], [0.6]]) is None, "and two seeds of one cell next to nothing"
+    assert over_seeds([[0.4], [0.6]]) is None, "one seed in each cell has no spread"
+    assert over_seeds([[0.4, 0.6], [0.6]]) is None, "two seeds of one cell have too few degrees of freedom"
 
 
-def test_cells_are_the_baseline_the_weights_in_order_and_then_what_moves(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_cells_are_the_baseline_then_constant_weights_then_moving_ones(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     for balance in ("ngdiff", "0.7", "0.3", "none"):
         cell_run(tmp_path / "s", balance, 0, 0.5)
     group = group_of(tmp_path)
@@ -41,6 +41,12 @@ def test_cells_are_the_baseline_the_weights_in_order_and_then_what_moves(cell_ru
     assert [cell.moves for cell in group.cells] == [False, False, False, True]
     assert group.cells[-1].weights == pytest.approx((0.45, 0.3, 0.6)), "0.3, 0.4, 0.5, 0.6"
     assert group.title == "sudoku qwen3vl sft"
+
+
+def test_a_lone_cell_is_named_without_task_model_and_paradigm(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = cell_run(tmp_path / "s", "none", 0, 0.5).parent
+    path.rename(path.with_name(f"{path.name}-smoke"))
+    assert [cell.label for cell in group_of(tmp_path).cells] == ["none-smoke"]
 
 
 def test_without_a_second_seed_the_interval_is_that_of_the_test_samples(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -75,7 +81,7 @@ def test_samples_of_one_puzzle_widen_the_interval_of_a_difference(cell_run: Call
         low, high = group_of(tmp_path / study).differences("perception")[1].ci95
         return high - low
 
-    assert width("two", 2) > 1.5 * width("eight", 8), "four samples of a puzzle that all turn right are one piece of news"
+    assert width("two", 2) > 1.5 * width("eight", 8), "four samples of a puzzle that all turn right count once"
 
 
 def test_records_of_earlier_revisions_are_known_by_their_percept(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -91,7 +97,7 @@ def test_other_samples_are_never_paired(cell_run: Callable[..., Path], tmp_path:
     assert math.isnan(group_of(tmp_path).differences("perception")[1].mean)
 
 
-def test_grades_are_found_whatever_the_texts_say(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_grades_are_found_whatever_the_texts_contain(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     path = cell_run(tmp_path / "s", "none", 0, 0.5, reasoning='"grades": {"perception": 7}')
     file = last_evaluation(path)
     assert file is not None
@@ -104,8 +110,8 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
         read_grades(tmp_path / "x.jsonl")
 
 
-def test_what_went_wrong_is_seeing_or_thinking_or_both() -> None:
-    named = [category({"perception": seen, "faithful": faithful}) for seen, faithful in EACH_KIND]
+def test_the_category_of_a_response_is_perception_reasoning_or_both() -> None:
+    named = [category({"perception": perception, "faithful": faithful}) for perception, faithful in EACH_KIND]
     assert named == ["neither", "perception", "reasoning", "both", "unknown"]
 
 
@@ -116,10 +122,10 @@ def test_only_texts_of_the_same_form_are_marked() -> None:
     assert marks("graph_coloring", "3: AB", "three: AB") is None
 
 
-def test_a_running_run_says_how_long_and_a_silent_one_that_it_is_silent(tmp_path: Path) -> None:
+def test_the_status_of_a_running_run_has_the_time_left_or_its_silence(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path / "cell" / "seed0", {"seed": 0, "paradigm": {"steps": 100}})
     for step in range(1, 41):
-        run.log(step, {"time/step_seconds": 9.0 if step <= 20 else 2.0})  # Only the last 20 steps foretell.
+        run.log(step, {"time/step_seconds": 9.0 if step <= 20 else 2.0})  # Only the last 20 steps count.
     written = (run.path / "metrics.jsonl").stat().st_mtime
     record = load_run(run.path)
     assert run_state(record, written + 1).text == "running, step 40/100, 2 min 00 s of training left", "60 steps of 2 s"

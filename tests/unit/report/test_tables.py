@@ -1,4 +1,4 @@
-"""The tables say what the run says, within 80 columns."""
+"""The tables of one run, within 80 columns, and of a study as Markdown."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def test_shares_and_seconds_stand_below(run_dir: Path) -> None:
     assert "Seconds: setup 8, train 301, evaluate 96." in text
 
 
-def test_puzzles_that_are_asked_more_than_once_are_told(run_dir: Path) -> None:
+def test_puzzles_with_several_samples_are_named_below_the_table(run_dir: Path) -> None:
     def shown(num_puzzles: int | None) -> str:
         (run_dir / "summary.json").write_text(json.dumps(json.loads((run_dir / "summary.json").read_text()) | {"num_puzzles": num_puzzles}))
         return " ".join(printed(run_table(load_run(run_dir).summary)).split())

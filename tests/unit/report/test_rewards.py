@@ -1,4 +1,4 @@
-"""What a report says of reinforcement learning: who was praised, what the rollouts were paid, which reward goes with perception."""
+"""The RL part of a report: advantages by outcome, rewards over training, correlation of rewards with perception."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from percasym.spans.grammar import Grammar
 from percasym.types import Completion, Estimate, Grade, Prompt, Rollout, SampleKey, Span
 
 Sibling = tuple[bool, bool, float]
-"""Did it see, was it right, and its advantage."""
+"""Whether its percept and its answer are right, and its advantage."""
 
 
 def group(index: int, siblings: Sequence[Sibling]) -> RolloutGroup:
-    """The rollouts of one prompt; `consensus` is paid to whoever saw."""
+    """The rollouts of one prompt; `consensus` is 1 where the percept is right."""
     prompt = Prompt(key=SampleKey(task="sudoku", split="train_rl", seed=0, index=index), image=None, question='"grades": {}')
     response = Grammar().read(b'<perception>12</perception> "advantage": 9 <answer>7</answer>')
     completion = Completion(ids=(1, 2), logprobs=None, finished=True)
@@ -31,9 +31,10 @@ def group(index: int, siblings: Sequence[Sibling]) -> RolloutGroup:
         puzzle=f"row {index}",
         rollouts=(rollout,) * len(siblings),
         grades=tuple(
-            Grade(perception=seen, perception_graded=float(seen), outcome=right, faithful=None, faults=()) for seen, right, _ in siblings
+            Grade(perception=perception, perception_graded=float(perception), outcome=right, faithful=None, faults=())
+            for perception, right, _ in siblings
         ),
-        rewards={"consensus": tuple(float(seen) for seen, _, _ in siblings)},
+        rewards={"consensus": tuple(float(perception) for perception, _, _ in siblings)},
         labelled=frozenset(),
         advantages=tuple(advantage for _, _, advantage in siblings),
         reasoning=None,
@@ -43,7 +44,7 @@ def group(index: int, siblings: Sequence[Sibling]) -> RolloutGroup:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """The outcome alone, and perception at w = .5: two steps of recorded rollouts each."""
-    for name, blame in (("none", -1.0), ("fixed0.5", 0.25)):
+    for name, advantage in (("none", -1.0), ("fixed0.5", 0.25)):
         run = RunDirectory.open(
             tmp_path / "s" / f"sudoku-qwen3vl-rl-{name}" / "seed0",
             {"seed": 0, "study": "s", "balance": {"_target_": f"percasym.balance.{name[:5]}.X"}},
@@ -51,16 +52,16 @@ def study(tmp_path: Path) -> Path:
         one = Estimate(mean=0.5, ci95=(0.4, 0.6), n=4)
         for step in (1, 2):
             run.log(step, {"balance/weight": 0.5, "reward/outcome/mean": 0.25 * step, "reward/total/zero_variance": 0.5})
-            told = [(True, True, 1.0), (True, False, blame * step), (False, True, 0.5), (False, False, 0.0)]
-            run.samples("rollouts", step, [record_group(group(index, told)) for index in range(2)])
+            siblings = [(True, True, 1.0), (True, False, advantage * step), (False, True, 0.5), (False, False, 0.0)]
+            run.samples("rollouts", step, [record_group(group(index, siblings)) for index in range(2)])
         run.finish({part: {"end_to_end": one, "perception": one, "reasoning": one} for part in ("before", "after", "gain")})
     return tmp_path / "s"
 
 
-def test_praise_and_blame_are_told_apart_by_what_was_seen_and_answered(study: Path) -> None:
+def test_advantages_are_averaged_by_percept_and_answer(study: Path) -> None:
     (both,) = study_of(load_runs(study), "s").groups
     found = {cell.label: advantages(cell) for cell in both.cells}
-    # Two steps of two prompts each; the blame of w = .5 is 0.25 at step 1 and 0.5 at step 2. The last kind has advantages of 0 only.
+    # Two steps of two prompts each; that at w = .5 is 0.25 at step 1 and 0.5 at step 2. The last kind has advantages of 0 only.
     assert found["0.5"] == {(True, True): [1.0] * 4, (True, False): [0.25, 0.25, 0.5, 0.5], (False, True): [0.5] * 4}
     assert found["none"][True, False] == [-1.0, -1.0, -2.0, -2.0]
     figure = advantage_bars([both])

@@ -1,4 +1,4 @@
-"""Anyone's pictures in a page: in their own proportions, and no larger than a page can bear."""
+"""Cards of the report page: pictures in their own proportions and of a bounded size, marks in texts."""
 
 from __future__ import annotations
 
