@@ -97,7 +97,7 @@ def test_reinforcement_learning_without_labels_says_what_its_rewards_are_worth(c
     assert answer.code == 0, answer.err
     assert cli.main(["report", "multirun/paid"]) == 0
     page = (tmp_path / "multirun" / "paid" / "report" / "report.html").read_text()
-    assert "What the rollouts were paid for" in page
+    assert "Rewards of the rollouts" in page
     assert '<th scope="row">consensus</th>' in page
     assert '<th scope="row">rerender</th>' not in page, "nobody can draw these percepts"
 
