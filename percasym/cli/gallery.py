@@ -2,6 +2,7 @@
 
 percasym gallery                                   # both tasks into docs/gallery
 percasym gallery sudoku --samples 5 --out /tmp/look
+percasym gallery task=clock plugins=[clocks] hydra.searchpath=[examples/plugin/conf]        # any generated task, as configured
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from percasym.cli.arguments import Arguments
+from percasym.cli.arguments import Arguments, conf_folder
 from percasym.report.gallery import Section, gallery
 from percasym.tasks.base import SPLITS, Task
 from percasym.tasks.canvas import FONTS, Look
@@ -46,29 +47,39 @@ SETTINGS: dict[str, tuple[tuple[str, Task], ...]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one HTML file for each task and print its path; returns the exit code. Raises ConfigError for unknown words."""
     parser = Arguments(prog="percasym gallery", description="Draw a page of samples for each task.")
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{' or '.join(SETTINGS)}; without one, all")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{' or '.join(SETTINGS)}, or KEY=VALUE as for train.py; without one, all")
     parser.add_argument("--samples", type=int, default=3, help="samples of each difficulty (default 3)")
     parser.add_argument("--split", default="train_sft", choices=SPLITS, help="split to draw from (default train_sft)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder to write into (default docs/gallery)")
     given = parser.parse_args(argv)
-    if unknown := [name for name in given.tasks if name not in SETTINGS]:
+    configured = any("=" in word for word in given.tasks)
+    settings = as_configured(given.tasks) if configured else {name: SETTINGS[name] for name in given.tasks or SETTINGS if name in SETTINGS}
+    if unknown := [name for name in given.tasks if name not in settings and not configured]:
         parser.error(f"no task named {unknown[0]!r}; the tasks are {', '.join(SETTINGS)}")
     if given.samples < 1:
         parser.error(f"--samples must be at least 1, got {given.samples}")
     if given.seed < 0:
         parser.error(f"--seed must be at least 0, got {given.seed}")
     given.out.mkdir(parents=True, exist_ok=True)
-    for name in given.tasks or SETTINGS:
+    for name, titled in settings.items():
         path, title = given.out / f"{name}.html", name.replace("_", " ").capitalize()
-        path.write_text(gallery(title, sections(name, given.split, given.seed, given.samples)), encoding="utf-8")
+        path.write_text(gallery(title, sections(name, titled, given.split, given.seed, given.samples)), encoding="utf-8")
         print(path)
     return 0
 
 
-def sections(name: str, split: str, seed: int, num_samples: int) -> Iterator[Section]:
+def as_configured(words: Sequence[str]) -> dict[str, tuple[tuple[str, Task], ...]]:
+    """The task that these words of train.py configure, as the one section of its page. Raises ConfigError."""
+    from percasym.config.resolve import composed
+
+    task = composed(words, conf_folder()).task
+    return {task.name: (("as configured", task),)}
+
+
+def sections(name: str, titled: Sequence[tuple[str, Task]], split: str, seed: int, num_samples: int) -> Iterator[Section]:
     """The sections of a task's page."""
-    for title, task in SETTINGS[name]:
+    for title, task in titled:
         keys = [SampleKey(task=name, split=split, seed=seed, index=index) for index in range(num_samples)]
         yield Section(title=title, note=f"{type(task).__name__}({differences(task)})", samples=[task.sample(key) for key in keys])
 

@@ -40,13 +40,15 @@ def test_the_task_and_the_reward_train_by_rl_and_the_reward_is_measured(train: C
     assert {"reward/Nearest/zero_variance", "reward/consensus/zero_variance", "loss/policy"} <= logged
 
 
-def test_the_report_and_the_audit_take_them(train: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_commands_take_them(train: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert train("task=clock", "balance=loss_share", "paradigm.steps=1").code == 0
     assert main(["report", "multirun/main"]) == 0
     assert "loss_share" in (tmp_path / "multirun/main/report/report.md").read_text()
     words = ["task=clock", "plugins=[clocks]", f"hydra.searchpath=[{EXAMPLE / 'conf'}]", "scale=smoke", "balance=loss_share"]
     capsys.readouterr()
     assert main(["plan", *words]) == 0, capsys.readouterr().err
+    assert main(["gallery", *words, "--samples", "1", "--out", "shown"]) == 0, capsys.readouterr().err
+    assert "What time is it in 35 minutes?" in (tmp_path / "shown" / "clock.html").read_text()
 
 
 def test_without_the_package_the_class_is_refused(train: Callable) -> None:
