@@ -1,4 +1,4 @@
-"""Rows as someone else might have written them."""
+"""Rows of a collected data set and their images."""
 
 from __future__ import annotations
 

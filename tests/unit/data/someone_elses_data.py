@@ -1,4 +1,4 @@
-"""Pictures of coloured discs and a file of rows, as someone might make them who has never heard of percasym.
+"""Write a data set unrelated to percasym: pictures of coloured discs, and a file of rows.
 
 python tests/unit/data/someone_elses_data.py FOLDER --rows 200 --form columns      (tagged: one response with tags; plain: one without)
 """
@@ -28,16 +28,16 @@ def discs(rng: random.Random) -> tuple[Image.Image, dict[str, int]]:
 
 
 def texts(counts: dict[str, int], form: str) -> dict[str, str]:
-    """What is to be seen, thought and answered, in one of three forms."""
-    seen = ", ".join(f"{count} {colour}" for colour, count in counts.items())
+    """The columns of a row in one of three forms."""
+    perception = ", ".join(f"{count} {colour}" for colour, count in counts.items())
     total = sum(counts.values())
     sentences = [f"There are {count} {colour} discs, so we add {count}." for colour, count in counts.items() if count]
-    thoughts = " ".join([*sentences, f"Adding all of them up gives {total} discs, which is what was asked for."])
+    reasoning = " ".join([*sentences, f"Adding all of them up gives {total} discs, which is what was asked for."])
     if form == "tagged":
-        return {"response": f"<perception>{seen}</perception> {thoughts} <answer>{total}</answer>"}
+        return {"response": f"<perception>{perception}</perception> {reasoning} <answer>{total}</answer>"}
     if form == "plain":
-        return {"response": f"{seen}\nReasoning: {thoughts}", "answer": str(total)}
-    return {"perception": seen, "reasoning": thoughts, "answer": str(total)}
+        return {"response": f"{perception}\nReasoning: {reasoning}", "answer": str(total)}
+    return {"perception": perception, "reasoning": reasoning, "answer": str(total)}
 
 
 def main(folder: Path, rows: int, form: str, inline: bool) -> None:

@@ -27,7 +27,7 @@ class Keys:
 
 
 class Lengths:
-    """A family whose rows are as long as the key's hash says, and whose batch is the list of its rows."""
+    """A family whose row lengths derive from the hash of the key, and whose batch is the list of its rows."""
 
     def row(self, sample: SampleKey) -> Row:
         return Row(ids=[sample.index] * sample.rng().randint(1, 50), labels=[])
@@ -41,12 +41,12 @@ def stream(**options) -> Generated:
 
 
 def on_ranks(num_ranks: int, step: int, **options) -> list[list]:
-    """What each rank makes of a step, when they hear of each other's lengths."""
-    said = []
+    """The window of each rank, with row lengths reduced over ranks."""
+    lengths = []
     for rank in range(num_ranks):
-        stream(rank=rank, num_ranks=num_ranks, longest=lambda own: said.append(own) or own, **options).window(step)
-    greatest = [max(place) for place in zip(*said, strict=True)]
-    return [stream(rank=rank, num_ranks=num_ranks, longest=lambda own: greatest, **options).window(step) for rank in range(num_ranks)]
+        stream(rank=rank, num_ranks=num_ranks, longest=lambda own: lengths.append(own) or own, **options).window(step)
+    longest = [max(place) for place in zip(*lengths, strict=True)]
+    return [stream(rank=rank, num_ranks=num_ranks, longest=lambda own: longest, **options).window(step) for rank in range(num_ranks)]
 
 
 def indices(window) -> list[int]:
@@ -54,8 +54,8 @@ def indices(window) -> list[int]:
 
 
 def test_each_sample_appears_once():
-    seen = list(chain(*(indices(window) for window in stream().windows(0, 5))))
-    assert sorted(seen) == list(range(30))
+    found = list(chain(*(indices(window) for window in stream().windows(0, 5))))
+    assert sorted(found) == list(range(30))
 
 
 def test_a_window_is_the_same_whoever_asks_and_in_whatever_order():

@@ -92,7 +92,7 @@ def test_rows_are_dealt_by_content_whatever_their_order(row: Callable, write: Ca
 
 
 def test_equal_pictures_and_questions_lie_in_one_split(row: Callable, write: Callable) -> None:
-    rows = [row(number, reasoning=f" {thought} ") for number, thought in product(range(20), ("one", "two", "three"))]
+    rows = [row(number, reasoning=f" {reasoning} ") for number, reasoning in product(range(20), ("one", "two", "three"))]
     table = Given(path=write(rows)).table
     owners = [{item.query for item in items} for items in table.items.values()]
     assert sum(map(len, owners)) == len(set().union(*owners)) == 20
@@ -102,14 +102,14 @@ def test_a_sample_is_a_pure_function_of_its_key_and_a_pass_shows_every_row_once(
     task = Given(path=write([row(number) for number in range(40)]))
     num = len(task.table.items["train_sft"])
     passes = [[task.truth(key(lap * num + place, seed=seed)) for place in range(num)] for lap, seed in ((0, 0), (1, 0), (0, 1))]
-    assert all(sorted(seen) == sorted(passes[0]) and len(set(seen)) == num for seen in passes)
+    assert all(sorted(found) == sorted(passes[0]) and len(set(found)) == num for found in passes)
     assert passes[0] != passes[1] != passes[2] != passes[0], "each pass has an order of its own"
-    assert task.sample(key(5)) == Given(path=task.path, on_error="skip").sample(key(5)), "read anew, the same"
+    assert task.sample(key(5)) == Given(path=task.path, on_error="skip").sample(key(5)), "read again, the same"
     assert task.sample(key(5)).truth == task.truth(key(5))
 
 
 def test_rows_of_one_picture_and_question_are_one_puzzle_whatever_they_answer(row: Callable, write: Callable) -> None:
-    task = Given(path=write([row(number, reasoning=thought) for number, thought in product(range(10), ("one", "two"))]))
+    task = Given(path=write([row(number, reasoning=reasoning) for number, reasoning in product(range(10), ("one", "two"))]))
     samples = [task.sample(key(index)) for index in range(len(task.table.items["train_sft"]))]
     pairs = {(sample.puzzle, sample.prompt.question) for sample in samples}
     assert len({puzzle for puzzle, _ in pairs}) == len(pairs) == len(samples) / 2
@@ -154,11 +154,11 @@ BAD: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_one_bad_row_is_reported_with_its_line_or_left_out_and_counted(row: Callable, write: Callable, what: str) -> None:
-    bad, says = BAD[what]
+    bad, message = BAD[what]
     path = write([row(1), bad if isinstance(bad, str) else row(2) | bad, row(3)])
     with pytest.raises(ValueError, match=r"rows.jsonl, line 2: ") as refusal:
         assert Given(path=path, max_bytes=50_000).table
-    assert says in str(refusal.value)
+    assert message in str(refusal.value)
     assert str(refusal.value).endswith("Correct the row, or set task.on_error=skip.")
     task = Given(path=path, max_bytes=50_000, on_error="skip")
     assert {texts[1] for texts in content(task)} == {"red 1", "red 3"}
@@ -182,11 +182,11 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(row: Callable, wri
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
-    for side, says in ((60_000, "more pixels than PIL decodes"), (5_000, "has 5000 x 5000 pixels, and task.max_pixels=16777216")):
+    for side, message in ((60_000, "more pixels than PIL decodes"), (5_000, "has 5000 x 5000 pixels, and task.max_pixels=16777216")):
         header = side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"  # A few bytes that claim gigabytes: 8 bits, RGB.
         bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\x00" * 1000)) + chunk(b"IEND", b"")
         (tmp_path / "bomb.png").write_bytes(bomb)
-        with pytest.raises(ValueError, match=says):
+        with pytest.raises(ValueError, match=message):
             assert Given(path=write([row(1, image="bomb.png")], f"{side}.jsonl")).table
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_not_there_or_empty_is_one_sentence(write: Callable) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"boundary": "(["}, r"task.boundary must be a regular expression, got '\(\['"),
         ({"ground_truth": "(?P<answer>.)"}, "task.ground_truth is for task=hub"),
@@ -215,8 +215,8 @@ def test_a_file_that_is_not_there_or_empty_is_one_sentence(write: Callable) -> N
         ({"on_error": "ignore"}, "task.on_error must be one of raise, skip, got 'ignore'"),
     ],
 )
-def test_a_wrong_option_is_refused_before_the_file_is_opened(options: dict, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_a_wrong_option_is_refused_before_the_file_is_opened(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Given(path="/nowhere.jsonl", **options)
 
 

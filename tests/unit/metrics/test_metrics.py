@@ -31,7 +31,7 @@ class Sum(SyntheticTask):
         return answer == str(int(percept[0]) + int(percept[1]))
 
 
-def said(text: str, *, finished: bool = True) -> Rollout:
+def rollout_of(text: str, *, finished: bool = True) -> Rollout:
     prompt = Prompt(key=SampleKey(task="sum", split="test", seed=0, index=0), image=None, question="?")
     completion = Completion(ids=(1,), logprobs=None, finished=finished)
     return Rollout(prompt=prompt, completion=completion, response=GRAMMAR.read(text.encode(), finished=finished), labels=(Span.reasoning,))
@@ -39,28 +39,28 @@ def said(text: str, *, finished: bool = True) -> Rollout:
 
 def stated(percept: str, answer: str) -> Rollout:
     demonstration = GRAMMAR.demonstrate(percept, "so ", answer)
-    return said(demonstration.perception + demonstration.reasoning)
+    return rollout_of(demonstration.perception + demonstration.reasoning)
 
 
 def test_a_right_response_is_right_in_everything() -> None:
-    verdict = metrics.grade(Sum(), "34", stated(" 34\n", "7"))
-    assert (verdict.perception, verdict.perception_graded, verdict.outcome, verdict.faithful, verdict.faults) == (True, 1.0, True, True, ())
+    graded = metrics.grade(Sum(), "34", stated(" 34\n", "7"))
+    assert (graded.perception, graded.perception_graded, graded.outcome, graded.faithful, graded.faults) == (True, 1.0, True, True, ())
 
 
 def test_reasoning_well_on_a_wrong_percept_is_faithful_but_not_right() -> None:
-    verdict = metrics.grade(Sum(), "34", stated("35", "8"))
-    assert (verdict.perception, verdict.perception_graded, verdict.outcome, verdict.faithful) == (False, 0.5, False, True)
+    graded = metrics.grade(Sum(), "34", stated("35", "8"))
+    assert (graded.perception, graded.perception_graded, graded.outcome, graded.faithful) == (False, 0.5, False, True)
 
 
 def test_a_right_answer_counts_although_the_percept_is_wrong() -> None:
-    verdict = metrics.grade(Sum(), "34", stated("35", "7"))
-    assert (verdict.perception, verdict.outcome, verdict.faithful) == (False, True, False)
+    graded = metrics.grade(Sum(), "34", stated("35", "7"))
+    assert (graded.perception, graded.outcome, graded.faithful) == (False, True, False)
 
 
 def test_a_percept_that_the_task_cannot_read_voids_the_answer_and_is_named() -> None:
-    verdict = metrics.grade(Sum(), "34", stated("3 and 4", "7"))
-    assert (verdict.perception, verdict.perception_graded, verdict.outcome, verdict.faithful) == (False, 0.0, False, None)
-    assert verdict.faults == (Fault.percept_not_readable,)
+    graded = metrics.grade(Sum(), "34", stated("3 and 4", "7"))
+    assert (graded.perception, graded.perception_graded, graded.outcome, graded.faithful) == (False, 0.0, False, None)
+    assert graded.faults == (Fault.percept_not_readable,)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +75,15 @@ def test_a_percept_that_the_task_cannot_read_voids_the_answer_and_is_named() -> 
     ],
 )
 def test_what_is_not_one_perception_and_one_answer_has_no_right_answer(text: str, perception: bool, faithful: bool | None) -> None:
-    verdict = metrics.grade(Sum(), "34", said(text))
-    assert verdict.faults
-    assert not verdict.outcome
-    assert (verdict.perception, verdict.faithful) == (perception, faithful)
+    graded = metrics.grade(Sum(), "34", rollout_of(text))
+    assert graded.faults
+    assert not graded.outcome
+    assert (graded.perception, graded.faithful) == (perception, faithful)
 
 
 def test_a_truncated_response_keeps_its_percept_and_loses_its_answer() -> None:
-    verdict = metrics.grade(Sum(), "34", said("<perception>34</perception><answer>7</answer>", finished=False))
-    assert (verdict.perception, verdict.outcome, verdict.faults) == (True, False, (Fault.truncated,))
+    graded = metrics.grade(Sum(), "34", rollout_of("<perception>34</perception><answer>7</answer>", finished=False))
+    assert (graded.perception, graded.outcome, graded.faults) == (True, False, (Fault.truncated,))
 
 
 class Remembered(Sum):
@@ -102,9 +102,9 @@ class Remembered(Sum):
 
 
 def test_a_collected_sample_has_its_own_answer_and_no_faithfulness_on_a_wrong_percept() -> None:
-    seen, misseen = (metrics.grade(Remembered(), "34", stated(percept, "7")) for percept in ("34", "35"))
-    assert (seen.perception, seen.outcome, seen.faithful) == (True, True, True)
-    assert (misseen.perception, misseen.outcome, misseen.faithful) == (False, True, None)
+    correct, misread = (metrics.grade(Remembered(), "34", stated(percept, "7")) for percept in ("34", "35"))
+    assert (correct.perception, correct.outcome, correct.faithful) == (True, True, True)
+    assert (misread.perception, misread.outcome, misread.faithful) == (False, True, None)
     wrong = metrics.grade(Remembered(), "34", stated("34", "8"))
     assert (wrong.outcome, wrong.faithful) == (False, False)
 
@@ -194,28 +194,29 @@ def test_values_of_puzzles_of_their_own_have_the_ordinary_intervals() -> None:
 
 
 def test_a_puzzle_that_is_asked_again_and_answered_alike_is_no_news() -> None:
-    # Ten puzzles, six right; each asked four times. Their variance by puzzles is 10/9 * 4^2 * 2.4, by values 40/39 * 4 * 2.4:
+    # Ten puzzles, six right; each in four samples. Their variance by puzzles is 10/9 * 4^2 * 2.4, by values 40/39 * 4 * 2.4:
     # the design effect is 4 * (10/9) / (40/39) = 13/3, so 40 values are worth 120/13 = 9.23.
-    once, asked = [True] * 6 + [False] * 4, [index // 4 for index in range(40)]
-    four_times = metrics.proportion([once[puzzle] for puzzle in asked], asked)
+    once, puzzles = [True] * 6 + [False] * 4, [index // 4 for index in range(40)]
+    four_times = metrics.proportion([once[puzzle] for puzzle in puzzles], puzzles)
     z2, n, share = metrics.Z95**2, 120 / 13, 0.6
     centre, reach = (n * share + z2 / 2) / (n + z2), metrics.Z95 * math.sqrt(n * share * (1 - share) + z2 / 4) / (n + z2)
     assert four_times.mean == pytest.approx(share)
     assert four_times.n == 40
     assert four_times.ci95 == pytest.approx((centre - reach, centre + reach))
-    assert metrics.average([float(once[puzzle]) for puzzle in asked], asked).ci95 == metrics.average([float(value) for value in once]).ci95
-    assert metrics.gain([False] * 40, [once[puzzle] for puzzle in asked], asked).ci95[0] < metrics.gain([False] * 40, once * 4).ci95[0]
+    clustered = metrics.average([float(once[puzzle]) for puzzle in puzzles], puzzles)
+    assert clustered.ci95 == metrics.average([float(value) for value in once]).ci95
+    assert metrics.gain([False] * 40, [once[puzzle] for puzzle in puzzles], puzzles).ci95[0] < metrics.gain([False] * 40, once * 4).ci95[0]
 
 
 def test_puzzles_that_are_answered_now_so_now_so_cost_nothing() -> None:
-    values, asked = [True, False] * 20, [index // 2 for index in range(40)]  # Each puzzle once right and once wrong.
-    assert metrics.proportion(values, asked) == metrics.proportion(values)
+    values, puzzles = [True, False] * 20, [index // 2 for index in range(40)]  # Each puzzle once right and once wrong.
+    assert metrics.proportion(values, puzzles) == metrics.proportion(values)
 
 
 def test_where_all_are_right_a_puzzle_counts_once() -> None:
     assert metrics.proportion([True] * 12, [0, 1, 2] * 4).ci95 == metrics.proportion([True] * 3).ci95
     low, high = metrics.proportion([True, False] * 6, [0] * 12).ci95
-    assert high - low > 0.75, "one puzzle says next to nothing of others"
+    assert high - low > 0.75, "one puzzle carries almost no information about others"
 
 
 def test_the_interval_holds_the_truth_where_samples_repeat_puzzles() -> None:
@@ -223,9 +224,9 @@ def test_the_interval_holds_the_truth_where_samples_repeat_puzzles() -> None:
     rng, held, naive = random.Random(0), 0, 0
     for _ in range(1000):
         solved = [rng.random() < 1 / 3 for _ in range(24)]
-        asked = [rng.randrange(24) for _ in range(96)]
-        values = [solved[puzzle] for puzzle in asked]
-        low, high = metrics.proportion(values, asked).ci95
+        puzzles = [rng.randrange(24) for _ in range(96)]
+        values = [solved[puzzle] for puzzle in puzzles]
+        low, high = metrics.proportion(values, puzzles).ci95
         held += low <= 1 / 3 <= high
         low, high = metrics.proportion(values).ci95
         naive += low <= 1 / 3 <= high

@@ -1,4 +1,4 @@
-"""What is trained is what was asked for, and adapters travel in peft's own format."""
+"""The configured parts are trained, and adapters are stored in peft's format."""
 
 from __future__ import annotations
 
@@ -120,11 +120,11 @@ def test_checkpointed_gradients_are_the_plain_ones(lora, freeze, tiny_qwen, tiny
 
 def test_a_frozen_tower_is_not_run_backward_under_checkpointing(tiny_qwen, tiny_batch):
     model = adapt(tiny_qwen(), Adaptation(freeze=("vision", "projector"), gradient_checkpointing=True), NAMES).train()
-    seen = []
-    model.model.visual.register_forward_hook(lambda module, inputs, output: seen.append(output.pooler_output))
+    features = []
+    model.model.visual.register_forward_hook(lambda module, inputs, output: features.append(output.pooler_output))
     batch = tiny_batch()
     TokenNll(model)(supervised(batch.labels), **batch.arguments).sum().backward()
-    assert not any(part.requires_grad for part in seen[0])
+    assert not any(part.requires_grad for part in features[0])
 
 
 def trained_lora(directory, targets=("language", "projector")):

@@ -1,4 +1,4 @@
-"""What is counted from a configuration is what the real class holds, tensor by tensor."""
+"""The tensors derived from a configuration equal those of the real class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AVAILABLE = [pair for pair in EVERY if pair[1] != "tiny" or (PACKAGED / pair[0] 
 
 
 def meta_model(name: str, size: str) -> torch.nn.Module:
-    """The real class without memory."""
+    """The real class on the meta device."""
     import json
 
     from transformers import AutoModelForImageTextToText
@@ -31,12 +31,12 @@ def meta_model(name: str, size: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(("name", "size"), AVAILABLE)
-def test_every_tensor_is_told_by_its_name_part_and_shape(name: str, size: str) -> None:
+def test_every_tensor_has_its_name_part_and_shape(name: str, size: str) -> None:
     family = FAMILIES[name](size=size)
     anatomy, model = family.anatomy(), meta_model(name, size)
-    told = {tensor: (weights.part, weights.shape) for weights in anatomy.weights for tensor in weights.names}
+    counted = {tensor: (weights.part, weights.shape) for weights in anatomy.weights for tensor in weights.names}
     held = {tensor: (part_of(tensor, family.parts), tuple(parameter.shape)) for tensor, parameter in model.named_parameters()}
-    assert told == held
+    assert counted == held
     assert anatomy.numel == sum(parameter.numel() for parameter in model.parameters())
     linear = {tensor.removesuffix(".weight") for weights in anatomy.weights if weights.kind == "linear" for tensor in weights.names}
     assert linear == set(linear_layers(model, family.parts, family.parts)), "the layers that can carry adapters"

@@ -70,14 +70,14 @@ def test_a_processor_that_would_cut_tiles_is_told_not_to(family: InternVL35, bla
 
 def test_only_the_response_is_supervised(family: InternVL35) -> None:
     one = sample(TASKS[0])
-    row, asked = family.row(one), family.prompt(one.prompt)
-    assert set(row.labels[: len(asked.ids)]) == {UNSUPERVISED} and set(row.labels[len(asked.ids) :]) == set(Span)
+    row, prompt = family.row(one), family.prompt(one.prompt)
+    assert set(row.labels[: len(prompt.ids)]) == {UNSUPERVISED} and set(row.labels[len(prompt.ids) :]) == set(Span)
 
 
 def test_logits_equal_those_of_the_stock_call_with_its_mask(family: InternVL35, model: torch.nn.Module) -> None:
-    told = sample(TASKS[0], 1)
+    with_text = sample(TASKS[0], 1)
     batch = family.collate(
-        [family.row(sample(TASKS[0])), family.row(replace(told, prompt=prompt_as_text(told))), family.row(sample(TASKS[1]))]
+        [family.row(sample(TASKS[0])), family.row(replace(with_text, prompt=prompt_as_text(with_text))), family.row(sample(TASKS[1]))]
     )
     with torch.no_grad():
         ours = model(**batch.arguments).logits
@@ -136,7 +136,7 @@ def test_what_is_saved_loads_with_plain_transformers(family: InternVL35, model: 
 
 
 def test_a_head_that_the_file_does_not_call_tied_is_not_tied(tiny_internvl, tmp_path: Path) -> None:
-    # The published config.json says nothing of the head, and the published weights hold one of its own.
+    # The published config.json does not mention the head, and the published weights have an untied one.
     saved = tiny_internvl(tied=False)
     saved.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())

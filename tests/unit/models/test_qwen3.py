@@ -28,11 +28,11 @@ def spoken(model, step, num_steps: int = 4) -> torch.Tensor:
     draw, cache = torch.Generator().manual_seed(0), RoomyCache(2, 16)
     prompts = torch.randint(0, TEXT, (2, 5), generator=draw)
     model.model.language_model(input_ids=prompts, position_ids=torch.arange(5).expand(2, -1), past_key_values=cache, use_cache=True)
-    seen = torch.tensor([[True] * 16, [True] * 3 + [False] * 2 + [True] * 11])
+    mask = torch.tensor([[True] * 16, [True] * 3 + [False] * 2 + [True] * 11])
     hidden = []
     for at in range(num_steps):
         tokens = torch.randint(0, TEXT, (2,), generator=draw)
-        hidden.append(step(tokens, torch.tensor([5, 3]) + at, cache, seen[:, : 6 + at]))
+        hidden.append(step(tokens, torch.tensor([5, 3]) + at, cache, mask[:, : 6 + at]))
     return torch.stack(hidden)
 
 
@@ -50,10 +50,10 @@ def test_a_quick_step_is_the_forward_of_one_token(model, family_name: str) -> No
 def test_padding_is_masked(model, family_name: str) -> None:
     quick = Qwen3Step.of(model, 16)
     assert quick is not None
-    deaf = spoken(model, lambda tokens, positions, cache, mask: quick(tokens, positions, cache, None))
-    heard = spoken(model, quick)
-    torch.testing.assert_close(deaf[:, 0], heard[:, 0], rtol=1e-5, atol=1e-5)  # Its prompt has no padding.
-    assert (deaf[:, 1] - heard[:, 1]).abs().max() > 1e-3
+    unmasked = spoken(model, lambda tokens, positions, cache, mask: quick(tokens, positions, cache, None))
+    masked = spoken(model, quick)
+    torch.testing.assert_close(unmasked[:, 0], masked[:, 0], rtol=1e-5, atol=1e-5)  # Its prompt has no padding.
+    assert (unmasked[:, 1] - masked[:, 1]).abs().max() > 1e-3
 
 
 def test_adapters_count(model) -> None:

@@ -40,13 +40,13 @@ def test_a_prompt_is_the_chat_template_with_its_placeholder_expanded(task: Sudok
 
 def test_only_the_response_is_supervised() -> None:
     one = sample(TASKS[0])
-    row, asked = FAMILY.row(one), FAMILY.prompt(one.prompt)
-    assert set(row.labels[: len(asked.ids)]) == {UNSUPERVISED} and set(row.labels[len(asked.ids) :]) == set(Span)
+    row, prompt = FAMILY.row(one), FAMILY.prompt(one.prompt)
+    assert set(row.labels[: len(prompt.ids)]) == {UNSUPERVISED} and set(row.labels[len(prompt.ids) :]) == set(Span)
 
 
 def test_positions_equal_those_of_the_stock_model_on_mixed_rows(model: torch.nn.Module) -> None:
-    told = sample(TASKS[0], 1)
-    rows = [FAMILY.row(sample(TASKS[0])), FAMILY.row(replace(told, prompt=prompt_as_text(told))), FAMILY.row(sample(TASKS[1]))]
+    with_text = sample(TASKS[0], 1)
+    rows = [FAMILY.row(sample(TASKS[0])), FAMILY.row(replace(with_text, prompt=prompt_as_text(with_text))), FAMILY.row(sample(TASKS[1]))]
     batch = FAMILY.collate(rows)
     is_image = (batch.ids == model.config.image_token_id).int()
     expected, _ = model.model.get_rope_index(batch.ids, is_image, batch.inputs["image_grid_thw"], attention_mask=batch.mask)

@@ -95,8 +95,8 @@ def text(family: Family, prompt: Prompt) -> str:
 def test_the_real_template_of_qwen3vl_gives_the_exact_prompt(real: Callable[..., Family]) -> None:
     family = real("qwen3vl", "8B")
     # 256 x 256 pixels in patches of 16, merged 2 x 2: 8 x 8 tokens.
-    seen = f"<|vision_start|>{'<|image_pad|>' * 64}<|vision_end|>"
-    assert text(family, question()) == f"<|im_start|>user\n{seen}Solve the Sudoku.<|im_end|>\n<|im_start|>assistant\n"
+    placeholders = f"<|vision_start|>{'<|image_pad|>' * 64}<|vision_end|>"
+    assert text(family, question()) == f"<|im_start|>user\n{placeholders}Solve the Sudoku.<|im_end|>\n<|im_start|>assistant\n"
     assert text(family, question(None)) == "<|im_start|>user\nSolve the Sudoku.<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -104,14 +104,14 @@ def test_the_real_template_of_qwen3vl_gives_the_exact_prompt(real: Callable[...,
 def test_the_real_template_of_internvl35_gives_the_exact_prompt(real: Callable[..., Family], size: str, image: tuple[int, int]) -> None:
     family = real("internvl35", size)
     # One tile of 448 x 448 pixels in patches of 14, shuffled 2 x 2: 16 x 16 tokens, whatever the picture's own size.
-    seen = f"<img>{'<IMG_CONTEXT>' * 256}</img>\n"
-    assert text(family, question(image)) == f"<|im_start|>user\n{seen}Solve the Sudoku.<|im_end|>\n<|im_start|>assistant\n"
+    placeholders = f"<img>{'<IMG_CONTEXT>' * 256}</img>\n"
+    assert text(family, question(image)) == f"<|im_start|>user\n{placeholders}Solve the Sudoku.<|im_end|>\n<|im_start|>assistant\n"
     assert family.prompt(question(image)).inputs["pixel_values"].shape == (1, 3, 448, 448)
     family.collate([family.prompt(question(image)), family.prompt(question(None))])
 
 
 def test_a_template_that_can_think_is_told_not_to(real: Callable[..., Family]) -> None:
-    # How Qwen3's templates close the thoughts before they begin.
+    # How Qwen3's templates close the thinking block before it begins.
     switch = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
     family = real("qwen3vl", "2B", template=checkpoint.chat_template("qwen3vl") + switch)
     assert text(family, question(None)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")

@@ -1,4 +1,4 @@
-"""How bytes are counted: those that a plan says beside those that exist, of either family."""
+"""Fixtures that compare the bytes of a plan with those that a model really holds, for both families."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def layout() -> Layout:
 
 @pytest.fixture
 def lora(request) -> Lora | None:
-    """None, or adapters on every part where a test asks for `lora`."""
+    """None, or adapters on every part where a test is parametrized with `lora`."""
     return Lora(rank=8, targets=PARTS) if getattr(request, "param", None) == "lora" else None
 
 

@@ -188,9 +188,9 @@ def test_the_key_value_cache_is_that_of_the_decoder(packaged, layout):
         model.model(**batch.arguments, past_key_values=cache, use_cache=True)
     measured = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.roomy)
     picture = anatomy.image_tokens(64, 64)
-    asked = batch.ids.shape[1] - 10.0 - picture.tokens
+    prompt = batch.ids.shape[1] - 10.0 - picture.tokens
     lengths = Lengths(
-        prompt=asked, picture=picture.tokens, patches=picture.patches, perception=10.0, reasoning=300.0, longest=0, source="by hand"
+        prompt=prompt, picture=picture.tokens, patches=picture.patches, perception=10.0, reasoning=300.0, longest=0, source="by hand"
     )
     planned = memory.evaluation(anatomy, count_parameters(anatomy, Adaptation()), layout, lengths)
     assert planned["key-value cache"] == measured
@@ -236,9 +236,9 @@ def test_choosing_a_token_allocates_at_most_what_a_logit_is_given(options, plann
     else:
         draws = [Random(row) for row in range(rows)]
         chooser = Sampler(sampling=Native(max_new_tokens=1, **options), banned=banned, draws=draws)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         chooser.choose(logits, range(rows))
-    moves = [event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    moves = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = logits.nbytes + max(accumulate(moves))
     assert peak <= 1.01 * planned * rows * vocabulary
     assert peak > 0.6 * planned * rows * vocabulary

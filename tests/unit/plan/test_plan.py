@@ -84,8 +84,8 @@ def test_the_length_of_a_rollout_counts_where_it_differs_from_an_evaluation() ->
     short, long = planned(line.format(3000)), planned(line.format(6000))
     assert short.evaluation == long.evaluation
     ratio = long.rollouts["key-value cache"] / short.rollouts["key-value cache"]
-    asked = math.ceil(short.lengths.prefix)
-    assert ratio == pytest.approx((asked + 6000) / (asked + 3000))
+    prefix = math.ceil(short.lengths.prefix)
+    assert ratio == pytest.approx((prefix + 6000) / (prefix + 3000))
     learned = math.ceil(short.lengths.prompt) + short.lengths.picture
     ratio = long.training["activations"] / short.training["activations"]
     assert 1.5 < ratio <= (learned + 6000) / (learned + 3000), "rows are as long as a rollout may be; the picture's part stays"
@@ -93,7 +93,7 @@ def test_the_length_of_a_rollout_counts_where_it_differs_from_an_evaluation() ->
 
 def test_rewards_that_ask_the_model_are_counted_where_they_need_more_than_sampling() -> None:
     line = "scale=paper paradigm=rl launch.nproc=8 rollout.max_new_tokens=5000 evaluation.batch_size=128"
-    cost = planned(line)  # 64 rollouts are sampled together, and 128 answers asked for rewards, as long as a rollout.
+    cost = planned(line)  # 64 rollouts are sampled together, and rewards query 128 answers of the length of a rollout.
     by_the_row = planned(line.replace("=128", "=64")).rollouts["key-value cache"] / 64
     assert cost.rollouts["key-value cache"] == 128 * by_the_row
     assert "evaluation.batch_size=32" in dict(cost.remedies())

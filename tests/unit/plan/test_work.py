@@ -86,7 +86,7 @@ def test_a_round_of_rl_samples_compares_and_learns_in_each_epoch(setting, layout
     supervised = replace(layout, step_rows=8, measures_gradients=False)
     sampled = Sampled(group_size=4, epochs=2, max_new_tokens=200, decoded=None, vllm_frac=0.4, reference=True)
     once = work(anatomy, parameters, supervised, lengths).flops
-    forward = 8 * forward_flops(anatomy, parameters, 124.0, lengths, supervised=105.0)  # Prompt 3, picture 16, 105 said.
+    forward = 8 * forward_flops(anatomy, parameters, 124.0, lengths, supervised=105.0)  # Prompt 3, picture 16, 105 response.
     prompt = 8 * forward_flops(anatomy, parameters, 19.0, lengths, supervised=0)
     cost = work(anatomy, parameters, replace(supervised, sampled=sampled), lengths)
     assert cost.sampling_flops == pytest.approx(forward - 3 / 4 * prompt)  # Four siblings share one prefill.

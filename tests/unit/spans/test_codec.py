@@ -19,10 +19,10 @@ def codec() -> Codec:
 
 def test_the_two_spans_partition_the_tokens_of_a_demonstration(codec: Codec) -> None:
     ids, labels = codec.encode_demonstration(DEMONSTRATION)
-    seen = b"".join(piece for piece, label in zip(codec.pieces(ids), labels, strict=True) if label == Span.perception)
-    thought = b"".join(piece for piece, label in zip(codec.pieces(ids), labels, strict=True) if label == Span.reasoning)
-    assert seen.decode() == DEMONSTRATION.perception
-    assert thought.decode() == DEMONSTRATION.reasoning + "<|im_end|>"
+    perception = b"".join(piece for piece, label in zip(codec.pieces(ids), labels, strict=True) if label == Span.perception)
+    reasoning = b"".join(piece for piece, label in zip(codec.pieces(ids), labels, strict=True) if label == Span.reasoning)
+    assert perception.decode() == DEMONSTRATION.perception
+    assert reasoning.decode() == DEMONSTRATION.reasoning + "<|im_end|>"
 
 
 def test_reading_the_tokens_of_a_demonstration_gives_back_its_labels(codec: Codec) -> None:

@@ -16,7 +16,7 @@ from percasym.types import SampleKey
 VISIT = re.compile(r"(?P<node>[A-O])(?::| next to (?P<near>[A-O ]+)\.)(?P<rest>.*)")
 REST = re.compile(
     r"(?: Try (?P<slip>\d+)\. (?P<clash>[A-O]) is (?P<same>\d+) too\. Undo\.)?"
-    r"(?P<seen>(?: [A-O] (?:\d+|open)[,.])*)"
+    r"(?P<colored>(?: [A-O] (?:\d+|open)[,.])*)"
     r"(?: Taken (?P<taken>none|[\d ]+)\.)?"
     r"(?: Options (?P<options>none|[\d ]+)\.)?"
     r"(?P<stuck> Stuck\.)?"
@@ -55,9 +55,9 @@ class Replay:
         self.num_slips = self.num_visits_with_painted_neighbor = 0
         self.num_retreats_to_an_option = 0
 
-    def read(self, thoughts: str, answer: str) -> None:
-        assert thoughts.startswith("\n")
-        for line in thoughts[1:].split("\n"):
+    def read(self, reasoning: str, answer: str) -> None:
+        assert reasoning.startswith("\n")
+        for line in reasoning[1:].split("\n"):
             self.line(line)
         colors = dict(self.painted)
         assert len(colors) == len(self.nodes)
@@ -134,9 +134,9 @@ class Replay:
             self.num_slips += 1
             assert rest["slip"] == rest["same"]
             assert taken[int(rest["slip"])] == rest["clash"]
-        seen = re.findall(r"([A-O]) (\d+|open)", rest["seen"])
-        wanted = self.near[node] if match["near"] else [x for x in self.near[node] if x in colors]
-        assert seen == [(x, str(colors.get(x, "open"))) for x in wanted]
+        stated = re.findall(r"([A-O]) (\d+|open)", rest["colored"])
+        expected = self.near[node] if match["near"] else [x for x in self.near[node] if x in colors]
+        assert stated == [(x, str(colors.get(x, "open"))) for x in expected]
         in_use = max(colors.values(), default=0)
         assert set(colors.values()) == set(range(1, in_use + 1))  # Or "the least new colour" would not be in_use + 1.
         options = [color for color in range(1, min(in_use + 1, self.limit) + 1) if color not in taken]
@@ -172,14 +172,14 @@ class Replay:
         colors = dict(self.painted)
         assert self.works
         if match := CHECK.fullmatch(line):
-            said = [(match[1], match[2], match[3], match[4])]
+            checks = [(match[1], match[2], match[3], match[4])]
         elif match := LONG_CHECK.fullmatch(line):
             assert (match[1], match[2]) == (match[3], match[5])
-            said = [(match[1], match[2], match[4], match[6])]
+            checks = [(match[1], match[2], match[4], match[6])]
         else:
             assert re.fullmatch(r"Check(?: [A-O]{2} \d+ \d+,)+ all differ\.", line), line
-            said = re.findall(r" ([A-O])([A-O]) (\d+) (\d+),", line)
-        for x, y, a, b in said:
+            checks = re.findall(r" ([A-O])([A-O]) (\d+) (\d+),", line)
+        for x, y, a, b in checks:
             assert x + y in self.edges
             assert colors[x] == int(a) != int(b) == colors[y]
             self.checked.append(x + y)
@@ -217,7 +217,7 @@ def graphs() -> dict[str, str]:
     }
 
 
-def told(percept: str, verbosity: int, *, reflect_frac: float, salt: int = 0) -> tuple[str, str]:
+def demonstration(percept: str, verbosity: int, *, reflect_frac: float, salt: int = 0) -> tuple[str, str]:
     graph = read_graph(percept)
     assert graph
     rng = SampleKey(task="graph_coloring", split="test", seed=0, index=salt).rng("slips")
@@ -225,7 +225,7 @@ def told(percept: str, verbosity: int, *, reflect_frac: float, salt: int = 0) ->
     return explain(graph, steps, verbosity), write_answer(found(steps))
 
 
-def replayed(percept: str, verbosity: int, thoughts: str, answer: str) -> Replay:
+def replayed(percept: str, verbosity: int, reasoning: str, answer: str) -> Replay:
     replay = Replay(percept, verbosity)
-    replay.read(thoughts, answer)
+    replay.read(reasoning, answer)
     return replay

@@ -65,7 +65,7 @@ class Replay:
         assert all(self.board.values())
 
     def grid(self, rows: list[str]) -> None:
-        """A grid written anew, which must be the board as it stands."""
+        """A restated grid, which must equal the current board."""
         assert ["".join(str(self.board[r, c]) for c in range(self.size)) for r in range(self.size)] == rows
         self.counts["grid"] += 1
 
@@ -76,14 +76,14 @@ class Replay:
     def visit(self, r, c, row, column, refuted, leaves, box, guess, guessed_box, hit, candidates, digit, dead_end) -> None:
         cell = self.cell(r, c)
         assert self.board[cell] == 0
-        if self.verbosity >= 2:  # Every look is told, so the order can be checked: reading order, pass after pass.
+        if self.verbosity >= 2:  # Every visit is written, so the order can be checked: reading order, pass after pass.
             open_cells = sorted(at for at, d in self.board.items() if not d)
             assert cell == next((at for at in open_cells if at > self.last), open_cells[0])
             assert None not in (leaves, candidates)
         self.last = cell
-        assert self.numbers(row) == self.seen("row", cell[0])
-        assert self.numbers(column) == self.seen("column", cell[1])
-        assert self.numbers(box or guessed_box) == self.seen("box", box_of(self.size, *cell))
+        assert self.numbers(row) == self.digits_in("row", cell[0])
+        assert self.numbers(column) == self.digits_in("column", cell[1])
+        assert self.numbers(box or guessed_box) == self.digits_in("box", box_of(self.size, *cell))
         assert self.numbers(refuted or "none") == sorted(self.refuted.get(cell, ()))
         taken = {*self.numbers(row), *self.numbers(column), *self.numbers(refuted or "none")}
         left = [d for d in range(1, self.size + 1) if d not in taken]
@@ -106,15 +106,15 @@ class Replay:
 
     def place(self, kind, number, needs, blocked, r, c, digit, dead_end) -> None:
         unit, needs = self.unit(kind, int(number) - 1), int(needs)
-        assert needs not in self.seen(kind, int(number) - 1)
+        assert needs not in self.digits_in(kind, int(number) - 1)
         places = [cell for cell in unit if not self.board[cell] and needs in self.candidates(cell)]
         if self.verbosity >= 2:
-            said = [(self.cell(*at), why, int(d)) for *at, why, d in self.BLOCKED.findall(blocked)]
-            assert [cell for cell, _, _ in said] == [cell for cell in unit if not self.board[cell] and cell not in places]
-            for cell, why, d in said:
+            stated = [(self.cell(*at), why, int(d)) for *at, why, d in self.BLOCKED.findall(blocked)]
+            assert [cell for cell, _, _ in stated] == [cell for cell in unit if not self.board[cell] and cell not in places]
+            for cell, why, d in stated:
                 assert d == needs
                 at = {"row": cell[0], "column": cell[1], "box": box_of(self.size, *cell)}
-                assert d in (self.refuted.get(cell, ()) if why == "not" else self.seen(why, at[why]))
+                assert d in (self.refuted.get(cell, ()) if why == "not" else self.digits_in(why, at[why]))
         self.dead_end = dead_end is not None
         assert places == ([] if dead_end else [self.cell(r, c)])
         self.last = (-1, -1)
@@ -133,7 +133,7 @@ class Replay:
             assert self.board[self.cell(r, c)] == 0
             assert not self.candidates(self.cell(r, c))
         else:
-            unit, there = self.unit(kind, int(number) - 1), self.seen(kind, int(number) - 1)
+            unit, there = self.unit(kind, int(number) - 1), self.digits_in(kind, int(number) - 1)
             able = set().union(*(self.candidates(cell) for cell in unit if not self.board[cell]))
             assert set(range(1, self.size + 1)) - able - set(there)
         self.dead_end = True
@@ -161,26 +161,26 @@ class Replay:
         self.refuted[cell] = self.refuted.get(cell, frozenset()) | {tried}
         self.dead_end, self.last = False, (-1, -1)
 
-    def check(self, kinds, said) -> None:
+    def check(self, kinds, stated) -> None:
         kind = {"rows": "row", "columns": "column", "boxes": "box"}[kinds]
         expected = [[self.board[cell] for cell in self.unit(kind, number)] for number in range(self.size)]
-        assert [self.numbers(unit) for unit in said.split(", ")] == expected
+        assert [self.numbers(unit) for unit in stated.split(", ")] == expected
         assert all(sorted(unit) == list(range(1, self.size + 1)) for unit in expected)
 
-    def check_givens(self, said) -> None:
+    def check_givens(self, stated) -> None:
         rows = [[self.givens[cell] for cell in self.unit("row", number) if self.givens[cell]] for number in range(self.size)]
-        assert [self.numbers(row) for row in said.split(", ")] == rows
+        assert [self.numbers(row) for row in stated.split(", ")] == rows
         assert all(digit in (0, self.board[cell]) for cell, digit in self.givens.items())
 
     def unit(self, kind: str, number: int) -> list[tuple[int, int]]:
         return self.units[kind, number]
 
-    def seen(self, kind: str, number: int) -> list[int]:
+    def digits_in(self, kind: str, number: int) -> list[int]:
         return sorted(self.board[cell] for cell in self.unit(kind, number) if self.board[cell])
 
     def candidates(self, cell: tuple[int, int]) -> list[int]:
-        seen = {*self.seen("row", cell[0]), *self.seen("column", cell[1]), *self.seen("box", box_of(self.size, *cell))}
-        return [d for d in range(1, self.size + 1) if d not in seen | self.refuted.get(cell, frozenset())]
+        taken = {*self.digits_in("row", cell[0]), *self.digits_in("column", cell[1]), *self.digits_in("box", box_of(self.size, *cell))}
+        return [d for d in range(1, self.size + 1) if d not in taken | self.refuted.get(cell, frozenset())]
 
     def is_single(self, cell: tuple[int, int], digit: int) -> bool:
         """Whether a digit is forced in an open cell: no other fits there, or it fits nowhere else in a unit."""
@@ -194,15 +194,15 @@ class Replay:
         return int(r) - 1, int(c) - 1
 
     @staticmethod
-    def numbers(said: str) -> list[int]:
-        return [] if said == "none" else [int(d) for d in said.split(" ")]
+    def numbers(stated: str) -> list[int]:
+        return [] if stated == "none" else [int(d) for d in stated.split(" ")]
 
 
 def replayed(task: Sudoku, key: SampleKey) -> Replay:
     sample = task.sample(key)
-    thoughts, answer = plain_wording(sample.demonstration.reasoning, WORDINGS).split("<answer>")
+    reasoning, answer = plain_wording(sample.demonstration.reasoning, WORDINGS).split("<answer>")
     replay = Replay(sample.truth, task.verbosity)
-    replay.read(thoughts)
+    replay.read(reasoning)
     stated = "".join(str(replay.board[cell]) for cell in sorted(replay.board))
     assert stated == answer.removesuffix("</answer>").replace("\n", "")
     return replay

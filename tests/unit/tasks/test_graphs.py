@@ -64,10 +64,10 @@ def test_cliques_and_connection_equal_networkx() -> None:
 
 
 def test_possible_numbers_of_edges_are_exactly_those_that_occur() -> None:
-    seen = defaultdict(set)
+    found = defaultdict(set)
     for num_nodes in (2, 3, 4, 5, 6):
         for graph in filter(is_connected, unlabelled_graphs(num_nodes)):
-            seen[num_nodes, chromatic_number(graph)].add(len(graph.edges))
+            found[num_nodes, chromatic_number(graph)].add(len(graph.edges))
     for num_nodes in (2, 3, 4, 5, 6):
         for num_colors in range(2, num_nodes + 1):
-            assert set(edge_range(num_nodes, num_colors)) == seen[num_nodes, num_colors]
+            assert set(edge_range(num_nodes, num_colors)) == found[num_nodes, num_colors]

@@ -128,9 +128,9 @@ def test_settings_that_cannot_work_are_refused_by_name(options: dict, message: s
 
 
 def test_the_full_question_states_the_form_of_this_size() -> None:
-    asked = Sudoku(size=6, givens=(14, 18), question="full", look=LOOK).question_text()
+    question = Sudoku(size=6, givens=(14, 18), question="full", look=LOOK).question_text()
     for part in ("6x6", "2 rows and 3 columns", "<perception>", "</perception>", "<answer>", "</answer>", "0 for an empty cell"):
-        assert part in asked
+        assert part in question
 
 
 @pytest.mark.parametrize(

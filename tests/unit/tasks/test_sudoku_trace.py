@@ -34,8 +34,8 @@ def test_other_words_say_the_same() -> None:
     plain, other = Sudoku(restate=True), Sudoku(restate=True, variety_frac=1.0)
     for key in keys(8):
         replayed(other, key)
-        said, meant = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
-        assert said != meant and plain_wording(said, WORDINGS) == meant
+        varied, original = other.sample(key).demonstration.reasoning, plain.sample(key).demonstration.reasoning
+        assert varied != original and plain_wording(varied, WORDINGS) == original
 
 
 def test_terse_demonstrations_are_those_that_give_results_only() -> None:
@@ -43,9 +43,9 @@ def test_terse_demonstrations_are_those_that_give_results_only() -> None:
     kinds = set()
     for key in keys(12, split="train_sft"):
         replayed(mixed, key)
-        long, short, said = (task.sample(key).demonstration.reasoning for task in (full, terse, mixed))
+        long, short, drawn = (task.sample(key).demonstration.reasoning for task in (full, terse, mixed))
         assert short == Sudoku(verbosity=0).sample(key).demonstration.reasoning
-        kinds.add({long: "full", short: "terse"}[said])
+        kinds.add({long: "full", short: "terse"}[drawn])
     assert kinds == {"full", "terse"}
 
 
@@ -66,10 +66,10 @@ def test_failed_tries_are_undone_in_words_at_every_verbosity() -> None:
 
 def test_the_replay_notices_every_changed_digit() -> None:
     sample = Sudoku(verbosity=4, reflect_frac=0.0).sample(keys(1)[0])
-    thoughts = sample.demonstration.reasoning.split("<answer>")[0]
-    places = [index for index, character in enumerate(thoughts) if character in "1234"]
+    reasoning = sample.demonstration.reasoning.split("<answer>")[0]
+    places = [index for index, character in enumerate(reasoning) if character in "1234"]
     for index in places:
-        corrupted = thoughts[:index] + str(int(thoughts[index]) % 4 + 1) + thoughts[index + 1 :]
+        corrupted = reasoning[:index] + str(int(reasoning[index]) % 4 + 1) + reasoning[index + 1 :]
         with pytest.raises(AssertionError):
             Replay(sample.truth, 4).read(corrupted)
 
@@ -94,10 +94,10 @@ def test_verbosity_moves_the_share_of_perception_tokens() -> None:
 
     def share(verbosity: int) -> float:
         demonstrations = [Sudoku(verbosity=verbosity).sample(key).demonstration for key in keys(60, split="train_sft")]
-        seen = sum(len(piece.findall(d.perception)) for d in demonstrations)
-        thought = sum(len(piece.findall(d.reasoning)) + 1 for d in demonstrations)
-        assert seen == 10 * len(demonstrations)  # Two tags, and each row is two pieces.
-        return seen / (seen + thought)
+        perception = sum(len(piece.findall(d.perception)) for d in demonstrations)
+        reasoning = sum(len(piece.findall(d.reasoning)) + 1 for d in demonstrations)
+        assert perception == 10 * len(demonstrations)  # Two tags, and each row is two pieces.
+        return perception / (perception + reasoning)
 
     shares = [share(verbosity) for verbosity in range(5)]
     assert shares == sorted(shares, reverse=True)
