@@ -1,50 +1,49 @@
-"""What every reward obeys, on both tasks; a new conf/reward/*.yaml is tested with no edit."""
+"""What every reward obeys, on both tasks; a new conf/reward/*.yaml is tested with no edit, one of another package by PERCASYM_CONF."""
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-import yaml
 
+from percasym.config.document import plugin_files, target
 from percasym.rewards.base import Labelled
 from percasym.rewards.registry import measured_rewards, packaged_rewards
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Grade, SampleKey
+from tests.laws.plugins import ROOT, files, made
 
-CONF = Path(__file__).parents[3] / "conf" / "reward"
-
-
-def target(name: str) -> Any:
-    module, _, kind = yaml.safe_load((CONF / f"{name}.yaml").read_text())["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), kind)
-
-
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-SURROGATES = [name for name in NAMES if hasattr(target(name), "score")]
+FILES = files("reward")
+PACKAGED = {path.stem: path for path in plugin_files(ROOT / "conf", "reward")}
+NAMES = sorted(FILES)
+SURROGATES = [name for name in NAMES if hasattr(target(FILES[name]), "score")]
 each_reward = pytest.mark.parametrize("name", NAMES)
 each_surrogate = pytest.mark.parametrize("name", SURROGATES)
+
+
+@pytest.fixture
+def reward() -> Any:
+    """`reward("consensus", vote="majority")`: the reward of a yaml with the values it states."""
+    return lambda name, **options: made(FILES[name] if name in FILES else ROOT / "conf" / "reward" / f"{name}.yaml", **options)
 
 
 @pytest.fixture
 def groups(task: Any, sample: Any, rollout: Any) -> Any:
     """Three prompts, each answered rightly, as another prompt, faithfully but wrongly, with a slip, in no form, and cut off."""
     samples = [sample(task, index) for index in range(3)]
-    made = []
+    answered = []
     for here, other in zip(samples, samples[1:] + samples[:1], strict=True):
         right, wrong = (s.demonstration.perception + s.demonstration.reasoning for s in (here, other))
         mixed = here.demonstration.perception + other.demonstration.reasoning
         logprobs = [(-0.1 * i, -0.3) for i in range(1, 6)]
         texts = [right, wrong, right, mixed, "no form"]
-        made.append([rollout(here.prompt, text, logprobs=logprob) for text, logprob in zip(texts, logprobs, strict=True)])
-        made[-1].append(rollout(here.prompt, right[: len(right) // 2], finished=False))
-    return made
+        answered.append([rollout(here.prompt, text, logprobs=logprob) for text, logprob in zip(texts, logprobs, strict=True)])
+        answered[-1].append(rollout(here.prompt, right[: len(right) // 2], finished=False))
+    return answered
 
 
 @pytest.fixture
@@ -74,18 +73,18 @@ def test_a_reward_is_a_frozen_dataclass_that_names_its_source_and_its_weakness(n
 
 @each_reward
 def test_the_yaml_opens_with_a_title_that_has_a_source_and_a_command(name: str) -> None:
-    title, command, *_ = (CONF / f"{name}.yaml").read_text().splitlines()
+    title, command, *_ = FILES[name].read_text().splitlines()
     assert title.startswith("# ") and title.endswith((".", ".)"))
     assert "arXiv:" in title or "Our form" in title
     assert f"reward={name}" in command and "paradigm=rl" in command
 
 
 def test_every_reward_of_a_yaml_is_discovered_under_its_name() -> None:
-    assert {name: target(name) for name in NAMES} == packaged_rewards()
+    assert {name: target(path) for name, path in PACKAGED.items()} == packaged_rewards()
 
 
 def test_rewards_that_read_labels_come_first_and_the_others_by_name() -> None:
-    assert list(packaged_rewards()) == ["oracle", *sorted(set(NAMES) - {"oracle"})]
+    assert list(packaged_rewards()) == ["oracle", *sorted(set(PACKAGED) - {"oracle"})]
 
 
 def test_a_chosen_reward_of_another_package_is_measured_under_its_class_name() -> None:
@@ -100,7 +99,7 @@ def test_the_registry_loads_no_deep_learning_library() -> None:
 
 
 def test_a_label_is_read_by_the_oracle_alone() -> None:
-    assert [name for name in NAMES if isinstance(target(name), Labelled)] == ["oracle"]
+    assert [name for name, path in PACKAGED.items() if isinstance(target(path), Labelled)] == ["oracle"]
 
 
 @pytest.mark.parametrize("grading", ["exact", "graded"])
