@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from percasym.config.settings import Evaluation
 from percasym.models.base import Family, Row
-from percasym.models.checkpoint import quiet
+from percasym.models.checkpoint import silence_transformers
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training import evaluate as evaluation
@@ -41,7 +41,7 @@ def generated(
     model: PreTrainedModel, family: Family, rows: Sequence[Row], branches: Sequence[Sequence[Sequence[int]]],
     *, max_new_tokens: int, batch_size: int, advance: Callable[[int], None],
 ) -> list[list[Completion]]:  # fmt: skip
-    """What `branched` gives, by the library: each branch is a round of its own, each of its rows a prompt of its own."""
+    """What `decode_branches` gives, by the library: each branch is a round of its own, each of its rows a prompt of its own."""
     answers: list[list[Completion]] = [[] for _ in rows]
     for branch in range(len(branches[0])):
         prompts = [(*row.ids, *branches[i][branch]) for i, row in enumerate(rows)]
@@ -78,9 +78,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="rows decoded together (scale=tiny has 256)")
     parser.add_argument("--tokens", type=int, default=704, help="limit of an answer (scale=tiny has 704)")
     asked = parser.parse_args()
-    quiet()
+    silence_transformers()
     torch.set_num_threads(1)
-    family, ours = Qwen3VL(), (evaluation.branched, evaluation._after)
+    family, ours = Qwen3VL(), (evaluation.decode_branches, evaluation._rest)
     model = family.load().eval()
     settings = Evaluation(num_samples=asked.samples, num_curve_samples=1, batch_size=asked.batch, max_new_tokens=asked.tokens)
     sides = {"ours": ours, "generate": (generated, lambda free, forced: None)}  # The library's side decodes all three answers.
@@ -88,11 +88,11 @@ def main() -> None:
     results: dict[str, evaluation.EvalResult] = {}
     for _ in range(asked.pairs):
         for name, side in sides.items():
-            evaluation.branched, evaluation._after = side
+            evaluation.decode_branches, evaluation._rest = side
             began = time.process_time(), time.perf_counter()
             results[name] = evaluation.evaluate(model=model, family=family, task=TASK, settings=settings)
             seconds[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
-    evaluation.branched, evaluation._after = ours
+    evaluation.decode_branches, evaluation._rest = ours
     ratios, of_clock = ([b[i] / a[i] for a, b in zip(seconds["ours"], seconds["generate"], strict=True)] for i in (0, 1))
     said = [[one["ids"] for record in results[name].records for one in record["responses"].values()] for name in sides]
     equal = fmean(a == b for a, b in zip(*said, strict=True))

@@ -37,7 +37,7 @@ def rates(shapes: list[tuple[int, int]]) -> list[dict[str, float]]:
     from percasym.engine.torch import torch_engine
     from percasym.models.base import Batch
     from percasym.models.qwen3vl import Qwen3VL
-    from percasym.training.sft import backward
+    from percasym.training.span_gradients import backward
     from percasym.types import Span
 
     torch.set_num_threads(1)

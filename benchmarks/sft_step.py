@@ -53,7 +53,7 @@ from percasym.runs.requests import Requests
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training.progress import TrainingState
 from percasym.training.sft import train
-from percasym.training.shares import Share
+from percasym.training.span_gradients import Share
 from percasym.types import UNSUPERVISED, Span
 
 RESULTS = Path(__file__).parent / "results" / "sft_step.json"

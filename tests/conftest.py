@@ -174,10 +174,10 @@ def make_engine(monkeypatch):
     from percasym.config.paradigm import Sft
     from percasym.config.settings import DeepSpeedSettings, TorchSettings
     from percasym.engine.deepspeed import deepspeed_engine
-    from percasym.engine.ranks import ALONE, Ranks
+    from percasym.engine.ranks import SINGLE_RANK, Ranks
     from percasym.engine.torch import torch_engine
 
-    def make(name: str, model: torch.nn.Module, ranks: Ranks = ALONE, **options: float):
+    def make(name: str, model: torch.nn.Module, ranks: Ranks = SINGLE_RANK, **options: float):
         paradigm = Sft(**{"steps": 20, "batch_size": 8, "micro_batch_size": 8, "lr": 1e-3} | options)
         cpu = torch.device("cpu")
         if name == "torch":

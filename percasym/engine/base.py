@@ -1,8 +1,7 @@
-"""What an engine is: where gradients are summed, measured and applied.
+"""The interface of an engine: the model, its optimizer, and the gradients of a step.
 
-The contract that makes the trainer blind: after any number of `backward` calls the open gradient is
-that of the SUM of the losses over ranks and micro-batches. Losses are therefore shares of the whole
-step (their coefficients divide by global counts), and no engine averages anything.
+After any number of `backward` calls, the open gradient (the one accumulated so far) is that of the SUM of the losses over ranks and
+micro-batches. No engine averages: the coefficients of a loss divide by token counts of the whole step.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from percasym.types import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:
-    """What happened at one optimizer step."""
+    """The result of one optimizer step."""
 
     grad_norm: float
     """Norm of the whole gradient before clipping."""
@@ -40,11 +39,11 @@ class Engine(Protocol):
 
     @property
     def model(self) -> PreTrainedModel:
-        """The Hugging Face model; under ZeRO-3 its weights are there inside `whole` only."""
+        """The Hugging Face model; under ZeRO-3 its weights are complete inside `gathered_weights` only."""
         ...
 
     def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
-        """While it lasts, the Hugging Face model with all its weights on every rank, for decoding and saving; no training inside."""
+        """Within the context, the Hugging Face model with all its weights on every rank, for decoding and saving, not for training."""
         ...
 
     def nll(self, batch: Batch) -> Tensor:
@@ -52,7 +51,7 @@ class Engine(Protocol):
         ...
 
     def loss(self, batch: Batch, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighing `nll` afterwards."""
+        """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighting `nll` afterwards."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -60,27 +59,27 @@ class Engine(Protocol):
         ...
 
     def cache_vision(self) -> AbstractContextManager[None]:
-        """For the first of two passes over the same pictures in the same order; a vision tower at rest looks at them then ..."""
+        """Context of the first of two passes over the same pictures in the same order: caches the features of a frozen vision tower."""
         ...
 
     def reuse_vision(self) -> AbstractContextManager[None]:
-        """... and not again in the second."""
+        """Context of the second pass: reuses the cached features."""
         ...
 
     def keep_gradient(self, span: Span) -> None:
-        """Set the open gradient aside as that of `span` and open an empty one."""
+        """Keep the open gradient as that of `span` and open an empty one."""
         ...
 
     def gramian(self) -> Gramian:
-        """Inner products of the two stashed gradients over all ranks."""
+        """Inner products of the two kept gradients, over all ranks."""
         ...
 
     def hidden_norms(self) -> HiddenNorms:
-        """From now on, what every `backward` says of the last hidden state."""
+        """Start to measure the gradient norms at the last hidden state in every `backward`, and return the object that sums them."""
         ...
 
     def combine(self, weights: Mapping[Span, float]) -> None:
-        """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
+        """Open the weighted sum of the kept gradients, which are dropped."""
         ...
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -88,48 +87,48 @@ class Engine(Protocol):
         ...
 
     def step(self, lr: float) -> StepInfo:
-        """Clip, update the parameters, and empty the open gradient; one that is not finite changes nothing and ends the training."""
+        """Clip the open gradient, update the parameters, and open an empty gradient; no update is made if the gradient is not finite."""
         ...
 
     def save(self, directory: Path) -> None:
-        """Write the weights as a Hugging Face directory `model/`, and beside it optimizer and random state for `load`."""
+        """Write the weights as a Hugging Face directory `model/`, and beside it the optimizer and random states for `load`."""
         ...
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, on as many ranks."""
+        """Restore what `save` wrote, on the same number of ranks."""
         ...
 
 
 class Updater(Protocol):
-    """What an engine does after the backward passes: where the open gradient lies, and how it is applied."""
+    """The library-specific part of an engine after the backward passes: where the open gradient is stored, and how it is applied."""
 
     split: bool
-    """Whether each rank holds a part of its own (ZeRO 1 to 3), or all hold the same."""
+    """Whether each rank holds a part of the gradient (ZeRO 1 to 3), or every rank all of it."""
 
     def gradient(self) -> Parts:
         """This rank's part of the open gradient, summed over ranks; the next `apply` reads these tensors, as changed in place."""
         ...
 
     def take(self) -> Parts:
-        """The same for the caller to keep; an empty gradient is open afterwards."""
+        """Return the open gradient for the caller to keep, and open an empty one."""
         ...
 
     def put(self, parts: Parts) -> None:
-        """Open a gradient that is summed already; `parts` are as `take` gave them."""
+        """Open a gradient that is already summed over ranks; `parts` have the form of `take`."""
         ...
 
     def apply(self, lr: float) -> None:
-        """Update the weights by the open gradient, as it is, and open an empty one."""
+        """Update the weights with the open gradient, and open an empty one."""
         ...
 
     def refresh(self) -> None:
-        """The model's weights were changed from outside."""
+        """Call after the model's weights were changed from outside."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state of this rank's part."""
+        """The optimizer's state for this rank's part."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the optimizer's state."""
         ...

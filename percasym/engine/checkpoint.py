@@ -1,4 +1,4 @@
-"""An engine on disk: the weights once, as a Hugging Face directory; optimizer and random state, a file for each rank.
+"""The files of an engine in a checkpoint: the weights as a Hugging Face directory; optimizer and random states, one file for each rank.
 
     model/  engine.pt  engine_rank1.pt  engine_rank2.pt ...
 
@@ -26,12 +26,12 @@ WEIGHTS = "model"
 
 
 def save_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Write `model/`: config and safetensors; of a model with adapters, these alone."""
+    """Write `model/`: config and safetensors; for a model with adapters, only the adapters."""
     model.save_pretrained(directory / WEIGHTS)
 
 
 def load_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Copy the weights of `model/`, or its adapters, into a model of the same shapes. Raises ConfigError when they cannot be read."""
+    """Load the weights or adapters in `model/` into a model of the same shapes. Raises ConfigError when they cannot be read."""
     with _readable(directory / WEIGHTS):
         restore(model, directory / WEIGHTS)
 
@@ -47,24 +47,24 @@ def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:
 
 
 def read_state(directory: Path, ranks: Ranks, updater: Updater) -> dict[str, Any]:
-    """What `save_state` wrote for this rank.
+    """The state that `save_state` wrote for this rank.
 
-    Only tensors and plain values are read: a pickle of anything else is refused, and nothing in it is called.
-    Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it is one of another number of ranks, or cannot be read.
+    Only tensors and plain values are unpickled (`weights_only`); anything else is refused.
+    Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it has another number of ranks or cannot be read.
     """
     if not (directory / _file(0)).is_file():
         raise FileNotFoundError(f"{directory} holds no {_file(0)}, so it is not a checkpoint of a run.")
     first = _read(directory / _file(0), "optimizer")
-    wrote = first.get("num_ranks", 1)
-    if wrote != ranks.num_ranks:
-        found = f"{directory} was written by {wrote} processes, and this run has {ranks.num_ranks}"
-        raise ConfigError(f"{found}. Resume with {wrote} (launch.nproc times launch.nnodes), or begin again with run.overwrite=true.")
+    written = first.get("num_ranks", 1)
+    if written != ranks.num_ranks:
+        found = f"{directory} was written by {written} processes, and this run has {ranks.num_ranks}"
+        raise ConfigError(f"{found}. Resume with {written} (launch.nproc times launch.nnodes), or begin again with run.overwrite=true.")
     own = first if ranks.rank == 0 else _read(directory / _file(ranks.rank), *["optimizer"] * updater.split)
     return own if updater.split else {**own, "optimizer": first["optimizer"]}
 
 
 def load_state(state: dict[str, Any], updater: Updater) -> None:
-    """Restore the optimizer and this rank's random state."""
+    """Restore the optimizer state and this rank's random state."""
     updater.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     if "random_device" in state:
@@ -83,20 +83,19 @@ def _read(file: Path, *keys: str) -> dict[str, Any]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # torch, safetensors and transformers raise many types for one cause: what lies there is not what we wrote.
+    except Exception as error:  # torch, safetensors and transformers raise many types for a damaged file.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise ConfigError(f"{path} cannot be read ({reason}). Without {path.parent}, the run goes on from before it.") from error
 
 
 def num_bytes(model: PreTrainedModel) -> int:
-    """About what `save` writes on all ranks: weights (of a model with adapters, these alone), and AdamW's two moments of those that learn.
-
-    All are float32.
-    """
-    sizes = [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in model.parameters()]  # ZeRO-3 empties its tensors.
-    learning = sum(size for size, learns in sizes if learns)
-    written = learning if getattr(model, "_hf_peft_config_loaded", False) else sum(size for size, _ in sizes)
-    return 4 * (written + 2 * learning)
+    """Approximate bytes that `save` writes on all ranks: weights (or adapters) and AdamW's two moments of those trained, all float32."""
+    sizes = [
+        (getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in model.parameters()
+    ]  # Under ZeRO-3 a tensor is empty and `ds_numel` is its size.
+    trainable = sum(size for size, trained in sizes if trained)
+    written = trainable if getattr(model, "_hf_peft_config_loaded", False) else sum(size for size, _ in sizes)
+    return 4 * (written + 2 * trainable)
 
 
 def _file(rank: int) -> str:

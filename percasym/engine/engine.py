@@ -1,7 +1,7 @@
-"""The engine, whatever lies below it; its contract is `percasym.engine.base.Engine`.
+"""The engine, independent of the library below it: an implementation of `percasym.engine.base.Engine`.
 
-A library (plain PyTorch, DeepSpeed) brings a `Backend`: forward, backward and what it does with gradients.
-All that is ours (sums over ranks, span gradients, clipping, checkpoints) is here, once.
+A library (plain PyTorch, DeepSpeed) provides a `Backend`: forward, backward, and how gradients are stored and applied. Sums over ranks,
+span gradients, clipping and checkpoints are implemented here for all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from percasym.engine.base import StepInfo, Updater
 from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
-from percasym.engine.span_gradients import SpanGradients
+from percasym.engine.span_gradients import Parts, SpanGradients
 from percasym.engine.vision_cache import VisionCache
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
@@ -34,25 +34,25 @@ from percasym.types import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """What a library brings to an engine."""
+    """What a library provides for an engine."""
 
     module: TokenNll
     forward: Callable[..., Any]
-    """The forward of `module`, as the library wraps it."""
+    """The forward of `module`, possibly wrapped by the library."""
     backward: Callable[[Tensor], object]
-    """Adds to an open gradient that `updater` sums over ranks."""
+    """Adds to the open gradient, which `updater` sums over ranks."""
     updater: Updater
     gathered_weights: Callable[[bool], AbstractContextManager[object]]
-    """While it lasts, every rank has all weights: to use them, or (`True`) to change them, all ranks alike."""
+    """Context in which every rank has all weights: to read them, or (`True`) to change them in the same way on all ranks."""
     traced: bool = False
-    """Every pass must go through the same modules (ZeRO-3 fetches their weights in the order of the pass before)."""
+    """Whether every pass must run the same modules (ZeRO-3 prefetches weights in the order of the previous pass)."""
 
 
 class SpanEngine:
     """One model and its optimizer on some ranks."""
 
     def __init__(self, backend: Backend, *, paradigm: Training, device: torch.device, ranks: Ranks) -> None:
-        """`paradigm` gives the norm at which the gradient is clipped, `device` is where batches go."""
+        """`paradigm` gives the norm at which the gradient is clipped; batches are moved to `device`."""
         self.rank, self.num_ranks = ranks.rank, ranks.num_ranks
         self._backend, self._updater, self._module = backend, backend.updater, backend.module
         self._ranks, self._device = ranks, device
@@ -63,12 +63,12 @@ class SpanEngine:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The Hugging Face model; under ZeRO-3 its weights are there inside `whole` only."""
+        """The Hugging Face model; under ZeRO-3 its weights are complete inside `gathered_weights` only."""
         return self._module.model
 
     @contextmanager
     def gathered_weights(self) -> Iterator[PreTrainedModel]:
-        """While it lasts, the Hugging Face model with all its weights on every rank, for decoding and saving; no training inside."""
+        """Within the context, the Hugging Face model with all its weights on every rank, for decoding and saving, not for training."""
         with self._backend.gathered_weights(False), inference(self.model, self._device):
             yield self.model
 
@@ -77,11 +77,11 @@ class SpanEngine:
         return self._forward(batch)
 
     def loss(self, batch: Batch, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighing `nll` afterwards."""
+        """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighting `nll` afterwards."""
         coefficients = coefficients.to(self._device)
         loss, nll = self._forward(batch, coefficients=coefficients)
         if self._hidden_norms is not None:
-            self._hidden_norms.follow(loss, coefficients, batch.labels)
+            self._hidden_norms.attach(loss, coefficients, batch.labels)
         return loss, nll
 
     def backward(self, loss: Tensor) -> None:
@@ -89,29 +89,33 @@ class SpanEngine:
         self._backend.backward(loss)
 
     def cache_vision(self) -> AbstractContextManager[None]:
-        """For the first of two passes over the same pictures in the same order; a vision tower at rest looks at them then ..."""
+        """Context of the first of two passes over the same pictures in the same order: caches the features of a frozen vision tower."""
         return self._vision_cache.cache_vision() if self._vision_cache else nullcontext()
 
     def reuse_vision(self) -> AbstractContextManager[None]:
-        """... and not again in the second."""
+        """Context of the second pass: reuses the cached features."""
         return self._vision_cache.reuse_vision() if self._vision_cache else nullcontext()
 
     def keep_gradient(self, span: Span) -> None:
-        """Set the open gradient aside as that of `span` and open an empty one."""
+        """Keep the open gradient as that of `span` and open an empty one."""
         self._span_gradients.keep(span, self._updater.take())
 
+    def kept_gradient(self, span: Span) -> Parts:
+        """This rank's part of the kept gradient of `span`, in the order of the trainable parameters, or of ZeRO's groups of them."""
+        return self._span_gradients.kept(span)
+
     def gramian(self) -> Gramian:
-        """Inner products of the two stashed gradients over all ranks."""
+        """Inner products of the two kept gradients, over all ranks."""
         perception, reasoning, cross = self._over_parts(self._span_gradients.products()).tolist()
         return Gramian(perception=perception, reasoning=reasoning, cross=cross)
 
     def hidden_norms(self) -> HiddenNorms:
-        """From now on, what every `backward` says of the last hidden state."""
+        """Start to measure the gradient norms at the last hidden state in every `backward`, and return the object that sums them."""
         self._hidden_norms = self._hidden_norms or HiddenNorms(self._module.model.model)
         return self._hidden_norms
 
     def combine(self, weights: Mapping[Span, float]) -> None:
-        """The open gradient becomes the weighted sum of the stashed ones, which are dropped."""
+        """Open the weighted sum of the kept gradients, which are dropped."""
         self._updater.put(self._span_gradients.combined(weights))
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ class SpanEngine:
         return self._ranks.all_reduce_sum(values)
 
     def step(self, lr: float) -> StepInfo:
-        """Clip, update the parameters, and empty the open gradient; one that is not finite changes nothing."""
+        """Clip the open gradient, update the parameters, and open an empty gradient; no update is made if the gradient is not finite."""
         parts = [part for part in self._updater.gradient() if part is not None]
         norm = math.sqrt(self._over_parts(get_total_norm(parts).double().square()))
         if not math.isfinite(norm):
@@ -131,28 +135,28 @@ class SpanEngine:
         return StepInfo(grad_norm=norm, lr=lr)
 
     def save(self, directory: Path) -> None:
-        """Write the weights as a Hugging Face directory `model/`, and beside it optimizer and random state for `load`."""
-        self._ranks.barrier()  # Rank 0 makes the directory ...
+        """Write the weights as a Hugging Face directory `model/`, and beside it the optimizer and random states for `load`."""
+        self._ranks.barrier()  # Rank 0 has created the directory.
         with self.gathered_weights() as model:
             if self.rank == 0:
                 checkpoint.save_weights(directory, model)
         checkpoint.save_state(directory, self._ranks, self._updater)
-        self._ranks.barrier()  # ... and calls it a checkpoint when all are through.
+        self._ranks.barrier()  # Rank 0 marks the checkpoint complete after all ranks have written.
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, on as many ranks."""
+        """Restore what `save` wrote, on the same number of ranks."""
         state = checkpoint.read_state(directory, self._ranks, self._updater)
         with self._backend.gathered_weights(True):
             checkpoint.load_weights(directory, self.model)
         self._updater.refresh()
         checkpoint.load_state(state, self._updater)
 
-    def _forward(self, batch: Batch, **further: Tensor) -> Any:
-        if not self.model.training:  # An evaluation leaves it in inference mode.
+    def _forward(self, batch: Batch, **arguments: Tensor) -> Any:
+        if not self.model.training:  # An evaluation switches the model to eval mode.
             self._module.train()
         at = supervised(batch.labels).to(self._device)
-        return self._backend.forward(at, **further, **batch.to(self._device).arguments)
+        return self._backend.forward(at, **arguments, **batch.to(self._device).arguments)
 
     def _over_parts(self, values: Tensor) -> Tensor:
-        """Sum what was computed from the parts that ranks hold; where all hold the whole, it is the sum already."""
+        """Sum values over ranks where each rank holds a part of the gradient; without ZeRO they are complete already."""
         return self._ranks.all_reduce_sum(values) if self._updater.split else values

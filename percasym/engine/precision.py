@@ -1,8 +1,8 @@
-"""Which number formats a run computes and holds weights in.
+"""The number formats in which a run computes and stores weights.
 
-What is trained is float32, with its gradient and its AdamW state; bfloat16 is what trunk and head *compute* in (autocast),
-and only where the hardware does it itself. Linear layers that rest under adapters are never updated, need no float32
-master, and are held in the computing type: half the memory, and the same bits in every product.
+Trained weights are float32, and so are their gradients and AdamW states. Trunk and head *compute* in bfloat16 (autocast) where the hardware
+supports it natively. Frozen linear layers under adapters are never updated, so they need no float32 master and are stored in the compute
+type: half the memory, and the same bits in every product.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from percasym.config.settings import Precision
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What trunk and head compute in.
+    """The type in which trunk and head compute.
 
     `auto` keeps float32 on a CPU even where it has bfloat16 instructions: the packaged models are small,
     and casting their weights costs more than the multiplication saves.
 
-    Raises ValueError when bfloat16 is asked of a device that only emulates it.
+    Raises ValueError when bfloat16 is requested on a device that only emulates it.
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bfloat16" and not native:
@@ -32,9 +32,9 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def lowered(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The same model, the linear layers that rest under adapters held in `dtype`: all that autocast would round at each use.
+    """The same model, with the frozen linear layers under adapters stored in `dtype`, to which autocast would round them at each use.
 
-    A model without adapters stays as it is: its frozen parts are saved with the rest, and no run may round what it did not train.
+    A model without adapters is not changed: its frozen parts are saved with the rest, and must not be rounded.
 
     Raises ConfigError when the model's attention kernel cannot compute in `dtype`.
     """
@@ -50,7 +50,7 @@ def lowered(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def inference(model: PreTrainedModel, device: torch.device) -> AbstractContextManager[object]:
-    """What an evaluation runs in: float32, as the weights are; autocast where some are held in less, or attention has no float32."""
+    """The precision of an evaluation: float32, or autocast where some weights are stored in less or the attention kernel has no float32."""
     smaller = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
     if _flash(model):
         smaller.add(torch.bfloat16)

@@ -1,12 +1,13 @@
-"""The processes that share one run, and the few things they say to each other.
+"""Where a process runs: its rank, its device, and the collectives that it shares with the other ranks.
 
-Every rank computes the same counts, losses and weights from totals, so no rank is told what to do;
-rank 0 alone writes.
+The rank comes from the environment of whoever started the process: our own launcher, torchrun, or SLURM. All ranks compute the same counts,
+losses and weights from all-reduced totals; rank 0 alone writes files that all would write alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self, TypeVar, cast
@@ -14,26 +15,78 @@ from typing import Any, Self, TypeVar, cast
 import torch
 from torch import Tensor, distributed
 
+from percasym.config.schema import ConfigError
+
 T = TypeVar("T")
 
 BUCKET_NUMEL = 2**24
-"""Elements that travel in one message (64 MiB in float32): large enough for full bandwidth, small beside a model."""
+"""Elements in one all-reduce (64 MiB in float32): large enough for full bandwidth, small beside a model."""
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
-"""How long a rank waits for another: longer than writing any checkpoint. A rank that dies is noticed at once by whoever started it."""
+"""How long a rank waits for another: longer than writing any checkpoint. The launcher notices a rank that dies at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankEnvironment:
+    """The rank of a process, as its environment variables define it."""
+
+    rank: int = 0
+    num_ranks: int = 1
+    local_rank: int = 0
+    """Index on this machine: which accelerator it uses."""
+
+
+def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
+    """The rank in these environment variables; a single process without them.
+
+    >>> rank_environment({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"})
+    RankEnvironment(rank=5, num_ranks=8, local_rank=1)
+    >>> rank_environment({})
+    RankEnvironment(rank=0, num_ranks=1, local_rank=0)
+
+    Raises ConfigError when SLURM started several tasks without MASTER_ADDR and MASTER_PORT.
+    """
+    if "WORLD_SIZE" in environment:
+        return RankEnvironment(
+            rank=int(environment.get("RANK", "0")),
+            num_ranks=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+        )
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))  # Of this srun; SLURM_NTASKS is that of the whole job.
+    if tasks == 1:
+        return RankEnvironment()
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]:
+        raise ConfigError(f"srun started {tasks} tasks, and {missing[0]} is not set. Export MASTER_ADDR (the first node) and MASTER_PORT.")
+    return RankEnvironment(rank=int(environment["SLURM_PROCID"]), num_ranks=tasks, local_rank=int(environment["SLURM_LOCALID"]))
+
+
+def choose_device(local_rank: int = 0) -> torch.device:
+    """The GPU of this rank, or the CPU with at most as many threads as this process has cores.
+
+    Raises ConfigError when the machine has fewer GPUs than processes.
+    """
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(f"Each process takes a GPU, and this machine has {torch.cuda.device_count()}. Lower launch.nproc to that.")
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(min(torch.get_num_threads(), usable))  # More threads than cores are 10x slower.
+    os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed detects its accelerator at import and warns when there is none.
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process and its peers."""
+    """This process and the others of its run."""
 
     rank: int
     num_ranks: int
     device: torch.device
-    """Where tensors must lie to travel."""
+    """Where tensors are during a collective."""
 
     @classmethod
     def join(cls, rank: int, num_ranks: int, device: torch.device) -> Self:
-        """Meet the peers under the address in the environment (torchrun's variables); alone, nobody is waited for."""
+        """Initialise the process group at the address in the environment (torchrun's variables); no-op for a single process."""
         if num_ranks > 1 and not distributed.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
             distributed.init_process_group(backend, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
@@ -48,7 +101,7 @@ class Ranks:
         return summed.to(values.device)
 
     def all_reduce_max(self, values: list[int]) -> list[int]:
-        """Element-wise greatest over ranks of as many numbers from each."""
+        """Element-wise maximum over ranks; every rank passes equally many numbers."""
         if self.num_ranks == 1:
             return values
         greatest = torch.tensor(values, device=self.device)
@@ -56,7 +109,7 @@ class Ranks:
         return greatest.tolist()
 
     def all_reduce_in_place(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over ranks; all ranks give tensors of the same shapes."""
+        """Replace each tensor by its sum over ranks; every rank passes tensors of the same shapes."""
         if self.num_ranks == 1:
             return
         for bucket in _buckets(tensors):
@@ -66,33 +119,53 @@ class Ranks:
                 tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: T) -> list[T]:
-        """What every rank gives here, in the order of ranks."""
+        """The values of all ranks, in the order of ranks, on every rank."""
         if self.num_ranks == 1:
             return [value]
         values: list[Any] = [None] * self.num_ranks
         distributed.all_gather_object(values, value)
         return values
 
-    def broadcast(self, ask: Callable[[], T]) -> T:
-        """What rank 0 finds; nobody else asks."""
-        return cast(T, self.gather(ask() if self.rank == 0 else None)[0])
+    def broadcast(self, compute: Callable[[], T]) -> T:
+        """The result of `compute` on rank 0, which alone calls it."""
+        return cast(T, self.gather(compute() if self.rank == 0 else None)[0])
 
     def barrier(self) -> None:
-        """Go on when every rank is here."""
+        """Wait until every rank is here."""
         if self.num_ranks > 1:
             distributed.barrier()
 
     def leave(self) -> None:
-        """Part from the peers, at the end of the run."""
+        """Destroy the process group, at the end of the run."""
         if self.num_ranks > 1:
             distributed.destroy_process_group()
 
 
-ALONE = Ranks(0, 1, torch.device("cpu"))
+SINGLE_RANK = Ranks(0, 1, torch.device("cpu"))
+"""One process, on the CPU."""
+
+
+def describe(device: torch.device, ranks: Ranks = SINGLE_RANK) -> str:
+    """The device and the number of ranks in words.
+
+    >>> describe(torch.device("cpu")).split(",")[0]
+    'cpu'
+    """
+    one = f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    return one if ranks.num_ranks == 1 else f"{ranks.num_ranks} ranks, each {one}"
+
+
+def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
+    """The items of all ranks in their original order, where rank r has items r, r + num_ranks, r + 2 num_ranks, ...
+
+    >>> interleaved([["a", "c"], ["b"]])
+    ['a', 'b', 'c']
+    """
+    return [shares[index % len(shares)][index // len(shares)] for index in range(sum(map(len, shares)))]
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Neighbours together up to BUCKET_NUMEL elements; a larger tensor travels alone.
+    """Consecutive tensors of up to BUCKET_NUMEL elements together; a larger tensor is a bucket of its own.
 
     >>> sizes = (3, 4, BUCKET_NUMEL + 1, 5, BUCKET_NUMEL)
     >>> [[len(tensor) for tensor in bucket] for bucket in _buckets([torch.empty(size, device="meta") for size in sizes])]

@@ -1,8 +1,8 @@
-"""The gradients of the two spans, set aside in turn, measured against each other, and combined.
+"""The gradients of the two spans: kept in turn, multiplied with each other, and combined.
 
-What is set aside is what this rank keeps of a summed gradient: all of it, or its own part. Inner products
-of parts add up over ranks, and a weighted sum of gradients is that of their parts; so nothing is gathered,
-and the price of an exact Gramian is one more part of a gradient in memory and three numbers on the wire.
+A rank keeps its part of a gradient summed over ranks: all of it, or, under ZeRO, a partition. Inner products of the parts add up over
+ranks, and a weighted sum of gradients is that of their parts, so no gradient is gathered. An exact Gramian costs the memory of one more
+part of a gradient and an all-reduce of three numbers.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from torch import Tensor
 from percasym.types import Span
 
 Parts = Sequence[Tensor | None]
-"""A gradient as one rank holds it, in an order that stays; None where it does not reach a parameter."""
+"""A gradient as one rank holds it, in a fixed order of parameters; None for a parameter without a gradient."""
 
 
 class SpanGradients:
-    """Up to one gradient per span."""
+    """At most one gradient for each span."""
 
     def __init__(self) -> None:
         self._kept: dict[Span, Parts] = {}
 
     def keep(self, span: Span, parts: Parts) -> None:
-        """Set `parts` aside; they belong to the stash from now on."""
-        assert span not in self._kept, f"the gradient of {span} is already set aside"
+        """Keep `parts` without a copy; `combined` overwrites them."""
+        assert span not in self._kept, f"the gradient of {span} is already kept"
         self._kept[span] = parts
 
+    def kept(self, span: Span) -> Parts:
+        """The gradient of `span`, without a copy."""
+        return self._kept[span]
+
     def products(self) -> Tensor:
-        """[3] float64: <p, p>, <r, r> and <p, r> of the parts at hand."""
+        """[3] float64: <p, p>, <r, r> and <p, r> of this rank's parts."""
         perception, reasoning = self._kept[Span.perception], self._kept[Span.reasoning]
         return torch.stack([dot(perception, perception), dot(reasoning, reasoning), dot(perception, reasoning)])
 
     def combined(self, weights: Mapping[Span, float]) -> Parts:
-        """The weighted sum of what was set aside, written over it; the stash is empty afterwards."""
+        """The weighted sum of the kept gradients, computed in place; none is kept afterwards."""
         kept, self._kept = self._kept, {}
         return [_weighted(parts, [weights[span] for span in kept]) for parts in zip(*kept.values(), strict=True)]
 

@@ -1,4 +1,4 @@
-"""The reference engine: plain PyTorch, nothing hidden; on many ranks, gradients are summed by one all-reduce a step.
+"""The reference engine: plain PyTorch. On many ranks, gradients are all-reduced once before an update or a measurement.
 
 Every other engine must give the same losses and parameters as this one on one rank (tests/parity).
 """
@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
 from percasym.config.paradigm import Training
 from percasym.config.settings import TorchSettings
 from percasym.engine.engine import Backend, SpanEngine
-from percasym.engine.optimizer import adamw, set_lr
 from percasym.engine.precision import compute_dtype, lowered
-from percasym.engine.ranks import ALONE, Ranks
+from percasym.engine.ranks import SINGLE_RANK, Ranks
 from percasym.engine.span_gradients import Parts
 from percasym.objectives.token_nll import TokenNll
 
@@ -30,13 +29,12 @@ def torch_engine(
     settings: TorchSettings,
     paradigm: Training,
     device: torch.device,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_RANK,
     temperature: float = 1.0,
 ) -> SpanEngine:
-    """Move `model` to `device` and make its optimizer; `paradigm` gives learning rate, betas, decay and clipping.
+    """Move `model` to `device` and create its optimizer; `paradigm` gives learning rate, betas, weight decay and clipping.
 
-    Losses are those of the model's distribution at `temperature`.
-    Every rank brings the same weights.
+    Losses are those of the model's distribution at `temperature`. All ranks must have the same weights.
     """
     dtype = compute_dtype(settings.precision, device)
     nn.Module.to(lowered(model, dtype), device).train()
@@ -49,7 +47,7 @@ def torch_engine(
 
 
 class WholeUpdater:
-    """Every rank holds all gradients, in `parameter.grad`, and makes the same update; setting aside moves references and copies nothing."""
+    """Every rank holds all gradients, in `parameter.grad`, and makes the same update; a kept gradient is not copied."""
 
     split = False
 
@@ -66,37 +64,37 @@ class WholeUpdater:
         return [parameter.grad for parameter in self._trained]
 
     def take(self) -> Parts:
-        """The same for the caller to keep; an empty gradient is open afterwards."""
+        """Return the open gradient for the caller to keep, and open an empty one."""
         parts = self.gradient()
         self._clear()
         return parts
 
     def put(self, parts: Parts) -> None:
-        """Open a gradient that is summed already."""
+        """Open a gradient that is already summed over ranks."""
         assert all(parameter.grad is None for parameter in self._trained), "a gradient is still open"
         for parameter, part in zip(self._trained, parts, strict=True):
             parameter.grad = part
         self._summed = True
 
     def apply(self, lr: float) -> None:
-        """One step of the optimizer."""
+        """One optimizer step with this learning rate."""
         set_lr(self._optimizer, lr)
         self._optimizer.step()
         self._clear()
 
     def refresh(self) -> None:
-        """Nothing: the model's weights are the only ones."""
+        """No-op: there is no other copy of the weights."""
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state, the same on every rank."""
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore the optimizer's state."""
         self._optimizer.load_state_dict(state)
 
     def _reached(self) -> list[Tensor]:
-        """The gradients of all parameters that any rank reaches; zero where this one does not."""
+        """The gradients of all parameters that have one on any rank; zeros where this rank has none."""
         reached = self._ranks.all_reduce_sum(torch.tensor([parameter.grad is not None for parameter in self._trained], dtype=torch.int32))
         chosen = [parameter for parameter, count in zip(self._trained, reached.tolist(), strict=True) if count]
         for parameter in chosen:
@@ -108,3 +106,19 @@ class WholeUpdater:
         for parameter in self._trained:
             parameter.grad = None
         self._summed = False
+
+
+def adamw(module: nn.Module, settings: Training) -> AdamW:
+    """AdamW over the trainable parameters, with weight decay on matrices only, not on gains and biases (the usual choice)."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Set one learning rate for all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,7 +1,7 @@
-"""A vision tower at rest looks once at pictures that two passes of a step show it.
+"""Cache of the features of a frozen vision tower, reused across the two passes of a step.
 
-The prefixes of a step and its whole rows have the same pictures in the same order, cut into other forwards. A tower without a trained
-weight says the same of them both times: what it said in the first pass is kept, and dealt out in the second.
+The prefixes of a step and its whole rows have the same pictures in the same order, divided into other forwards. The features of a tower
+without trained weights are the same in both passes: the first pass caches them, the second reads the cache.
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from transformers import PreTrainedModel
 
 
 class VisionCache:
-    """The tower of one model: `looking` in the first pass, `recalling` in the second."""
+    """The cache of one model's vision tower: `cache_vision` around the first pass, `reuse_vision` around the second."""
 
     def __init__(self, tower: nn.Module) -> None:
         self._tower = tower
-        self._said: list[Any] = []
-        """Outputs of the first pass; each tensor has as many rows for each row of the input."""
+        self._cached: list[Any] = []
+        """Outputs of the first pass; each tensor has a fixed number of rows for each row of the input."""
         self._rows = 0
-        """Rows of the inputs that they belong to: patches, or tiles."""
+        """Rows of all inputs of the first pass: patches, or tiles."""
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> VisionCache | None:
-        """None where there is no tower, or some of it is trained."""
+        """None for a model without a vision tower, or with trained weights in it."""
         tower = model.get_encoder(modality="image")
         return None if tower is model or any(parameter.requires_grad for parameter in tower.parameters()) else cls(tower)
 
     @contextmanager
     def cache_vision(self) -> Iterator[None]:
-        """Inside, what the tower says is kept."""
-        self._said, self._rows, look = [], 0, self._tower.forward
+        """Within the context, cache the outputs of the tower."""
+        self._cached, self._rows, forward = [], 0, self._tower.forward
 
-        def keep(*pictures: Tensor, **arguments: Any) -> Any:
-            said = look(*pictures, **arguments)
-            self._said.append(tree_map(lambda value: value, said))  # A copy: the caller writes into its own.
+        def cached(*pictures: Tensor, **arguments: Any) -> Any:
+            output = forward(*pictures, **arguments)
+            self._cached.append(tree_map(lambda value: value, output))  # A new structure: the caller modifies its own.
             self._rows += _rows(pictures, arguments)
-            return said
+            return output
 
-        with self._instead(keep):
+        with self._replaced(cached):
             yield
 
     @contextmanager
     def reuse_vision(self) -> Iterator[None]:
-        """Inside, the same pictures in the same order, however cut, are answered from what was kept, and are then forgotten."""
-        said = tree_map(_joined, *self._said) if self._said else None
+        """Within the context, return the cached outputs for the same pictures in the same order, however batched, and drop them."""
+        outputs = tree_map(_joined, *self._cached) if self._cached else None
         at, total = 0, self._rows
-        self._said = []
+        self._cached = []
 
-        def deal(*pictures: Tensor, **arguments: Any) -> Any:
+        def reused(*pictures: Tensor, **arguments: Any) -> Any:
             nonlocal at
             start, at = at, at + _rows(pictures, arguments)
-            assert at <= total, "the second pass shows more pictures than the first"
-            return tree_map_only(Tensor, lambda rows: rows[start * len(rows) // total : at * len(rows) // total], said)
+            assert at <= total, "the second pass has more pictures than the first"
+            return tree_map_only(Tensor, lambda rows: rows[start * len(rows) // total : at * len(rows) // total], outputs)
 
-        with self._instead(deal):
+        with self._replaced(reused):
             yield
-        assert at == total, "the second pass shows fewer pictures than the first"
+        assert at == total, "the second pass has fewer pictures than the first"
 
     @contextmanager
-    def _instead(self, forward: Callable[..., Any]) -> Iterator[None]:
+    def _replaced(self, forward: Callable[..., Any]) -> Iterator[None]:
         self._tower.forward = forward
         try:
             yield
@@ -73,10 +73,10 @@ class VisionCache:
 
 
 def _joined(*parts: Any) -> Any:
-    """Tensors row after row; of anything else (None, mostly), the first."""
+    """Tensors concatenated along rows; of anything else (mostly None), the first."""
     return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
 
 def _rows(pictures: tuple[Tensor, ...], arguments: dict[str, Any]) -> int:
-    """Rows of the input, which families give with or without its name."""
+    """Rows of the input, which families pass by position or by name."""
     return len(pictures[0] if pictures else arguments["pixel_values"])

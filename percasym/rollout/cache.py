@@ -1,8 +1,8 @@
-"""A key-value cache that neither copies nor pads as it grows.
+"""A key-value cache that grows without copies and without padding.
 
-The stock dynamic cache concatenates the whole history at every token; the stock static one attends to
-its full length. This one writes into a buffer and hands out a view of what is filled; rows that leave cost a copy of those
-that move into their places, and no more.
+The dynamic cache of transformers concatenates the whole history at every token, and its static cache attends to its full length. This one
+writes into a preallocated buffer and returns a view of the filled part. When rows finish, only the rows that move into their places are
+copied.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RoomyLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Append states of new tokens; those of all tokens so far, [B, H, T, D], are views, except at the first time."""
+        """Append the states of new tokens and return those of all tokens, [B, H, T, D]: views, except in the first call."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
@@ -47,14 +47,14 @@ class RoomyLayer(CacheLayerMixin):
         return (keys, values) if start else (key_states, value_states)
 
     def keep(self, sources: Tensor, targets: Tensor, rows: int) -> None:
-        """Go on with `rows` rows, after those at `sources` have moved to `targets`."""
+        """Continue with `rows` rows, after those at `sources` were copied to `targets`."""
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
         for states in (self.keys[..., : self.length], self.values[:, :, : self.length]):
             states[targets] = states[sources]
         self.rows = rows
 
     def expand(self, times: int) -> None:
-        """Every row `times` times, its copies side by side."""
+        """Repeat every row `times` times, its copies side by side."""
         assert self.keys is not None and self.values is not None, "nothing is cached yet"
         filled = slice(self.length)
         self.keys = self._repeated(self.keys, (..., filled), times)
@@ -62,21 +62,21 @@ class RoomyLayer(CacheLayerMixin):
         self.rows *= times
 
     def _repeated(self, states: Tensor, filled: tuple[Any, ...], times: int) -> Tensor:
-        """`states` with every row `times` times; only the part that is filled is copied."""
+        """`states` with every row repeated `times` times; only the filled part is copied."""
         repeated = states.new_empty(len(states) * times, *states.shape[1:])
         repeated.unflatten(0, (len(states), times))[filled] = states[:, None][filled]
         return repeated
 
     def get_seq_length(self) -> int:
-        """Tokens held."""
+        """Number of cached tokens."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Tokens it can hold."""
+        """Number of tokens that fit."""
         return self.capacity
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys once `query_length` more tokens are in."""
+        """Length and offset of the keys after `query_length` more tokens."""
         return self.length + query_length, 0
 
 
@@ -88,13 +88,13 @@ class RoomyCache(Cache):
         super().__init__(layers=[*self.roomy])
 
     def keep(self, order: Sequence[int]) -> None:
-        """Go on with the rows in `order`, which moves few: most are where they were."""
+        """Continue with the rows in `order`; rows whose index stays the same are not copied."""
         moved = [(source, target) for target, source in enumerate(order) if source != target]
-        sources, targets = torch.tensor(moved, dtype=torch.long).view(-1, 2).T  # Empty when only the last ones leave.
+        sources, targets = torch.tensor(moved, dtype=torch.long).view(-1, 2).T  # Empty when only the last rows finished.
         for layer in self.roomy:
             layer.keep(sources, targets, len(order))
 
     def expand(self, times: int) -> None:
-        """Every row `times` times, its copies side by side."""
+        """Repeat every row `times` times, its copies side by side."""
         for layer in self.roomy:
             layer.expand(times)

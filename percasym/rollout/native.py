@@ -1,7 +1,7 @@
-"""Decoding with the model that is being trained: no copy of the weights, no other engine.
+"""Decoding with the model in training: no copy of the weights, no other inference engine.
 
-`decode` gives the greedy answers of evaluations; `NativeRollouts` samples groups for RL (`rollout=native`). Both are batches
-of one loop, `percasym.rollout.loop`.
+`decode` computes the greedy answers of evaluations; `NativeRollouts` samples groups for RL (`rollout=native`). Both run the loop of
+`percasym.rollout.loop` in batches.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 from percasym.config.sampling import Native
 from percasym.models.base import Family, Row
 from percasym.rollout.base import ForcedPrefix
-from percasym.rollout.loop import Stop, continued
-from percasym.rollout.sampler import Greedy, Sampler
+from percasym.rollout.loop import Greedy, Sampler, Stop, generate_batch
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Prompt, Rollout
 
@@ -32,15 +31,15 @@ def decode(
     stop: str | None = None,
     advance: Callable[[int], None] = lambda num_rows: None,
 ) -> list[Completion]:
-    """Continue each row greedily until its end token or `max_new_tokens`; `advance` hears of finished rows.
+    """Continue each row greedily until its end token or `max_new_tokens`; `advance` is called with finished rows.
 
-    With `stop`, a row ends at the token that completes this text, too; such a completion is not `finished`.
+    With `stop`, a row also ends at the token that completes this text; such a completion is not `finished`.
     """
     limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-    return [alone for (alone,) in branched(model, family, rows, [[()]] * len(rows), **limits, stop=stop, advance=advance)]
+    return [completion for (completion,) in decode_branches(model, family, rows, [[()]] * len(rows), **limits, stop=stop, advance=advance)]
 
 
-def branched(
+def decode_branches(
     model: PreTrainedModel,
     family: Family,
     rows: Sequence[Row],
@@ -51,19 +50,19 @@ def branched(
     stop: str | None = None,
     advance: Callable[[int], None] = lambda num_rows: None,
 ) -> list[list[Completion]]:
-    """As `decode`, once after each of the `branches` of a row: tokens that it is made to go on with, not repeated in the completion.
+    """As `decode`, but one completion after each branch of a row: tokens forced after the row, which the completion does not include.
 
-    The branches of a row, equally many for all rows, share its prefill.
+    All rows have equally many branches, and those of a row share its prefill.
     """
     codec, device = family.codec(), next(model.parameters()).device
-    greedy, closed = Greedy(banned=torch.tensor(codec.banned, device=device)), ends_with(codec, stop) if stop else None
+    greedy, stops = Greedy(banned=torch.tensor(codec.banned, device=device)), ends_with(codec, stop) if stop else None
     completions: list[list[Completion]] = [[] for _ in rows]
     for chosen, some in batches(rows, len(branches[0]) if rows else 1, batch_size):
-        asked, beginnings = [rows[i] for i in chosen], [branches[i][branch] for i in chosen for branch in some]
-        done = iter(continued(model, family, asked, greedy, beginnings=beginnings, max_new_tokens=max_new_tokens, stop=closed))
+        prompts, prefixes = [rows[i] for i in chosen], [branches[i][branch] for i in chosen for branch in some]
+        done = iter(generate_batch(model, family, prompts, greedy, prefixes=prefixes, max_new_tokens=max_new_tokens, stop=stops))
         for i in chosen:
             completions[i] += [next(done) for _ in some]
-        advance(len(beginnings))
+        advance(len(prefixes))
     return completions
 
 
@@ -71,8 +70,8 @@ def branched(
 class NativeRollouts:
     """Groups sampled from the model in training: a `RolloutEngine`.
 
-    Each rollout has a generator of its own, seeded by its prompt's key, the seed and its place in the group, so batches,
-    ranks and finished neighbours change nothing (but the last bits of the logits).
+    Each rollout has a random generator of its own, seeded by its prompt's key, the seed and its index in the group. Batch size, number of
+    ranks and other rows have no effect on it, except on the last bits of the logits.
     """
 
     family: Family
@@ -80,7 +79,7 @@ class NativeRollouts:
     _model: PreTrainedModel | None = field(default=None, init=False, repr=False)
 
     def refresh(self, model: PreTrainedModel) -> None:
-        """Sample from this model from now on; its weights are read where they are."""
+        """Sample from this model from now on; its weights are not copied."""
         self._model = model
 
     def generate(
@@ -89,36 +88,36 @@ class NativeRollouts:
         *,
         group_size: int,
         seed: int,
-        asked: Sequence[Row] | None = None,
-        stated: Sequence[str] | None = None,
+        prompt_rows: Sequence[Row] | None = None,
+        forced_percepts: Sequence[str] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
-        """`group_size` rollouts of each prompt, as `RolloutEngine` says."""
+        """`group_size` rollouts of each prompt, as in `RolloutEngine`."""
         model, codec = self._model, self.family.codec()
         assert model is not None, "refresh comes before generate"
-        openings = ForcedPrefix.all(codec, prompts, stated)
-        known = [self.family.prompt(prompt) for prompt in prompts] if asked is None else asked
-        rows = [opening.row(row) for opening, row in zip(openings, known, strict=True)]
+        prefixes = ForcedPrefix.all(codec, prompts, forced_percepts)
+        prompt_rows = [self.family.prompt(prompt) for prompt in prompts] if prompt_rows is None else prompt_rows
+        rows = [prefix.row(row) for prefix, row in zip(prefixes, prompt_rows, strict=True)]
         banned = torch.tensor(codec.banned, device=next(model.parameters()).device)
         groups: list[list[Rollout]] = [[] for _ in prompts]
         was_training = model.training
         model.eval()
-        for chosen, siblings in batches(rows, group_size, self.sampling.batch_size):
-            draws = [prompts[i].key.rng("rollout", seed, sibling) for i in chosen for sibling in siblings]
+        for chosen, indices in batches(rows, group_size, self.sampling.batch_size):
+            draws = [prompts[i].key.rng("rollout", seed, index) for i in chosen for index in indices]
             sampler = Sampler(sampling=self.sampling, banned=banned, draws=draws)
-            some, budget, free = [rows[i] for i in chosen], self.sampling.max_new_tokens, [()] * len(draws)
-            done = iter(continued(model, self.family, some, sampler, beginnings=free, max_new_tokens=budget, stop=None))
+            some, limit, free = [rows[i] for i in chosen], self.sampling.max_new_tokens, [()] * len(draws)
+            done = iter(generate_batch(model, self.family, some, sampler, prefixes=free, max_new_tokens=limit, stop=None))
             for i in chosen:
-                groups[i] += [openings[i].rollout(codec, next(done)) for _ in siblings]
+                groups[i] += [prefixes[i].rollout(codec, next(done)) for _ in indices]
             advance(len(draws))
         model.train(was_training)
         return groups
 
 
 def batches(rows: Sequence[Row], group_size: int, batch_size: int) -> Iterator[tuple[list[int], range]]:
-    """Which rows are decoded together, and which siblings of each: whole groups while they fit in `batch_size`.
+    """Which rows are decoded together, and which rollouts of each: whole groups while they fit in `batch_size`.
 
-    Rows of one length come together, so that attention needs no mask wherever possible.
+    Rows are sorted by length, so that most batches need no mask.
 
     >>> rows = [Row(ids=[0] * length, labels=[]) for length in (2, 1, 2)]
     >>> list(batches(rows, group_size=2, batch_size=5))
@@ -133,7 +132,7 @@ def batches(rows: Sequence[Row], group_size: int, batch_size: int) -> Iterator[t
 
 
 def ends_with(codec: Codec, text: str) -> Stop:
-    """Have the tokens just completed `text`, however they cut it?"""
+    """A `Stop` that ends a row once its tokens contain `text`, however they split it."""
     closing = text.encode()
 
     @cache

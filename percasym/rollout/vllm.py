@@ -1,8 +1,8 @@
 """Groups sampled by vLLM, in the process of the trainer and on its GPU (`rollout=vllm`).
 
-It has not been run against vLLM on a GPU: the tests drive it against a stand-in with vLLM's interface (0.16 and later). What
-could go wrong in silence is checked on every machine: all of vLLM's weights must have been loaded, the prompt that it read
-must be the trainer's token for token, and after the first two refreshes its log-probabilities must be the trainer's.
+It has not been run against vLLM on a GPU: the tests run it against a stand-in with vLLM's interface (0.16 and later). Errors that would be
+silent are checked at run time, on every machine: all of vLLM's weights must have been loaded, its prompt must equal the trainer's token for
+token, and after the first two refreshes its log-probabilities must match the trainer's.
 
     pip install "percasym[vllm]" && python train.py paradigm=rl rollout=vllm scale=paper
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,38 +22,38 @@ from transformers import PreTrainedModel
 from percasym.config.sampling import Vllm
 from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
-from percasym.rollout.agreement import disagreement
 from percasym.rollout.base import ForcedPrefix
-from percasym.rollout.weights import merged_weights
 from percasym.types import Completion, Prompt, Rollout
 
-BOUND = 0.1
-"""Mean |difference| of log-probabilities, nats a token, that kernels and bfloat16 may make (our choice; a wrong weight makes several)."""
-CHECKS = 2
-"""Refreshes after which rollouts are compared: the first weights, and the first update of them."""
-COMPARED = 4
-"""Rollouts in one comparison; each costs the trainer a forward."""
-SEEDS = 2**63
-"""vLLM keeps a seed in 64 bits with sign."""
+MAX_LOGPROB_GAP = 0.1
+"""Mean |difference| of log-probabilities, nats per token, that kernels and bfloat16 may cause (our choice; wrong weights cause more)."""
+NUM_CHECKS = 2
+"""Refreshes after which log-probabilities are compared: that of the first weights, and that of the first update."""
+NUM_COMPARED = 4
+"""Rollouts in one comparison; each costs a forward of the trained model."""
+SEED_RANGE = 2**63
+"""vLLM stores a seed as a signed 64-bit integer."""
+BASE_LAYER = ".base_layer."
+"""Where peft keeps the layer under an adapter."""
 
 
-class OutOfStepError(RuntimeError):
-    """vLLM does not sample from the model in training."""
+class VllmMismatchError(RuntimeError):
+    """vLLM does not sample from the model in training: other weights, or another prompt."""
 
 
 @dataclass(slots=True, kw_only=True)
 class VllmRollouts:
-    """A `RolloutEngine` on one GPU a rank, whose weights are overwritten at each refresh.
+    """A `RolloutEngine` on the GPU of each rank, whose weights are overwritten at each refresh.
 
-    Log-probabilities are those of the whole vocabulary at temperature 1. At another temperature vLLM gives them over the
-    tokens that are allowed, which differ by the chance of the banned ones, and cannot give them under top-p or top-k.
+    Log-probabilities are over the whole vocabulary at temperature 1. At another temperature vLLM returns them over the allowed
+    tokens, which differs by the probability of the banned ones, and cannot return them under top-p or top-k.
     """
 
     family: Family
     sampling: Vllm
     _llm: Any = field(default=None, init=False, repr=False)
     _model: PreTrainedModel | None = field(default=None, init=False, repr=False)
-    _unchecked: int = field(default=CHECKS, init=False, repr=False)
+    _unchecked: int = field(default=NUM_CHECKS, init=False, repr=False)
     _due: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,16 +67,18 @@ class VllmRollouts:
             )
 
     def refresh(self, model: PreTrainedModel) -> None:
-        """Copy the weights of `model` into vLLM and drop all that it remembers of the old ones.
+        """Copy the weights of `model` into vLLM and reset its caches.
 
-        Raises OutOfStepError when a weight of vLLM's was not loaded.
+        Raises VllmMismatchError when a weight of vLLM's was not loaded.
         """
         self._llm = self._llm or _started(model, self.sampling)
         (unloaded,) = self._llm.apply_model(lambda module: _load(module, merged_weights(model)))
         if unloaded:
-            raise OutOfStepError(f"vLLM found no values for {len(unloaded)} of its weights, {unloaded[0]} among them. Use rollout=native.")
+            raise VllmMismatchError(
+                f"vLLM found no values for {len(unloaded)} of its weights, {unloaded[0]} among them. Use rollout=native."
+            )
         self._llm.reset_prefix_cache()
-        self._llm.llm_engine.reset_encoder_cache()  # Image features too: vLLM knows a picture again, but not that the tower has learned.
+        self._llm.llm_engine.reset_encoder_cache()  # Features of cached pictures come from the old vision tower.
         self._model, self._due = model, self._unchecked > 0
 
     def generate(
@@ -85,32 +87,34 @@ class VllmRollouts:
         *,
         group_size: int,
         seed: int,
-        asked: Sequence[Row] | None = None,
-        stated: Sequence[str] | None = None,
+        prompt_rows: Sequence[Row] | None = None,
+        forced_percepts: Sequence[str] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
-        """`group_size` rollouts of each prompt, as `RolloutEngine` says.
+        """`group_size` rollouts of each prompt, as in `RolloutEngine`.
 
-        Raises OutOfStepError when vLLM read another prompt than the trainer does, or its log-probabilities differ from the trainer's.
+        Raises VllmMismatchError when vLLM's prompt tokens or log-probabilities differ from the trainer's.
         """
         codec, llm = self.family.codec(), self._llm
         assert llm is not None, "refresh comes before generate"
-        openings = ForcedPrefix.all(codec, prompts, stated)
-        requests = [self._request(opening) for opening in openings for _ in range(group_size)]
-        parameters = [self._parameters(prompt.key.entropy("rollout", seed, i) % SEEDS) for prompt in prompts for i in range(group_size)]
+        prefixes = ForcedPrefix.all(codec, prompts, forced_percepts)
+        requests = [self._request(prefix) for prefix in prefixes for _ in range(group_size)]
+        parameters = [
+            self._parameters(prompt.key.entropy("rollout", seed, i) % SEED_RANGE) for prompt in prompts for i in range(group_size)
+        ]
         answers = iter(llm.generate(requests, parameters, use_tqdm=False))
         groups: list[list[Rollout]] = []
-        for opening, row in zip(openings, asked or [self.family.prompt(prompt) for prompt in prompts], strict=True):
-            expected = opening.row(row).ids
-            groups.append([opening.rollout(codec, _completion(next(answers), expected, codec.end)) for _ in range(group_size)])
+        for prefix, row in zip(prefixes, prompt_rows or [self.family.prompt(prompt) for prompt in prompts], strict=True):
+            expected = prefix.row(row).ids
+            groups.append([prefix.rollout(codec, _completion(next(answers), expected, codec.end)) for _ in range(group_size)])
             advance(group_size)
-        if self._due and stated is None:
-            self._compare([rollout for group in groups for rollout in group][:COMPARED])
+        if self._due and forced_percepts is None:
+            self._compare([rollout for group in groups for rollout in group][:NUM_COMPARED])
         return groups
 
-    def _request(self, opening: ForcedPrefix) -> dict[str, Any]:
-        ids, picture = self.family.served(opening.prompt)
-        return {"prompt_token_ids": [*ids, *opening.forced]} | ({"multi_modal_data": {"image": picture}} if picture is not None else {})
+    def _request(self, prefix: ForcedPrefix) -> dict[str, Any]:
+        ids, picture = self.family.vllm_prompt(prefix.prompt)
+        return {"prompt_token_ids": [*ids, *prefix.forced]} | ({"multi_modal_data": {"image": picture}} if picture is not None else {})
 
     def _parameters(self, seed: int) -> Any:
         sampling, codec = self.sampling, self.family.codec()
@@ -128,17 +132,18 @@ class VllmRollouts:
 
     def _compare(self, rollouts: Sequence[Rollout]) -> None:
         assert self._model is not None
-        gap = disagreement(self._model, self.family, rollouts, self.sampling.temperature)
-        if not gap <= BOUND:
-            raise OutOfStepError(
+        gap = logprob_gap(self._model, self.family, rollouts, self.sampling.temperature)
+        if not gap <= MAX_LOGPROB_GAP:
+            raise VllmMismatchError(
                 f"The log-probabilities of vLLM and of the trainer differ by {gap:.3g} nats a token on {len(rollouts)} rollouts "
-                f"(at most {BOUND} is rounding): they do not hold the same weights, or read the same pictures. Use rollout=native."
+                f"(at most {MAX_LOGPROB_GAP} is rounding): they do not hold the same weights, or read the same pictures. "
+                "Use rollout=native."
             )
         self._unchecked, self._due = self._unchecked - 1, False
 
 
 def _vllm() -> Any:
-    """The library, where it is installed; imported here alone."""
+    """The vllm module, imported on first use. Raises ConfigError when it is not installed."""
     try:
         import vllm
     except ImportError as error:
@@ -147,8 +152,8 @@ def _vllm() -> Any:
 
 
 def _started(model: PreTrainedModel, sampling: Vllm) -> Any:
-    """An engine for checkpoints of this model's shape; its weights are still random."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # In another process it could not read the trainer's tensors.
+    """A vLLM engine for models of this shape, with random weights."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # A separate process could not read the trainer's tensors.
     shared = torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     return _vllm().LLM(
         model=model.name_or_path,
@@ -158,23 +163,60 @@ def _started(model: PreTrainedModel, sampling: Vllm) -> Any:
         max_model_len=sampling.max_prompt_tokens + sampling.max_new_tokens,
         limit_mm_per_prompt={"image": 1, "video": 0},
         logprobs_mode="raw_logprobs" if sampling.temperature == 1 else "processed_logprobs",
-        distributed_executor_backend="external_launcher" if shared else None,  # Each rank its own engine, beside the trainer's groups.
+        distributed_executor_backend="external_launcher"
+        if shared
+        else None,  # One engine for each rank, outside the trainer's process groups.
     )
 
 
 def _load(module: Any, weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Load them; the names of vLLM's parameters that got nothing."""
+    """Load the weights; returns the names of vLLM's parameters that received no value."""
     loaded = module.load_weights(weights)
     return sorted({name for name, _ in module.named_parameters()} - loaded)
 
 
 def _completion(answer: Any, expected: Sequence[int], end: int) -> Completion:
     if tuple(answer.prompt_token_ids) != tuple(expected):
-        raise OutOfStepError(
+        raise VllmMismatchError(
             f"vLLM read a prompt of {len(answer.prompt_token_ids)} tokens where the trainer reads {len(expected)}, or other ones: "
             "it prepares pictures in another way. Use rollout=native."
         )
-    (said,) = answer.outputs
-    ids = tuple(said.token_ids)
-    logprobs = tuple(step[token].logprob for step, token in zip(said.logprobs, ids, strict=True))
+    (output,) = answer.outputs
+    ids = tuple(output.token_ids)
+    logprobs = tuple(step[token].logprob for step, token in zip(output.logprobs, ids, strict=True))
     return Completion(ids=ids, logprobs=logprobs, finished=ids[-1] == end)
+
+
+def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every parameter, with adapters merged into them; one merged tensor exists at a time.
+
+    Unlike merging and unmerging in place, this leaves the trained weights untouched, so they collect no rounding errors.
+    """
+    for name, parameter in model.named_parameters():
+        layer, adapted, _ = name.partition(BASE_LAYER)
+        if ".lora_" in name:
+            continue
+        weight = parameter.detach()
+        if adapted and name.endswith(".weight"):
+            adapter: Any = model.get_submodule(layer)
+            weight = weight.float() + sum(adapter.get_delta_weight(active).detach() for active in adapter.active_adapters)
+        yield name.replace(BASE_LAYER, "."), weight
+
+
+@torch.inference_mode()
+def logprob_gap(model: PreTrainedModel, family: Family, rollouts: Sequence[Rollout], temperature: float) -> float:
+    """Mean |difference|, in nats per token, of the log-probabilities of rollouts from those of `model`; one forward for each rollout."""
+    trunk, head, device = model.get_submodule("model"), model.get_submodule("lm_head"), next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    gaps = []
+    for rollout in rollouts:
+        prompt, completion = family.prompt(rollout.prompt), rollout.completion
+        assert completion.logprobs is not None, "a rollout engine gives the log-probability of each token"
+        row = prompt.followed_by(completion.ids, rollout.labels)
+        hidden = trunk(**family.collate([row]).to(device).arguments, use_cache=False).last_hidden_state  # [1, T, D]
+        logprobs = (head(hidden[0, len(prompt.ids) - 1 : -1]).float() / temperature).log_softmax(-1)  # [N, V]
+        own = logprobs.gather(1, torch.tensor(completion.ids, device=device)[:, None])[:, 0]
+        gaps.append((own - torch.tensor(completion.logprobs, device=device)).abs())
+    model.train(was_training)
+    return torch.cat(gaps).mean().item()

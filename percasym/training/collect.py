@@ -1,4 +1,4 @@
-"""From a step's number to a round of rollouts: sample, grade, reward."""
+"""Collection of one RL step: sample the prompts, grade the rollouts, compute the rewards."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from percasym.training.rollout_batch import PromptGroup, RolloutBatch
 from percasym.types import SampleKey
 
 
-class Holder(Protocol):
-    """What sampling needs of an engine."""
+class SamplingEngine(Protocol):
+    """The part of an engine that sampling uses."""
 
     rank: int
     num_ranks: int
 
     def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
-        """While it lasts, the model with all its weights, for decoding."""
+        """Within the context, the model with all its weights, for decoding."""
         ...
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -44,30 +44,30 @@ class Holder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCollector:
-    """The rollouts of one rank: whole groups, every so-many-th prompt of a step."""
+    """Samples the rollouts of one rank: whole groups, those of every `num_ranks`-th prompt of a step."""
 
-    engine: Holder
+    engine: SamplingEngine
     task: Task
     family: Family
     rollouts: RolloutEngine
     sampling: Sampling
     settings: Rl
     reward: str
-    """Which of `rewards` is learned from."""
+    """Which of `rewards` is trained on."""
     rewards: Mapping[str, Reward]
-    """All that are watched."""
+    """All that are measured, by name."""
     split: str
     seed: int
     batch_size: int
-    """Rows in one batch of what rewards ask the model."""
+    """Rows in one batch of a query to the policy."""
     advance: Callable[[int], None] = lambda num_rows: None
-    """Hears of finished rollouts."""
+    """Called with the number of rollouts that finished."""
 
-    def gather(self, step: int, weight: float) -> RolloutBatch:
-        """Sample the prompts of a step (from 0) and reward them; groups that teach nothing under `weight` may be sampled anew."""
+    def collect(self, step: int, weight: float) -> RolloutBatch:
+        """Sample and reward the prompts of a step (from 0); groups with zero reward variance under `weight` may be replaced."""
         settings = self.settings
-        asks = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
-        own, rewarding = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
+        diagnosed = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
+        own, seconds = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
         with self.engine.gathered_weights() as model:
             self.rollouts.refresh(model)
             policy = PolicyQueries(
@@ -78,94 +78,94 @@ class RolloutCollector:
                 temperature=self.sampling.temperature,
             )
             groups = self._groups([step * settings.batch_size + index for index in own])
-            with clocked(rewarding):
-                scored = self._scores(groups, policy, {self.reward})
-            fresh, resampled = settings.steps * settings.batch_size, 0  # Indices that no step asks for.
+            with timed(seconds):
+                scores = self._scores(groups, policy, {self.reward})
+            unused, resampled = settings.steps * settings.batch_size, 0  # The first index that no step uses.
             for attempt in range(settings.resample):
-                dull = [i for i, same in enumerate(self._teaches_nothing(groups, scored[self.reward], weight)) if same]
-                if not dull:
+                constant = [i for i, zero in enumerate(self._zero_variance(groups, scores[self.reward], weight)) if zero]
+                if not constant:
                     break
-                first = fresh * (attempt + 1) + step * settings.batch_size
-                better = self._groups([first + own[i] for i in dull])
-                with clocked(rewarding):
-                    rescored = self._scores(better, policy, {self.reward})
-                for i, group, scores in zip(dull, better, rescored[self.reward], strict=True):
-                    groups[i], scored[self.reward][i] = group, scores
-                resampled += len(dull)
-            with clocked(rewarding):
-                others = {name for name, reward in self.rewards.items() if name != self.reward and (asks or not needs_policy(reward))}
-                scored |= self._scores(groups, policy, others)
-                reasoning = self._reasoning(groups) if asks else [None] * len(groups)
+                first = unused * (attempt + 1) + step * settings.batch_size
+                fresh = self._groups([first + own[i] for i in constant])
+                with timed(seconds):
+                    of_fresh = self._scores(fresh, policy, {self.reward})
+                for i, group, row in zip(constant, fresh, of_fresh[self.reward], strict=True):
+                    groups[i], scores[self.reward][i] = group, row
+                resampled += len(constant)
+            with timed(seconds):
+                others = {name for name, other in self.rewards.items() if name != self.reward and (diagnosed or not needs_policy(other))}
+                scores |= self._scores(groups, policy, others)
+                reasoning = self._reasoning(groups) if diagnosed else [None] * len(groups)
         return RolloutBatch(
             groups=groups,
             places=own,
-            perception=self._everybody(earned(scored[self.reward])),
-            outcome=self._everybody(outcomes(groups)),
-            scores=scored,
+            perception=self._of_all_ranks(rewards_of(scores[self.reward])),
+            outcome=self._of_all_ranks(outcomes_of(groups)),
+            scores=scores,
             reasoning=reasoning,
             resampled=resampled,
-            reward_seconds=sum(rewarding),
+            reward_seconds=sum(seconds),
         )
 
     def _groups(self, indices: Sequence[int]) -> list[PromptGroup]:
-        """Rollouts of the prompts with these indices, graded."""
+        """Graded rollouts of the prompts with these indices."""
         samples = [self.task.sample(SampleKey(task=self.task.name, split=self.split, seed=self.seed, index=index)) for index in indices]
-        prompts, num_siblings = [sample.prompt for sample in samples], self.settings.group_size
-        asked = [self.family.prompt(prompt) for prompt in prompts]
-        siblings = self.rollouts.generate(prompts, group_size=num_siblings, seed=self.seed, asked=asked, advance=self.advance)
+        prompts, group_size = [sample.prompt for sample in samples], self.settings.group_size
+        rows = [self.family.prompt(prompt) for prompt in prompts]
+        sampled = self.rollouts.generate(prompts, group_size=group_size, seed=self.seed, prompt_rows=rows, advance=self.advance)
         return [
             PromptGroup(
                 sample=sample,
-                asked=row,
+                prompt_row=row,
                 rollouts=rollouts,
                 grades=[metrics.grade(self.task, sample.truth, rollout) for rollout in rollouts],
             )
-            for sample, row, rollouts in zip(samples, asked, siblings, strict=True)
+            for sample, row, rollouts in zip(samples, rows, sampled, strict=True)
         ]
 
     def _reasoning(self, groups: Sequence[PromptGroup]) -> list[float | None]:
-        """a_r of each prompt: how often as many rollouts are right when p* is forced as their perception."""
-        siblings = self.rollouts.generate(
+        """a_r of each prompt: share of right answers among `group_size` rollouts with p* forced as their perception span."""
+        sampled = self.rollouts.generate(
             [group.sample.prompt for group in groups],
             group_size=self.settings.group_size,
             seed=self.seed,
-            asked=[group.asked for group in groups],
-            stated=[group.sample.truth for group in groups],
+            prompt_rows=[group.prompt_row for group in groups],
+            forced_percepts=[group.sample.truth for group in groups],
             advance=self.advance,
         )
         return [
             fmean(metrics.grade(self.task, group.sample.truth, rollout).outcome for rollout in rollouts)
-            for group, rollouts in zip(groups, siblings, strict=True)
+            for group, rollouts in zip(groups, sampled, strict=True)
         ]
 
     def _scores(self, groups: Sequence[PromptGroup], policy: Policy, names: set[str]) -> dict[str, Scores]:
         return {name: score(self.rewards[name], groups, self.task, policy) for name in sorted(names)}
 
-    def _everybody(self, own: Tensor) -> Tensor:
+    def _of_all_ranks(self, own: Tensor) -> Tensor:
         """[P, G] over all ranks, from the rows of this rank's prompts."""
         rows = torch.zeros(self.settings.batch_size, self.settings.group_size, dtype=own.dtype)
         rows[self.engine.rank :: self.engine.num_ranks] = own
         return self.engine.all_reduce_sum(rows)
 
-    def _teaches_nothing(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
-        """Of each group: is its total reward the same for all siblings?"""
-        total = weight * earned(scores) + (1 - weight) * outcomes(groups)
+    def _zero_variance(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
+        """For each group: is the total reward of all its rollouts the same?"""
+        total = weight * rewards_of(scores) + (1 - weight) * outcomes_of(groups)
         return zero_variance(total).tolist()
 
 
-def earned(scores: Scores) -> Tensor:
-    """[P, G] float64: 0 where a reward says nothing."""
+def rewards_of(scores: Scores) -> Tensor:
+    """[P, G] float64 rewards: a rollout without a score gets 0."""
     return torch.tensor([[0.0 if score is None else score for score in row] for row in scores], dtype=torch.float64)
 
 
-def outcomes(groups: Sequence[PromptGroup]) -> Tensor:
-    """[P, G] float64: a."""
+def outcomes_of(groups: Sequence[PromptGroup]) -> Tensor:
+    """[P, G] float64: a, the outcome reward."""
     return torch.tensor([[float(grade.outcome) for grade in group.grades] for group in groups], dtype=torch.float64)
 
 
 @contextmanager
-def clocked(seconds: list[float]) -> Iterator[None]:
-    """Append how long the block took."""
+def timed(seconds: list[float]) -> Iterator[None]:
+    """Append the duration of the block."""
     began = time.perf_counter()
     yield
     seconds.append(time.perf_counter() - began)

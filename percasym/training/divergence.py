@@ -1,8 +1,8 @@
-"""What is kept of a step that diverged: its micro-batches on each rank, and what was logged of it.
+"""Divergence of a training step: detection, the error raised, and the dump that `percasym replay RUN` reads.
 
     diverged/step.json  diverged/batches_rank0.safetensors  diverged/batches_rank1.safetensors ...
 
-`percasym replay RUN` puts them before the last checkpoint again.
+The dump holds the micro-batches of the step on each rank and the metrics logged for it.
 """
 
 from __future__ import annotations
@@ -15,42 +15,67 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from percasym.config.paradigm import Training
 from percasym.models.base import Batch
+from percasym.runs.base import Run
 
-PLACE, FACTS = "diverged", "step.json"
-OWN = ("ids", "mask", "labels")
-"""The tensors of every batch; those of its family are named `inputs.NAME` and `aligned.NAME`."""
+DIRECTORY, METRICS = "diverged", "step.json"
+MUST_BE_FINITE = ("loss/total", "loss/policy", "grad/norm")
+"""The metrics of a step, of SFT or RL, that must be finite."""
+COMMON = ("ids", "mask", "labels")
+"""The tensors of every batch; those of its family are stored as `inputs.NAME` and `aligned.NAME`."""
 
 
-def keep_batches(run: Path, rank: int, batches: Iterable[Batch]) -> None:
+class TrainingDivergedError(RuntimeError):
+    """The loss or its gradient is not finite."""
+
+
+def diverged(values: Mapping[str, float]) -> bool:
+    """Whether the loss or the gradient norm of a step is not finite; such a gradient is not applied."""
+    return not all(math.isfinite(values.get(name, 0.0)) for name in MUST_BE_FINITE)
+
+
+def record_divergence(
+    run: Run, rank: int, settings: Training, step: int, values: Mapping[str, float], window: Sequence[Batch]
+) -> TrainingDivergedError:
+    """Write this rank's part of the dump and return the error to raise."""
+    save_batches(run.path, rank, window)
+    if rank == 0:
+        save_metrics(run.path, step, values)
+    name, value = next((name, values[name]) for name in MUST_BE_FINITE if not math.isfinite(values.get(name, 0.0)))
+    kept = f"Its batches are in {run.path / DIRECTORY}: see percasym replay {run.path}"
+    return TrainingDivergedError(f"{name} is {value} at step {step}. {kept}, or choose a paradigm.lr below {settings.lr}.")
+
+
+def save_batches(run: Path, rank: int, batches: Iterable[Batch]) -> None:
     """Write the micro-batches of one rank into the run directory."""
-    (run / PLACE).mkdir(exist_ok=True)
+    (run / DIRECTORY).mkdir(exist_ok=True)
     tensors = {f"{number}.{name}": value.contiguous().cpu() for number, batch in enumerate(batches) for name, value in _named(batch)}
     save_file(tensors, _file(run, rank))
 
 
-def keep_facts(run: Path, step: int, values: Mapping[str, float]) -> None:
-    """Write what was logged of the step; what is not finite as text."""
-    facts = {"step": step} | {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-    (run / PLACE).mkdir(exist_ok=True)
-    (run / PLACE / FACTS).write_text(json.dumps(facts, indent=1, allow_nan=False), encoding="utf-8")
+def save_metrics(run: Path, step: int, values: Mapping[str, float]) -> None:
+    """Write the metrics of the step as JSON; values that are not finite as text."""
+    metrics = {"step": step} | {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+    (run / DIRECTORY).mkdir(exist_ok=True)
+    (run / DIRECTORY / METRICS).write_text(json.dumps(metrics, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def kept_batches(run: Path) -> Sequence[Batch]:
-    """The micro-batches of all ranks. Raises FileNotFoundError when none are kept."""
-    files = sorted((run / PLACE).glob("batches_rank*.safetensors"))
+def load_batches(run: Path) -> Sequence[Batch]:
+    """The micro-batches of all ranks. Raises FileNotFoundError when there is no dump."""
+    files = sorted((run / DIRECTORY).glob("batches_rank*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"{run} holds no {PLACE}/: no step of it diverged.")
+        raise FileNotFoundError(f"{run} holds no {DIRECTORY}/: no step of it diverged.")
     return [batch for file in files for batch in _batches(load_file(file))]
 
 
-def kept_facts(run: Path) -> dict[str, float | str]:
-    """What was logged of the step."""
-    return dict(json.loads((run / PLACE / FACTS).read_text(encoding="utf-8")))
+def load_metrics(run: Path) -> dict[str, float | str]:
+    """The metrics of the step, as `save_metrics` wrote them."""
+    return dict(json.loads((run / DIRECTORY / METRICS).read_text(encoding="utf-8")))
 
 
 def _named(batch: Batch) -> Iterable[tuple[str, Tensor]]:
-    yield from ((name, getattr(batch, name)) for name in OWN)
+    yield from ((name, getattr(batch, name)) for name in COMMON)
     yield from ((f"inputs.{name}", value) for name, value in batch.inputs.items())
     yield from ((f"aligned.{name}", value) for name, value in batch.aligned.items())
 
@@ -73,4 +98,4 @@ def _batches(tensors: Mapping[str, Tensor]) -> list[Batch]:
 
 
 def _file(run: Path, rank: int) -> Path:
-    return run / PLACE / f"batches_rank{rank}.safetensors"
+    return run / DIRECTORY / f"batches_rank{rank}.safetensors"

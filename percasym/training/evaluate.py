@@ -1,8 +1,7 @@
-"""Measuring seeing and thinking apart: a, a_p and a_r on the same samples with the same decoding.
+"""Evaluation of perception and reasoning apart: a, a_p and a_r on the same samples with the same greedy decoding.
 
-Each sample is answered three times: from its picture (end-to-end a and perception a_p), from its
-picture with p* forced as the perception span (counterfactual reasoning a_r), and from p* as text in
-place of the picture (the same, where no picture can distract). Where the answer to the picture begins with
+Each sample is answered three times: from its picture (end-to-end a and perception a_p), from its picture with p* forced as the perception
+span (counterfactual reasoning a_r), and from p* as text in place of the picture (a_r without a picture). Where the first answer begins with
 p* itself, the second answer is the rest of the first and is not decoded again.
 """
 
@@ -19,15 +18,15 @@ from percasym import metrics
 from percasym.config.settings import Evaluation
 from percasym.models.base import Family
 from percasym.rollout.base import ForcedPrefix
-from percasym.rollout.native import branched
+from percasym.rollout.native import decode_branches
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.types import Completion, Estimate, Prompt, Rollout, Sample, SampleKey
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
-"""Keys of every table and summary, in the order in which they are shown."""
+"""Keys of tables and summaries, in their order."""
 
 NUM_PICTURES = 64
-"""First samples whose picture is kept in their record, about 8 kB each: a reader looks at few, and a key gives back the others."""
+"""Samples whose record holds the picture, the first ones: about 8 kB each. The key of a sample is enough to draw its picture again."""
 
 Verdicts = Mapping[str, Sequence[Any]]
 
@@ -37,15 +36,15 @@ class EvalResult:
     """The three metrics of one model on one set of samples."""
 
     verdicts: Verdicts
-    """One value a sample for each metric: what a paired gain needs."""
+    """For each metric one value per sample, as a paired gain needs them."""
     puzzles: Sequence[str]
-    """The puzzle of each sample: samples of one differ in their pictures only."""
+    """The puzzle of each sample; samples of one puzzle differ in their pictures only."""
     records: Sequence[dict[str, Any]]
-    """One JSON object a sample: token ids, texts, labels, grades; enough to grade again offline."""
+    """One JSON object per sample: token ids, texts, labels, grades; enough to grade again offline."""
 
     @classmethod
     def of(cls, records: Sequence[dict[str, Any]]) -> EvalResult:
-        """The result that these records are the whole of."""
+        """The result of an evaluation with these records."""
         verdicts = {name: [record["grades"][name] for record in records] for name in METRICS}
         return cls(verdicts=verdicts, puzzles=[record.get("puzzle", record["truth"]) for record in records], records=records)
 
@@ -56,7 +55,7 @@ class EvalResult:
         return {name: estimate.get(name, metrics.proportion)(values, self.puzzles) for name, values in self.verdicts.items()}
 
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
-        """Paired differences to an earlier result on the same samples."""
+        """Paired differences from an earlier result on the same samples."""
         return {name: metrics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
 
 
@@ -70,82 +69,80 @@ def evaluate(
     indices: Sequence[int] | None = None,
     advance: Callable[[int], None] = lambda num_rows: None,
 ) -> EvalResult:
-    """Grade some samples of a split (default: as many as the settings ask for); `advance` hears of finished rows, three a sample."""
+    """Grade samples of a split, by default the first `settings.num_samples`; `advance` is called with finished rows, three per sample."""
     chosen = range(settings.num_samples) if indices is None else indices
-    keys = [SampleKey(task=task.name, split=split, seed=settings.seed, index=index) for index in chosen]
-    samples = [task.sample(key) for key in keys]
+    samples = [task.sample(SampleKey(task=task.name, split=split, seed=settings.seed, index=index)) for index in chosen]
     was_training = model.training
     model.eval()
 
-    def answers(prompts: Sequence[Prompt], forced: Sequence[Sequence[int]]) -> list[Completion]:
-        limit, together, rows = settings.max_new_tokens, settings.batch_size, [family.prompt(prompt) for prompt in prompts]
-        beginnings = [[ids] for ids in forced]
-        done = branched(model, family, rows, beginnings, max_new_tokens=limit, batch_size=together, advance=advance)
+    def answers(prompts: Sequence[Prompt], prefixes: Sequence[Sequence[int]]) -> list[Completion]:
+        limit, batch_size, rows = settings.max_new_tokens, settings.batch_size, [family.prompt(prompt) for prompt in prompts]
+        branches = [[ids] for ids in prefixes]
+        done = decode_branches(model, family, rows, branches, max_new_tokens=limit, batch_size=batch_size, advance=advance)
         return [completion for (completion,) in done]
 
     codec, prompts = family.codec(), [sample.prompt for sample in samples]
-    openings = ForcedPrefix.all(codec, prompts, stated=[sample.truth for sample in samples])
-    nothing: list[Sequence[int]] = [()] * len(samples)
-    pictured = answers(prompts, nothing)
-    reasoned = {i: rest for i, opening in enumerate(openings) if (rest := _after(pictured[i], opening.forced))}
-    advance(len(reasoned))
-    others = [i for i in range(len(samples)) if i not in reasoned]
-    reasoned |= zip(others, answers([prompts[i] for i in others], [openings[i].forced for i in others]), strict=True)
-    told = answers([prompt_as_text(sample) for sample in samples], nothing)
+    prefixes = ForcedPrefix.all(codec, prompts, percepts=[sample.truth for sample in samples])
+    no_prefix: list[Sequence[int]] = [()] * len(samples)
+    from_picture = answers(prompts, no_prefix)
+    from_prefix = {i: rest for i, prefix in enumerate(prefixes) if (rest := _rest(from_picture[i], prefix.forced))}
+    advance(len(from_prefix))
+    others = [i for i in range(len(samples)) if i not in from_prefix]
+    from_prefix |= zip(others, answers([prompts[i] for i in others], [prefixes[i].forced for i in others]), strict=True)
+    from_text = answers([prompt_as_text(sample) for sample in samples], no_prefix)
     model.train(was_training)
 
     records = [
         _record(
             task,
             sample,
-            seen=codec.rollout(sample.prompt, pictured[i]),
-            given=openings[i].rollout(codec, reasoned[i]),
-            told=codec.rollout(prompt_as_text(sample), told[i]),
+            picture=codec.rollout(sample.prompt, from_picture[i]),
+            prefix=prefixes[i].rollout(codec, from_prefix[i]),
+            text=codec.rollout(prompt_as_text(sample), from_text[i]),
         )
         for i, sample in enumerate(samples)
     ]
     return EvalResult.of(records)
 
 
-def _after(free: Completion, forced: Sequence[int]) -> Completion | None:
-    """What greedy decoding would answer after the tokens `forced`, where the free answer begins with them; None where it does not.
+def _rest(answer: Completion, prefix: Sequence[int]) -> Completion | None:
+    """The greedy continuation of the tokens `prefix`, taken from a greedy answer that begins with them; None where it does not.
 
-    An answer that met the token limit is not used: after a forced beginning it could go on for as many tokens more.
+    An answer cut by the token limit is not used: with a forced prefix it could continue for as many tokens as the prefix has.
     """
-    if not free.finished or free.ids[: len(forced)] != tuple(forced):
+    if not answer.finished or answer.ids[: len(prefix)] != tuple(prefix):
         return None
-    logprobs = None if free.logprobs is None else free.logprobs[len(forced) :]
-    return replace(free, ids=free.ids[len(forced) :], logprobs=logprobs)
+    logprobs = None if answer.logprobs is None else answer.logprobs[len(prefix) :]
+    return replace(answer, ids=answer.ids[len(prefix) :], logprobs=logprobs)
 
 
-def _record(task: Task, sample: Sample, *, seen: Rollout, given: Rollout, told: Rollout) -> dict[str, Any]:
+def _record(task: Task, sample: Sample, *, picture: Rollout, prefix: Rollout, text: Rollout) -> dict[str, Any]:
     """One sample with its three responses and their grades, as JSON."""
-    free, forced, textual = (metrics.grade(task, sample.truth, rollout) for rollout in (seen, given, told))
-    picture = sample.prompt.image if sample.prompt.key.index < NUM_PICTURES else None
+    rollouts = {"image": picture, "prefix": prefix, "text": text}
+    grades = {name: metrics.grade(task, sample.truth, rollout) for name, rollout in rollouts.items()}
+    image = sample.prompt.image if sample.prompt.key.index < NUM_PICTURES else None
     return {
         "key": asdict(sample.prompt.key),
         "question": sample.prompt.question,
         "truth": sample.truth,
         "puzzle": sample.puzzle,
         "solution": sample.solution,
-        "image": None if picture is None else b64encode(picture).decode("ascii"),
-        "responses": {name: _written(rollout) for name, rollout in (("image", seen), ("prefix", given), ("text", told))},
-        "faults": {
-            name: [fault.name for fault in grade.faults] for name, grade in (("image", free), ("prefix", forced), ("text", textual))
-        },
+        "image": None if image is None else b64encode(image).decode("ascii"),
+        "responses": {name: _response(rollout) for name, rollout in rollouts.items()},
+        "faults": {name: [fault.name for fault in grade.faults] for name, grade in grades.items()},
         "grades": {
-            "end_to_end": free.outcome,
-            "perception": free.perception,
-            "perception_graded": free.perception_graded,
-            "reasoning": forced.outcome,
-            "reasoning_text": textual.outcome,
-            "faithful": free.faithful,
+            "end_to_end": grades["image"].outcome,
+            "perception": grades["image"].perception,
+            "perception_graded": grades["image"].perception_graded,
+            "reasoning": grades["prefix"].outcome,
+            "reasoning_text": grades["text"].outcome,
+            "faithful": grades["image"].faithful,
         },
     }
 
 
-def _written(rollout: Rollout) -> dict[str, Any]:
-    """A completion as its exact tokens, its labels, and the texts the grammar found."""
+def _response(rollout: Rollout) -> dict[str, Any]:
+    """A completion as its exact tokens, their labels, and the texts that the grammar found."""
     response, completion = rollout.response, rollout.completion
     return {
         "ids": list(completion.ids),

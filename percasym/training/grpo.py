@@ -1,8 +1,8 @@
-"""Group-relative policy optimisation with R = w a_p + (1 - w) a.
+"""Group-relative policy optimisation with the reward R = w a_p + (1 - w) a.
 
-Unlike an ordinary GRPO loop it keeps the two rewards apart until the advantages are made, so a strategy can move w,
-balance the gradients of both, or send each reward to the tokens that earned it; and it logs why an outcome reward
-teaches reasoning and not perception:
+Unlike an ordinary GRPO loop, it keeps the perception reward and the outcome reward apart until the advantages are computed. A strategy can
+then move w or balance the two policy gradients, and each reward can be routed to the tokens of its own span. Reward statistics are logged
+at every step, to show which spans the outcome reward trains:
 
     python train.py paradigm=rl balance=fixed balance.weight=0.3
 """
@@ -24,9 +24,9 @@ from percasym.models.base import Family
 from percasym.objectives.policy import clipped_policy_loss, kl_k3, normalisers
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.runs.base import Run
-from percasym.training.progress import TrainingState, diverged, divergence, settle
+from percasym.training.divergence import diverged, record_divergence
+from percasym.training.progress import TrainingState, learning_rate, save_or_stop
 from percasym.training.rollout_batch import MicroBatch, RolloutBatch, SpanAdvantages
-from percasym.training.schedule import learning_rate
 from percasym.types import UNSUPERVISED, Span
 
 
@@ -34,7 +34,7 @@ def train(
     *,
     engine: Engine,
     family: Family,
-    gather: Callable[[int, float], RolloutBatch],
+    collect: Callable[[int, float], RolloutBatch],
     observe: Callable[[int, RolloutBatch, SpanAdvantages, float], Mapping[str, float]],
     balancer: Balancer,
     settings: Rl,
@@ -44,67 +44,67 @@ def train(
     reference: TokenNll | None = None,
     start: TrainingState | None = None,
 ) -> None:
-    """Sample and learn until `settings.steps` rounds are done.
+    """Sample and update for `settings.steps` steps in total.
 
-    `gather(step, w)` samples this rank's prompts of a step, counted from 0; `observe(done, round, advantages, w)` records a round and gives
-    the numbers that rewards say about it. `reference` is the model that the KL divergence is taken to.
+    `collect(step, w)` samples and rewards this rank's prompts of a step, counted from 0. `observe(done, batch, advantages, w)` records a
+    batch and returns its reward statistics. `reference` is the model of the KL term.
 
-    Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped when that was asked from outside.
+    Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped on a signal.
     """
     state = start or TrainingState(step=0, balance=balancer.start(), share=None)
     balance = state.balance
     with run.progress(settings.steps, "training", start=state.step) as bar:
         for step in range(state.step, settings.steps):
             began = time.perf_counter()
-            # The ordinary objective of RL is the outcome alone: among its terms, none is perception's.
+            # Ordinary RL optimises the outcome alone, so its token-average weight of perception is 0: counts (0, all rollouts).
             stats = SpanStats(step=step, num_steps=settings.steps, counts=(0, settings.step_rows))
             if balancer.needs == "counts":
                 balance = balancer.step(balance, stats)
-            experience = gather(step, balance.weight)
-            gathered = time.perf_counter()
-            stats = replace(stats, losses=shortfall(experience))
-            counts = tuple(engine.all_reduce_sum(experience.counts(settings)).tolist())  # (N_p, N_r) of the whole step
+            batch = collect(step, balance.weight)
+            collected = time.perf_counter()
+            stats = replace(stats, losses=reward_losses(batch))
+            counts = tuple(engine.all_reduce_sum(batch.counts(settings)).tolist())  # (N_p, N_r) of the whole step
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
             )
             logged: dict[str, float] = {}
             for epoch in range(settings.epochs):
-                balance, stats, info, learned = learner.update(experience, balancer, balance, stats, step)
-                logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in learned.items()}
-                if not math.isfinite(info.grad_norm):  # Nothing was applied, and nothing will be.
+                balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
+                logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in values.items()}
+                if not math.isfinite(info.grad_norm):  # The engine skipped the update; the run ends below.
                     break
             weight = balance.weight
             if balancer.needs == "losses":
-                balance = balancer.step(balance, stats)
+                balance = balancer.step(balance, stats)  # Takes effect at the next step.
 
             done, trained = step + 1, time.perf_counter()
-            learned_from = experience.blended if balancer.needs == "gramian" else experience.advantages
+            advantages = (batch.blended if balancer.needs == "gramian" else batch.advantages)(settings, weight)
             values = {
                 **logged,
-                **observe(done, experience, learned_from(settings, weight), weight),
+                **observe(done, batch, advantages, weight),
                 "balance/weight": weight,
                 "grad/norm": info.grad_norm,
                 "lr": info.lr,
                 "tokens/perception": float(counts[Span.perception]),
                 "tokens/reasoning": float(counts[Span.reasoning]),
-                "time/rollout_seconds": gathered - began - experience.reward_seconds,
-                "time/reward_seconds": experience.reward_seconds,
-                "time/update_seconds": trained - gathered,
+                "time/rollout_seconds": collected - began - batch.reward_seconds,
+                "time/reward_seconds": batch.reward_seconds,
+                "time/update_seconds": trained - collected,
                 "time/step_seconds": time.perf_counter() - began,
             }
             run.log(done, values)
             if diverged(values):
-                window = experience.window(family, settings, settings.rows_per_forward(engine.num_ranks), learned_from(settings, weight))
-                raise divergence(run, engine, settings, done, values, [micro.batch for micro in window])
+                window = batch.window(family, settings, settings.rows_per_forward(engine.num_ranks), advantages)
+                raise record_divergence(run, engine.rank, settings, done, values, [micro.batch for micro in window])
             bar.advance(done, a_p=values["reward/perception/mean"], a=values["reward/outcome/mean"], weight=weight)
             if settings.evaluates_after(done):
                 evaluate(done)
-            settle(run, engine, settings, TrainingState(step=done, balance=balance, share=None))
+            save_or_stop(run, engine, settings, TrainingState(step=done, balance=balance, share=None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
-    """Updates from one round of rollouts."""
+    """Optimizer steps on one batch of rollouts."""
 
     engine: Engine
     family: Family
@@ -115,39 +115,44 @@ class Learner:
     reference: TokenNll | None
 
     def update(
-        self, experience: RolloutBatch, balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
+        self, batch: RolloutBatch, balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
     ) -> tuple[BalanceState, SpanStats, StepInfo, dict[str, float]]:
-        """One optimizer step on all rollouts of the round, with the weight that the strategy gives it."""
+        """One optimizer step on all rollouts of the batch, under the weight of the strategy; returns the metrics to log last."""
         if balancer.needs == "gramian":
-            components = experience.components(self.settings)
-            parts = [self._stashed(experience, span, components[span]) for span in Span]
+            components = batch.components(self.settings)
+            parts = [self._kept_gradient(batch, span, components[span]) for span in Span]
             stats = replace(stats, gramian=self.engine.gramian())
             balance = balancer.step(balance, stats)
             weights = {Span.perception: balance.weight, Span.reasoning: 1 - balance.weight}
             self.engine.combine(weights)
             sums = sum((weights[span] * part for span, part in zip(Span, parts, strict=True)), torch.zeros(5, dtype=torch.float64))
         else:
-            sums = self._backward(experience, experience.advantages(self.settings, balance.weight))
+            sums = self._backward(batch, batch.advantages(self.settings, balance.weight))
         info = self.engine.step(learning_rate(self.settings, step))
-        loss, kl, clipped, drift, num_tokens = self.engine.all_reduce_sum(sums).tolist()
-        values = {"loss/policy": loss, "policy/clipped": clipped / max(1, num_tokens), "policy/drift": drift / max(1, num_tokens)}
+        loss, kl, clipped, abs_log_ratio, num_tokens = self.engine.all_reduce_sum(sums).tolist()
+        values = {
+            "loss/policy": loss,
+            "policy/clipped": clipped / max(1, num_tokens),
+            "policy/drift": abs_log_ratio / max(1, num_tokens),
+        }
         if self.reference is not None:
             values["policy/kl"] = kl
         if stats.gramian is not None:
-            seen, thought = stats.gramian.norms
-            values |= {"grad/perception": seen, "grad/reasoning": thought, "grad/cosine": stats.gramian.cosine}
+            norm_p, norm_r = stats.gramian.norms
+            values |= {"grad/perception": norm_p, "grad/reasoning": norm_r, "grad/cosine": stats.gramian.cosine}
         return balance, stats, info, values
 
-    def _stashed(self, experience: RolloutBatch, span: Span, advantages: SpanAdvantages) -> Tensor:
-        sums = self._backward(experience, advantages)
+    def _kept_gradient(self, batch: RolloutBatch, span: Span, advantages: SpanAdvantages) -> Tensor:
+        """Compute one policy gradient and keep it in the engine as that of `span`; returns the sums of `_backward`."""
+        sums = self._backward(batch, advantages)
         self.engine.keep_gradient(span)
         return sums
 
-    def _backward(self, experience: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
-        """Add the gradient of the policy loss; on this rank its value, the KL, clipped tokens, sum of |log-ratio| and tokens, [5]."""
+    def _backward(self, batch: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
+        """Add the gradient of the policy loss; returns this rank's sums [5]: loss, KL, clipped tokens, absolute log-ratio, tokens."""
         settings, sums = self.settings, torch.zeros(5, dtype=torch.float64)
         rows = settings.rows_per_forward(self.engine.num_ranks)
-        for micro in experience.window(self.family, settings, rows, advantages):
+        for micro in batch.window(self.family, settings, rows, advantages):
             nll = self.engine.nll(micro.batch)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
@@ -161,20 +166,20 @@ class Learner:
             )  # fmt: skip
             loss, kl = (weights * losses).sum(), nll.new_zeros(())
             if self.reference is not None:
-                kl = (weights * kl_k3(-nll, self._by_reference(micro)) * mask).sum()
+                kl = (weights * kl_k3(-nll, self._reference_logprobs(micro)) * mask).sum()
             self.engine.backward(loss + settings.kl * kl)
-            drift = ((nll.detach() + sampled).abs() * mask).sum()
-            sums += torch.stack([value.detach().double().cpu() for value in (loss, kl, clipped.sum(), drift, mask.sum())])
+            abs_log_ratio = ((nll.detach() + sampled).abs() * mask).sum()
+            sums += torch.stack([value.detach().double().cpu() for value in (loss, kl, clipped.sum(), abs_log_ratio, mask.sum())])
         return sums
 
     @torch.no_grad()
-    def _by_reference(self, micro: MicroBatch) -> Tensor:
-        """[B, T] log-probabilities of the tokens under the model that training started from."""
-        assert self.reference is not None, "without a KL term nobody asks the reference"
+    def _reference_logprobs(self, micro: MicroBatch) -> Tensor:
+        """[B, T] log-probabilities of the tokens under the reference model."""
+        assert self.reference is not None, "only a KL term needs the reference"
         device = next(self.reference.parameters()).device
         return -self.reference(supervised(micro.batch.labels).to(device), **micro.batch.to(device).arguments)
 
 
-def shortfall(experience: RolloutBatch) -> tuple[float, float]:
-    """What is left to earn, 1 - mean reward, of perception and of the outcome: the losses that strategies read in RL."""
-    return 1 - float(experience.perception.mean()), 1 - float(experience.outcome.mean())
+def reward_losses(batch: RolloutBatch) -> tuple[float, float]:
+    """One minus the mean reward, of perception and of the outcome: the losses that a strategy reads in RL."""
+    return 1 - float(batch.perception.mean()), 1 - float(batch.outcome.mean())

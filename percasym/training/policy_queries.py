@@ -1,14 +1,14 @@
-"""The model in training, asked by rewards: what `percasym.rewards.base.Policy` promises."""
+"""Queries that rewards make to the model in training: the implementation of `percasym.rewards.base.Policy`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from percasym.models.base import Family, Row
+from percasym.models.base import Family
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.rollout.native import decode
 from percasym.types import UNSUPERVISED, Prompt, Response, Rollout
@@ -16,7 +16,7 @@ from percasym.types import UNSUPERVISED, Prompt, Response, Rollout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyQueries:
-    """Greedy answers and log-probabilities of a model whose weights are all here."""
+    """Greedy answers and log-probabilities of a model whose weights are all on this rank."""
 
     model: PreTrainedModel
     family: Family
@@ -31,14 +31,15 @@ class PolicyQueries:
         return self._decoded(prompts, stop=None)
 
     def percepts(self, prompts: Sequence[Prompt]) -> list[str | None]:
-        """The percepts that greedy responses state; decoding ends where the perception does."""
+        """The percepts of greedy responses; decoding ends with the perception span."""
         closing = self.family.codec().grammar.close_perception
         return [response.percept for response in self._decoded(prompts, stop=closing)]
 
     @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> list[list[float]]:
         """Log-probability of each token of each rollout's completion after these prompts."""
-        rows = [completed(self.family.prompt(prompt), rollout) for prompt, rollout in zip(prompts, rollouts, strict=True)]
+        pairs = zip(prompts, rollouts, strict=True)
+        rows = [self.family.prompt(prompt).followed_by(rollout.completion.ids, rollout.labels) for prompt, rollout in pairs]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         module, device = TokenNll(self.model, temperature=self.temperature), next(self.model.parameters()).device
         found: dict[int, list[float]] = {}
@@ -46,8 +47,8 @@ class PolicyQueries:
             chosen = order[start : start + self.batch_size]
             batch = self.family.collate([rows[i] for i in chosen])
             nll = module(supervised(batch.labels).to(device), **batch.to(device).arguments).cpu()
-            spoken = batch.labels != UNSUPERVISED
-            found |= {i: (-row[mask]).tolist() for i, row, mask in zip(chosen, nll, spoken, strict=True)}
+            masks = batch.labels != UNSUPERVISED
+            found |= {i: (-row[mask]).tolist() for i, row, mask in zip(chosen, nll, masks, strict=True)}
         return [found[i] for i in range(len(rows))]
 
     def _decoded(self, prompts: Sequence[Prompt], stop: str | None) -> list[Response]:
@@ -55,9 +56,3 @@ class PolicyQueries:
         rows = [self.family.prompt(prompt) for prompt in prompts]
         done = decode(self.model, self.family, rows, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size, stop=stop)
         return [codec.rollout(prompt, completion).response for prompt, completion in zip(prompts, done, strict=True)]
-
-
-def completed(asked: Row, rollout: Rollout, *, learned: bool = True) -> Row:
-    """A prompt followed by a rollout's own tokens, labelled by span (or, where nothing is `learned` from it, not at all)."""
-    labels = rollout.labels if learned else [UNSUPERVISED] * len(rollout.labels)
-    return replace(asked, ids=(*asked.ids, *rollout.completion.ids), labels=(*asked.labels, *labels))

@@ -1,11 +1,11 @@
-"""What every training loop shares: where it writes, what a checkpoint keeps of it, and when it must stop."""
+"""What both training loops share: the learning rate, the state that a checkpoint holds, and checkpoints and stops on request."""
 
 from __future__ import annotations
 
 import json
 import math
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,20 +14,16 @@ import torch
 from percasym.balance.base import BalanceState
 from percasym.config.paradigm import Training
 from percasym.engine.base import Engine
-from percasym.models.base import Batch
 from percasym.runs.base import Run
 from percasym.runs.requests import Stopped
-from percasym.training.divergence import PLACE, keep_batches, keep_facts
-from percasym.training.shares import Share
+from percasym.training.span_gradients import Share
 
 PROGRESS = "progress.json"
-LOSSES = ("loss/total", "loss/policy", "grad/norm")
-"""The numbers of a step, of SFT or RL, that must be finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
-    """Where training stands between two steps: what a checkpoint keeps besides the engine."""
+    """The state of a training loop between two steps: what a checkpoint holds besides that of the engine."""
 
     step: int
     """Optimizer steps done."""
@@ -42,49 +38,45 @@ class TrainingState:
     @classmethod
     def load(cls, directory: Path) -> TrainingState:
         """Read what `save` wrote."""
-        kept = json.loads((directory / PROGRESS).read_text(encoding="utf-8"))
-        return cls(step=kept["step"], balance=BalanceState(**kept["balance"]), share=Share(**kept["share"]) if kept["share"] else None)
+        saved = json.loads((directory / PROGRESS).read_text(encoding="utf-8"))
+        return cls(step=saved["step"], balance=BalanceState(**saved["balance"]), share=Share(**saved["share"]) if saved["share"] else None)
 
 
-class TrainingDivergedError(RuntimeError):
-    """The loss, or its gradient, is no longer a number."""
+def learning_rate(settings: Training, step: int) -> float:
+    """Learning rate of update number `step` (from 0): linear warm-up, then cosine decay.
+
+    The warm-up does not start at zero (the first update has an effect), and the last update has exactly `final_lr_frac` of the peak.
+
+    >>> settings = Training(steps=5, batch_size=1, micro_batch_size=1, lr=1.0, warmup_frac=0.4, final_lr_frac=0.1)
+    >>> [round(learning_rate(settings, step), 3) for step in range(5)]
+    [0.5, 1.0, 0.775, 0.325, 0.1]
+    """
+    warmup = round(settings.warmup_frac * settings.steps)
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    done = (step + 1 - warmup) / (settings.steps - warmup)
+    low = settings.final_lr_frac
+    return settings.lr * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def diverged(values: Mapping[str, float]) -> bool:
-    """Is the loss, or the gradient's norm, among the numbers of a step not finite? Such a gradient was not applied."""
-    return not all(math.isfinite(values.get(name, 0.0)) for name in LOSSES)
+def save_or_stop(run: Run, engine: Engine, settings: Training, state: TrainingState) -> None:
+    """Between two steps: write a checkpoint that is due or was requested by a signal, and stop where that was requested.
 
-
-def divergence(
-    run: Run, engine: Engine, settings: Training, step: int, values: Mapping[str, float], window: Sequence[Batch]
-) -> TrainingDivergedError:
-    """What to raise of a step that diverged, once what this rank learned from in it is kept."""
-    keep_batches(run.path, engine.rank, window)
-    if engine.rank == 0:
-        keep_facts(run.path, step, values)
-    what, value = next((name, values[name]) for name in LOSSES if not math.isfinite(values.get(name, 0.0)))
-    kept = f"Its batches are in {run.path / PLACE}: see percasym replay {run.path}"
-    return TrainingDivergedError(f"{what} is {value} at step {step}. {kept}, or choose a paradigm.lr below {settings.lr}.")
-
-
-def settle(run: Run, engine: Engine, settings: Training, progress: TrainingState) -> None:
-    """Between two steps: write the checkpoint that is due or was asked for from outside, and stop where that was asked.
-
-    Raises Stopped, on all ranks alike when any of them was asked.
+    Raises Stopped on all ranks when any of them received SIGINT or SIGTERM.
     """
     interrupt, terminate, save = engine.all_reduce_sum(torch.tensor(run.requests.take())).tolist()
-    if settings.saves_after(progress.step) or interrupt or terminate or save:
-        run.checkpoint(progress.step, _saving(engine, progress))
+    if settings.saves_after(state.step) or interrupt or terminate or save:
+        run.checkpoint(state.step, _writer(engine, state))
     if interrupt or terminate:
         raise Stopped(signal.SIGTERM if terminate else signal.SIGINT)
 
 
-def _saving(engine: Engine, progress: TrainingState) -> Callable[[Path], None]:
-    """What fills a checkpoint."""
+def _writer(engine: Engine, state: TrainingState) -> Callable[[Path], None]:
+    """Writes a checkpoint into the directory that it is called with."""
 
-    def save(directory: Path) -> None:
+    def write(directory: Path) -> None:
         engine.save(directory)
-        if engine.rank == 0:  # All know the same.
-            progress.save(directory)
+        if engine.rank == 0:  # The state is the same on all ranks.
+            state.save(directory)
 
-    return save
+    return write

@@ -1,4 +1,4 @@
-"""What each perception reward is shown, and no more: only one that reads labels sees grades, only one that asks is answered."""
+"""The inputs of each perception reward, restricted to what it declares: grades only for a labelled one, the policy only if needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from percasym.types import Prompt, Response, Rollout, SampleKey
 def score(reward: Reward, groups: Sequence[PromptGroup], task: Task, policy: Policy) -> Scores:
     """The scores of a reward, in the shape of `groups`.
 
-    Raises PermissionError when a surrogate asks for what it did not say that it asks for.
+    Raises PermissionError when a surrogate uses what it does not declare.
     """
     if isinstance(reward, Labelled):
         return [[reward.of(grade) for grade in group.grades] for group in groups]
@@ -26,20 +26,19 @@ def score(reward: Reward, groups: Sequence[PromptGroup], task: Task, policy: Pol
             _refuse(reward, "needs_outcome")
         return task.right(prompt.key, truths[prompt.key], answer)
 
-    context = RewardContext(
-        skills=TruthFree(_task=task), right=right, policy=policy if reward.needs_policy else ForbiddenPolicy(reward=reward)
-    )
+    allowed = policy if reward.needs_policy else ForbiddenPolicy(reward=reward)
+    context = RewardContext(skills=TruthFree(_task=task), right=right, policy=allowed)
     return reward.score([group.rollouts for group in groups], context)
 
 
 def needs_policy(reward: Reward) -> bool:
-    """Whether a reward costs more passes of the model."""
+    """Whether a reward costs extra passes of the model."""
     return not isinstance(reward, Labelled) and reward.needs_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruthFree:
-    """The skills of a task, without its samples."""
+    """The skills of a task, without access to its samples and labels."""
 
     _task: Task
 
@@ -64,26 +63,26 @@ class TruthFree:
         return self._task.solve(percept)
 
     def valid(self, percept: str) -> bool:
-        """Could the task, as it is set, show this percept in some picture?"""
+        """Can the task, as configured, generate a picture of this percept?"""
         return self._task.valid(percept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForbiddenPolicy:
-    """The policy before a reward that said it would not ask."""
+    """The policy for a reward without `needs_policy`: every query raises PermissionError."""
 
     reward: Surrogate
 
     def answers(self, prompts: Sequence[Prompt]) -> list[Response]:
-        """Refused."""
+        """Raises PermissionError."""
         _refuse(self.reward, "needs_policy")
 
     def percepts(self, prompts: Sequence[Prompt]) -> list[str | None]:
-        """Refused."""
+        """Raises PermissionError."""
         _refuse(self.reward, "needs_policy")
 
     def logprobs(self, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> list[list[float]]:
-        """Refused."""
+        """Raises PermissionError."""
         _refuse(self.reward, "needs_policy")
 
 

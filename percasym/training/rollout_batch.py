@@ -1,6 +1,7 @@
-"""What one round of sampling brings: rollouts, their rewards, and the micro-batches that they are learned from.
+"""The rollouts of one RL step: their rewards, advantages and micro-batches, and the records written of them.
 
-Shapes: P prompts of the step over all ranks, G siblings, R = P * G rollouts in reading order, B rows and T tokens of a micro-batch.
+Shapes: P prompts of the step over all ranks, G rollouts of each, R = P * G rollouts in order of prompts, B rows and T tokens of a
+micro-batch.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ import torch
 from torch import Tensor
 
 from percasym.config.paradigm import Rl
+from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.models.base import Batch, Family, Row
 from percasym.objectives.advantages import group_normalized, mixed, on_spans
 from percasym.objectives.coefficients import span_counts
-from percasym.rewards.base import Scores
-from percasym.training.policy_queries import completed
-from percasym.types import Grade, Rollout, Sample, Span
+from percasym.rewards.base import Labelled, Reward, Scores
+from percasym.types import UNSUPERVISED, Grade, Rollout, Sample, Span
 
 SpanAdvantages = Mapping[Span, Tensor]
-"""[R] for each span: the advantage of its tokens."""
+"""[R] for each span: the advantage of its tokens in each rollout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptGroup:
-    """One prompt, its siblings and the verdicts on them."""
+    """One prompt with its graded rollouts."""
 
     sample: Sample
-    asked: Row
+    prompt_row: Row
     """The prompt as tokens."""
     rollouts: Sequence[Rollout]
     grades: Sequence[Grade]
@@ -36,13 +37,13 @@ class PromptGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Rollouts that go through the model together."""
+    """Rollouts of one forward pass."""
 
     batch: Batch
     rows: Tensor
-    """[B] which of the R rollouts each row is."""
+    """[B] index of each row among the R rollouts."""
     sampled: Tensor
-    """[B, T] log-probability of each token when it was sampled; zero elsewhere."""
+    """[B, T] log-probability of each token under the policy that sampled it; zero elsewhere."""
 
     def tokens(self, advantages: SpanAdvantages) -> Tensor:
         """[B, T] the advantage of each token; zero outside the completions."""
@@ -51,47 +52,64 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutBatch:
-    """Everything that one rank sampled for one step."""
+    """The rollouts that one rank sampled for one step, with the rewards of all ranks."""
 
     groups: Sequence[PromptGroup]
-    """Those of this rank; the rewards below are everybody's, for some advantages are relative to all of them."""
+    """Those of this rank."""
     places: Sequence[int]
-    """Which of the P prompts each of `groups` is."""
+    """[len(groups)] index of each group among the P prompts of the step."""
     perception: Tensor
-    """[P, G] float64: the perception reward, 0 where it says nothing."""
+    """[P, G] float64, of all ranks: the perception reward, 0 where it has no score."""
     outcome: Tensor
-    """[P, G] float64: a, is the answer right?"""
+    """[P, G] float64, of all ranks: a, is the answer right?"""
     scores: Mapping[str, Scores]
-    """Every reward that was asked of this rank's groups, by name, trained on or not."""
+    """Every reward that was measured on this rank's groups, by name, trained on or not."""
     reasoning: Sequence[float | None]
-    """a_r of this rank's prompts: how often the answer is right when p* was given; None where it was not measured."""
+    """a_r of this rank's prompts: share of right answers when p* is given; None where it was not measured."""
     resampled: int = 0
-    """Prompts that were replaced because their group had one reward throughout."""
+    """Prompts that were replaced because their group had zero reward variance."""
     reward_seconds: float = 0.0
-    """How long rewards and diagnoses took, of all that it took to make this round."""
+    """Seconds spent on rewards and diagnoses, of those spent on the whole batch."""
 
     def verdicts(self) -> list[tuple[Sequence[Grade], Mapping[str, Sequence[float | None]], float | None]]:
-        """Of each group of this rank, without its rollouts: grades, the scores of each reward, a_r."""
+        """For each group of this rank, without its rollouts: grades, scores of each reward, a_r."""
         scores = [{name: rows[i] for name, rows in self.scores.items()} for i in range(len(self.groups))]
         return [(group.grades, named, reasoning) for group, named, reasoning in zip(self.groups, scores, self.reasoning, strict=True)]
 
+    def records(self, rewards: Mapping[str, Reward], advantages: Tensor | None = None) -> list[RolloutGroup]:
+        """This rank's groups as `percasym.diagnosis` writes and reads them; `advantages` [R] are those of the whole step."""
+        of_prompts = None if advantages is None else advantages.view_as(self.outcome).tolist()
+        return [
+            RolloutGroup(
+                truth=group.sample.truth,
+                puzzle=group.sample.puzzle,
+                rollouts=tuple(group.rollouts),
+                grades=tuple(group.grades),
+                rewards={name: tuple(scores[i]) for name, scores in self.scores.items()},
+                labelled=frozenset(name for name in self.scores if isinstance(rewards[name], Labelled)),
+                advantages=None if of_prompts is None else tuple(of_prompts[place]),
+                reasoning=self.reasoning[i],
+            )
+            for i, (place, group) in enumerate(zip(self.places, self.groups, strict=True))
+        ]
+
     def counts(self, settings: Rl) -> Tensor:
-        """[2] int64: perception and reasoning tokens of this rank's rollouts, those that teach nothing included."""
-        return span_counts(torch.tensor([rollout.labels]) for rollout in self._rollouts if _learned(rollout, settings))
+        """[2] int64: perception and reasoning tokens of this rank's rollouts, those without an advantage included."""
+        return span_counts(torch.tensor([rollout.labels]) for rollout in self._rollouts if _in_loss(rollout, settings))
 
     def window(self, family: Family, settings: Rl, rows_per_forward: int, advantages: SpanAdvantages) -> list[MicroBatch]:
-        """The micro-batches to learn `advantages` from, rollouts of like length together.
+        """The micro-batches of an update with these advantages; rollouts of similar length share one.
 
-        A rollout without an advantage has no gradient and is left out, unless a KL term wants every token. All ranks keep as
-        many as the one with the most to learn from, since under ZeRO they must make the same calls.
+        A rollout whose advantages are zero has no gradient and is left out, unless there is a KL term. All ranks keep as many rollouts as
+        the rank with the most, because under ZeRO they must make the same number of forwards.
         """
-        asked = [group.asked for group in self.groups for _ in group.rollouts]
-        place = [place * settings.group_size + sibling for place in self.places for sibling in range(settings.group_size)]
-        speaks = (advantages[Span.perception] != 0) | (advantages[Span.reasoning] != 0) | (settings.kl > 0)  # [R]
+        prompts = [group.prompt_row for group in self.groups for _ in group.rollouts]
+        place = [place * settings.group_size + i for place in self.places for i in range(settings.group_size)]
+        has_gradient = (advantages[Span.perception] != 0) | (advantages[Span.reasoning] != 0) | (settings.kl > 0)  # [R]
         num_ranks = settings.batch_size // len(self.groups)
-        most = int(speaks.view(-1, num_ranks, settings.group_size).sum((0, 2)).max())
-        kept = sorted(range(len(place)), key=lambda i: not speaks[place[i]])[: max(1, most)]
-        rows = {i: completed(asked[i], self._rollouts[i], learned=_learned(self._rollouts[i], settings)) for i in kept}
+        most = int(has_gradient.view(-1, num_ranks, settings.group_size).sum((0, 2)).max())
+        kept = sorted(range(len(place)), key=lambda i: not has_gradient[place[i]])[: max(1, most)]
+        rows = {i: _row(prompts[i], self._rollouts[i], settings) for i in kept}
         order = sorted(kept, key=lambda i: len(rows[i].ids))
         window = []
         for start in range(0, len(order), rows_per_forward):
@@ -99,18 +117,14 @@ class RolloutBatch:
             batch = family.collate([rows[i] for i in chosen])
             sampled = torch.zeros(batch.labels.shape)
             for row, i in enumerate(chosen):
-                logprobs, first = self._rollouts[i].completion.logprobs, len(asked[i].ids)
+                logprobs, first = self._rollouts[i].completion.logprobs, len(prompts[i].ids)
                 assert logprobs is not None, "a rollout engine gives the log-probability of each token"
                 sampled[row, first : first + len(logprobs)] = torch.tensor(logprobs)
             window.append(MicroBatch(batch=batch, rows=torch.tensor([place[i] for i in chosen]), sampled=sampled))
         return window
 
-    @property
-    def _rollouts(self) -> Sequence[Rollout]:
-        return [rollout for group in self.groups for rollout in group.rollouts]
-
     def advantages(self, settings: Rl, weight: float) -> SpanAdvantages:
-        """What w makes of both rewards: one advantage for all tokens, or routed: each span its own reward's."""
+        """The advantages of R = w a_p + (1 - w) a: one for all tokens of a rollout, or, with `route`, each span that of its own reward."""
         if settings.route:
             own = self.components(settings)
             return {span: part * own[span][span] for span, part in ((Span.perception, weight), (Span.reasoning, 1 - weight))}
@@ -118,22 +132,32 @@ class RolloutBatch:
         return dict.fromkeys(Span, one)
 
     def components(self, settings: Rl) -> Mapping[Span, SpanAdvantages]:
-        """The advantages of either reward alone: what the two policy gradients that NGDiff balances are made of."""
-        seen, right = (group_normalized(rewards, settings.normalize).flatten() for rewards in (self.perception, self.outcome))
+        """The advantages of each reward alone; their two policy gradients are what a gradient-based strategy balances."""
+        perception, outcome = (group_normalized(rewards, settings.normalize).flatten() for rewards in (self.perception, self.outcome))
         if settings.route:
-            nothing = torch.zeros_like(seen)
+            zero = torch.zeros_like(perception)
             return {
-                Span.perception: {Span.perception: seen, Span.reasoning: nothing},
-                Span.reasoning: {Span.perception: nothing, Span.reasoning: right},
+                Span.perception: {Span.perception: perception, Span.reasoning: zero},
+                Span.reasoning: {Span.perception: zero, Span.reasoning: outcome},
             }
-        return {Span.perception: dict.fromkeys(Span, seen), Span.reasoning: dict.fromkeys(Span, right)}
+        return {Span.perception: dict.fromkeys(Span, perception), Span.reasoning: dict.fromkeys(Span, outcome)}
 
     def blended(self, settings: Rl, weight: float) -> SpanAdvantages:
         """The advantages whose policy gradient is w times that of the perception reward plus 1 - w times that of the outcome."""
-        seen, right = self.components(settings).values()
-        return {span: weight * seen[span] + (1 - weight) * right[span] for span in Span}
+        perception, outcome = self.components(settings).values()
+        return {span: weight * perception[span] + (1 - weight) * outcome[span] for span in Span}
+
+    @property
+    def _rollouts(self) -> Sequence[Rollout]:
+        return [rollout for group in self.groups for rollout in group.rollouts]
 
 
-def _learned(rollout: Rollout, settings: Rl) -> bool:
-    """Is this rollout part of the loss?"""
+def _in_loss(rollout: Rollout, settings: Rl) -> bool:
+    """Whether the loss includes this rollout: all of them, or, with `overlong=mask`, those that ended before the token limit."""
     return rollout.completion.finished or settings.overlong == "score"
+
+
+def _row(prompt: Row, rollout: Rollout, settings: Rl) -> Row:
+    """A prompt followed by a rollout's own tokens, labelled by span; unsupervised where the loss leaves the rollout out."""
+    labels = rollout.labels if _in_loss(rollout, settings) else [UNSUPERVISED] * len(rollout.labels)
+    return prompt.followed_by(rollout.completion.ids, labels)

@@ -18,7 +18,8 @@ from percasym.config.paradigm import Sft
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
 from percasym.runs.requests import Requests
-from percasym.training.sft import backward, prefixes, train
+from percasym.training.sft import train
+from percasym.training.span_gradients import backward, prefixes
 from percasym.types import Span
 
 P, R = Span.perception, Span.reasoning

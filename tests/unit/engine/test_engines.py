@@ -159,7 +159,7 @@ def test_a_directory_without_a_checkpoint_is_named(make_engine, tiny_qwen, tmp_p
 
 def test_only_matrices_decay(tiny_qwen):
     from percasym.config.paradigm import Sft
-    from percasym.engine.optimizer import adamw
+    from percasym.engine.torch import adamw
 
     matrices, rest = adamw(tiny_qwen(), Sft(steps=1, batch_size=1, micro_batch_size=1, lr=1e-3, weight_decay=0.1)).param_groups
     assert (matrices["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)

@@ -80,6 +80,6 @@ def test_a_slope_worked_out_by_hand():
     hidden = trunk().last_hidden_state
     nll = torch.stack([hidden[:, 0, 0] * 0, hidden[:, 0] @ torch.tensor([3.0, 4.0])], dim=1)  # [B, T]
     loss = (0.1 * nll[:, 1]).sum()
-    hidden_norms.follow(loss, torch.tensor([[0.0, 0.1]]), labels)
+    hidden_norms.attach(loss, torch.tensor([[0.0, 0.1]]), labels)
     (7 * loss).backward()  # As an engine does that averages over seven ranks.
     assert hidden_norms.take().tolist() == [pytest.approx(25.0), 0.0]

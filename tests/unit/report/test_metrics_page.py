@@ -7,7 +7,7 @@ from pathlib import Path
 from percasym.balance.base import Gramian, SpanStats
 from percasym.diagnosis.stream import reward_statistics
 from percasym.report.load import METRICS
-from percasym.training.shares import Share, measurements
+from percasym.training.span_gradients import Share, step_metrics
 from percasym.types import Grade
 
 PAGE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def rewarded() -> set[str]:
 def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
     gramian = Gramian(perception=1.0, reasoning=4.0, cross=0.5)
     stats = SpanStats(step=0, num_steps=1, counts=(3, 97), losses=(1.0, 0.5), hidden=(0.2, 0.1), gramian=gramian)
-    logged = {*measurements(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
+    logged = {*step_metrics(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
     logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl"}
     logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first"}
     logged |= {

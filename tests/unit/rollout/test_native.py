@@ -13,7 +13,7 @@ from percasym.config.sampling import Native
 from percasym.models.base import Family, Row
 from percasym.models.qwen3 import Qwen3Step
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.rollout.native import NativeRollouts, branched, decode, ends_with
+from percasym.rollout.native import NativeRollouts, decode, decode_branches, ends_with
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
@@ -69,7 +69,7 @@ def test_a_branch_says_what_its_beginning_makes_it_say(model: torch.nn.Module, f
         for row, (_, begun) in zip(rows, beginnings, strict=True)
     ]
     heard: list[int] = []
-    pairs = branched(model, family, rows, beginnings, max_new_tokens=12, batch_size=6, advance=heard.append)
+    pairs = decode_branches(model, family, rows, beginnings, max_new_tokens=12, batch_size=6, advance=heard.append)
     assert [free.ids for free, _ in pairs] == [one.ids for one in decode(model, family, rows, max_new_tokens=12, batch_size=4)]
     assert [begun.ids for _, begun in pairs] == [one.ids for one in decode(model, family, told, max_new_tokens=12, batch_size=4)]
     assert all(len(completion.ids) == len(completion.logprobs or ()) <= 12 for pair in pairs for completion in pair)

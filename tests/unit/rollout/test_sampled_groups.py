@@ -119,7 +119,7 @@ def test_a_stated_percept_opens_every_rollout(model, family: Family, prompts: li
     codec = family.codec()
     engine = NativeRollouts(family=family, sampling=Native(max_new_tokens=TOKENS, top_k=1))
     engine.refresh(model)
-    groups = engine.generate(prompts, group_size=2, seed=0, stated=["12/34", "1-2"])
+    groups = engine.generate(prompts, group_size=2, seed=0, forced_percepts=["12/34", "1-2"])
     for prompt, group, percept in zip(prompts, groups, ["12/34", "1-2"], strict=True):
         asked, forced = family.prompt(prompt), codec.encode(codec.grammar.perception(percept))
         row = replace(asked, ids=(*asked.ids, *forced), labels=(-1,) * (len(asked.ids) + len(forced)))

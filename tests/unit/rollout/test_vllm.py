@@ -17,8 +17,7 @@ from percasym.config.sampling import Vllm
 from percasym.config.schema import ConfigError
 from percasym.models.adapt import Lora
 from percasym.models.base import Family
-from percasym.rollout.vllm import OutOfStepError, VllmRollouts
-from percasym.rollout.weights import merged_weights
+from percasym.rollout.vllm import VllmMismatchError, VllmRollouts, merged_weights
 from percasym.types import Prompt, SampleKey, Span
 
 TOKENS = 6
@@ -170,7 +169,7 @@ def test_banned_tokens_are_beyond_reach(family: Family, model, prompts: list[Pro
 def test_a_stated_percept_opens_every_rollout(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
-    ((rollout,),) = ours.generate(prompts[:1], group_size=1, seed=0, stated=["12/34"])
+    ((rollout,),) = ours.generate(prompts[:1], group_size=1, seed=0, forced_percepts=["12/34"])
     codec = family.codec()
     forced = codec.encode(codec.grammar.perception("12/34"))
     assert list(rollout.completion.ids[: len(forced)]) == forced and len(rollout.completion.ids) > len(forced)
@@ -190,7 +189,7 @@ def test_a_weight_that_was_not_loaded_is_refused(family: Family, model, started:
     ours = engine(family)
     ours.refresh(model)
     started[0].deaf_to = "model.language_model.norm"
-    with pytest.raises(OutOfStepError, match=r"no values for 1 of its weights, model\.language_model\.norm\.weight"):
+    with pytest.raises(VllmMismatchError, match=r"no values for 1 of its weights, model\.language_model\.norm\.weight"):
         ours.refresh(model)
 
 
@@ -203,7 +202,7 @@ def test_weights_that_are_not_the_trainers_are_noticed_after_the_first_update(
     ours.refresh(model)
     with torch.no_grad():
         started[0].held.get_input_embeddings().weight.neg_()
-    with pytest.raises(OutOfStepError, match="nats a token on 2 rollouts"):
+    with pytest.raises(VllmMismatchError, match="nats a token on 2 rollouts"):
         ours.generate(prompts, group_size=1, seed=0)
 
 
@@ -212,11 +211,11 @@ def test_a_prompt_that_is_read_otherwise_is_refused(
 ) -> None:
     ours = engine(family)
     ours.refresh(model)
-    served = type(family).served
+    stock = type(family).vllm_prompt
     monkeypatch.setattr(
-        type(family), "served", lambda self, prompt: ((*served(self, prompt)[0], served(self, prompt)[0][-1]), served(self, prompt)[1])
+        type(family), "vllm_prompt", lambda self, prompt: ((*stock(self, prompt)[0], stock(self, prompt)[0][-1]), stock(self, prompt)[1])
     )
-    with pytest.raises(OutOfStepError, match="read a prompt of"):
+    with pytest.raises(VllmMismatchError, match="read a prompt of"):
         ours.generate(prompts[:1], group_size=1, seed=0)
 
 
@@ -228,7 +227,7 @@ def test_without_vllm_the_choice_is_refused_with_the_command(family: Family, mon
 
 def test_a_picture_is_served_at_the_size_that_training_sees(family: Family, prompts: list[Prompt]) -> None:
     for prompt in prompts:
-        _, picture = family.served(prompt)
+        _, picture = family.vllm_prompt(prompt)
         assert isinstance(picture, Image.Image)
         file = io.BytesIO()
         picture.save(file, "PNG")

@@ -23,7 +23,7 @@ def test_an_answer_read_off_another_is_the_one_that_decoding_gives(task: Sudoku,
     found = evaluate(model=family.load(), family=family, task=task, settings=settings, advance=advanced.append)
     assert sum(advanced) == 3 * 6
     assert any(found.verdicts["perception"]) is reused  # Both kinds of samples are tested.
-    monkeypatch.setattr(module, "_after", lambda free, forced: None)
+    monkeypatch.setattr(module, "_rest", lambda answer, prefix: None)
     decoded = evaluate(model=family.load(), family=family, task=task, settings=settings)
     assert found.records == decoded.records
 
@@ -40,7 +40,7 @@ def test_an_answer_read_off_another_is_the_one_that_decoding_gives(task: Sudoku,
 def test_only_a_finished_answer_that_begins_with_the_forced_tokens_is_reused(
     ids: tuple[int, ...], finished: bool, rest: tuple[int, ...] | None
 ) -> None:
-    found = module._after(Completion(ids=ids, logprobs=tuple(float(i) for i in ids), finished=finished), (1, 2))
+    found = module._rest(Completion(ids=ids, logprobs=tuple(float(i) for i in ids), finished=finished), (1, 2))
     assert (found and found.ids) == rest
     if found:
         assert found.logprobs == tuple(float(i) for i in found.ids)

@@ -20,9 +20,9 @@ from percasym.config.paradigm import Rl
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.runs.requests import Requests
-from percasym.training.divergence import kept_batches
-from percasym.training.grpo import shortfall, train
-from percasym.training.progress import TrainingDivergedError, TrainingState
+from percasym.training.divergence import TrainingDivergedError, load_batches
+from percasym.training.grpo import reward_losses, train
+from percasym.training.progress import TrainingState
 from percasym.training.rollout_batch import MicroBatch, RolloutBatch
 from percasym.types import UNSUPERVISED, Span
 
@@ -127,15 +127,15 @@ def recipe(
                   | options)  # fmt: skip
     engine, diary, weights = Tilt(hidden_norms, x), Notes(path), []
 
-    def gather(step, weight):
+    def collect(step, weight):
         weights.append(weight)
         return Frozen(groups=(), places=(), perception=perception, outcome=outcome, scores={}, reasoning=())
 
-    def observe(done, experience, advantages, weight):
+    def observe(done, batch, advantages, weight):
         return {"reward/perception/mean": float(perception.mean()), "reward/outcome/mean": float(outcome.mean())}
 
     train(
-        engine=engine, family=None, gather=gather, observe=observe, balancer=balancer or NoBalance(), settings=settings, max_new_tokens=8,
+        engine=engine, family=None, collect=collect, observe=observe, balancer=balancer or NoBalance(), settings=settings, max_new_tokens=8,
         run=diary, evaluate=lambda step: None, reference=reference, start=start,
     )  # fmt: skip
     return SimpleNamespace(engine=engine, diary=diary, weights=weights)
@@ -209,7 +209,7 @@ def test_the_policy_is_pulled_back_to_the_reference(monkeypatch) -> None:
     def everywhere_minus_one(learner, micro):
         return torch.where(micro.batch.labels != UNSUPERVISED, -1.0, 0.0)
 
-    monkeypatch.setattr("percasym.training.grpo.Learner._by_reference", everywhere_minus_one)
+    monkeypatch.setattr("percasym.training.grpo.Learner._reference_logprobs", everywhere_minus_one)
     nothing = torch.zeros(1, 4, dtype=torch.float64)
     done = recipe(outcome=nothing, x=0.5, kl=0.1, reference=object())
     # k3 has slope 1 - exp(reference - logprob) in logprob; here logprob = .5 slope - 1, and the tokens of a row are 3 of 12.
@@ -229,10 +229,10 @@ def test_a_resumed_run_goes_on_at_its_step() -> None:
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(tmp_path) -> None:
     with pytest.raises(TrainingDivergedError, match=r"choose a paradigm\.lr below 1\.0"):
         recipe(hidden_norms=(math.nan, 1.0, 1.0, 1.0), path=tmp_path)
-    (kept,) = kept_batches(tmp_path)
+    (kept,) = load_batches(tmp_path)
     assert kept.ids[:, 0].tolist() == [0, 1, 2, 3], "the rollouts that it learned from"
 
 
 def test_what_is_left_to_earn_is_the_loss_that_strategies_read() -> None:
     round_ = Frozen(groups=(), places=(), perception=PERCEPTION, outcome=0.5 * OUTCOME, scores={}, reasoning=())
-    assert_close(torch.tensor(shortfall(round_)), torch.tensor([0.5, 0.75]))
+    assert_close(torch.tensor(reward_losses(round_)), torch.tensor([0.5, 0.75]))

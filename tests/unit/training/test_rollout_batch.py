@@ -32,8 +32,8 @@ def rollout(number: int, *, finished: bool = True):
 
 
 def round_of(rollouts, *, places=(0, 1)) -> RolloutBatch:
-    asked = Row(ids=(9,), labels=(UNSUPERVISED,))
-    groups = [PromptGroup(sample=None, asked=asked, rollouts=rollouts[at : at + 2], grades=()) for at in range(0, len(rollouts), 2)]
+    prompt = Row(ids=(9,), labels=(UNSUPERVISED,))
+    groups = [PromptGroup(sample=None, prompt_row=prompt, rollouts=rollouts[at : at + 2], grades=()) for at in range(0, len(rollouts), 2)]
     nothing = torch.zeros(2, 2, dtype=torch.float64)
     return RolloutBatch(groups=groups, places=places, perception=nothing, outcome=nothing, scores={}, reasoning=())
 

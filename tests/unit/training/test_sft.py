@@ -17,11 +17,10 @@ from percasym.config.paradigm import Sft
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
 from percasym.runs.requests import Requests
-from percasym.training.divergence import kept_batches, kept_facts
-from percasym.training.progress import TrainingDivergedError, TrainingState
-from percasym.training.schedule import learning_rate
+from percasym.training.divergence import TrainingDivergedError, load_batches, load_metrics
+from percasym.training.progress import TrainingState, learning_rate
 from percasym.training.sft import train
-from percasym.training.shares import Share, measurements, share_of
+from percasym.training.span_gradients import Share, share_of, step_metrics
 from percasym.types import UNSUPERVISED, Span
 
 P, R = Span.perception, Span.reasoning
@@ -50,7 +49,7 @@ class Scale:
     def backward(self, loss):
         loss.backward()
 
-    looking = recalling = staticmethod(nullcontext)
+    cache_vision = reuse_vision = staticmethod(nullcontext)
 
     def keep_gradient(self, span):
         self.kept[span], self.x.grad = self.x.grad, None
@@ -217,10 +216,10 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_leaves_what_it_learn
     place = tmp_path / "diverged"
     kept = f"Its batches are in {place}: see percasym replay {tmp_path}"
     assert str(error.value) == f"loss/total is nan at step 1. {kept}, or choose a paradigm.lr below 0.1."
-    (again,) = kept_batches(tmp_path)
+    (again,) = load_batches(tmp_path)
     assert torch.equal(again.labels, batch().labels)
     assert torch.equal(again.ids, batch().ids)
-    assert (kept_facts(tmp_path)["step"], kept_facts(tmp_path)["loss/total"]) == (1, "nan")
+    assert (load_metrics(tmp_path)["step"], load_metrics(tmp_path)["loss/total"]) == (1, "nan")
     assert list(diary.lines) == [1]
     assert diary.checkpoints == []
 
@@ -258,4 +257,4 @@ def test_the_learning_rate_rises_and_falls_once():
 def test_a_share_without_any_loss_is_not_a_number():
     stats = SpanStats(step=0, num_steps=1, counts=(1, 1), losses=(0.0, 0.0), gramian=Gramian(perception=0.0, reasoning=0.0, cross=0.0))
     assert math.isnan(share_of(stats).gradient)
-    assert math.isnan(measurements(stats, 0.5)["share/loss"])
+    assert math.isnan(step_metrics(stats, 0.5)["share/loss"])
