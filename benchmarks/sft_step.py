@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from percasym.balance.base import inversely
+from percasym.balance.base import equalizing_weight
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
@@ -143,7 +143,7 @@ def naive_step(model: torch.nn.Module, window: list[Batch]) -> tuple[tuple[float
                 parts = torch.autograd.grad(loss, trained, retain_graph=span is Span.perception)
                 torch._foreach_add_(total, parts)
         norms = [math.sqrt(sum(float(part.square().sum()) for part in total)) for total in sums.values()]
-    return watch.seconds, inversely(*norms)
+    return watch.seconds, equalizing_weight(*norms)
 
 
 def measure(task: Sudoku, arms: tuple[str, ...], rounds: int, engine) -> dict:

@@ -1,4 +1,4 @@
-"""Aligned-MTL: the gradients turned orthogonal and made equally long, then averaged."""
+"""Aligned-MTL: replace the gradients by orthogonal ones of equal length, then average."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.balance.moving import Warmed, known
+from percasym.balance.moving import WarmupWeight, given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlignedMtl(Warmed):
+class AlignedMtl(WarmupWeight):
     """Replace both gradients by the nearest pair that is orthogonal and of one length, and take the mean of that pair.
 
         a  is proportional to  G^(-1/2) (1, 1),   w = a_p / (a_p + a_r),   G the Gramian
@@ -24,7 +24,7 @@ class AlignedMtl(Warmed):
 
     - It is `mgda` with s added to both parts: orthogonal or opposite gradients give `ngdiff`. Where they nearly agree and differ in
       length, the paper subtracts the longer one; here w stays in [0, 1].
-    - The paper's length (the least eigenvalue) is the learning rate's business.
+    - The paper scales the update by the least eigenvalue; here its length is left to the learning rate.
 
     Cost: that of the exact Gramian.
 
@@ -36,10 +36,10 @@ class AlignedMtl(Warmed):
 
     needs: ClassVar[Needs] = "gramian"
 
-    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
-        perception, reasoning, cross = known(stats.gramian).relative
+    def _target(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        perception, reasoning, cross = given(stats.gramian).relative
         area = math.sqrt(max(perception * reasoning - cross**2, 0.0))
-        ours, theirs = reasoning - cross + area, perception - cross + area
-        if ours + theirs <= 0:  # To the last digit they are one gradient: every w gives the same update.
+        part_p, part_r = reasoning - cross + area, perception - cross + area
+        if part_p + part_r <= 0:  # The gradients are numerically equal: every w gives the same update.
             return BalanceState(weight=0.5)
-        return BalanceState(weight=min(max(ours / (ours + theirs), 0.0), 1.0))
+        return BalanceState(weight=min(max(part_p / (part_p + part_r), 0.0), 1.0))

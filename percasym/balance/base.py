@@ -1,7 +1,9 @@
-"""What a balancing strategy is: numbers in, the weight of perception out.
+"""The interface of a balancing strategy: numbers of a step in, the weight w of perception out.
 
-The objective is `L = w L_p + (1-w) L_r`, each loss a token mean over its own span. A strategy moves w;
-it never sees a model, so every strategy serves SFT and RL, on one device or many, alike.
+The objective is `L = w L_p + (1-w) L_r`, each loss a token mean over its own span. A strategy moves w. It reads numbers, not the model, so
+every strategy works in SFT and RL, on one device or many.
+
+A new strategy is one file in this package and one yaml in conf/balance; `MovingWeight` in moving.py provides bounds and smoothing.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 Needs = Literal["counts", "losses", "hidden", "gramian"]
-"""The dearest number a strategy reads: counts are known before the first backward, losses and the norms at the last hidden
-state after the last one (so they move the next step's weight), the Gramian between the span gradients and their sum, the
-losses with it."""
+"""The most expensive number that a strategy reads. Counts are known before the first backward. Losses, and gradient norms at the last
+hidden state, are known after the last one, so they move the weight of the next step. The Gramian, and the losses with it, is known before
+the span gradients are combined, so it moves the weight of the same step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Gramian:
 
     @property
     def relative(self) -> tuple[float, float, float]:
-        """(|g_p|^2, |g_r|^2, <g_p, g_r>) in units of the larger square: no scale of the gradients overflows a formula or changes it.
+        """(|g_p|^2, |g_r|^2, <g_p, g_r>) in units of the larger square, so that formulas neither overflow nor depend on the scale.
 
         >>> Gramian(perception=8.0, reasoning=2.0, cross=-1.0).relative
         (1.0, 0.25, -0.125)
@@ -52,21 +54,21 @@ class Gramian:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanStats:
-    """What is known of one optimizer step; each pair is (perception, reasoning)."""
+    """The numbers of one optimizer step; each pair is (perception, reasoning)."""
 
     step: int
     num_steps: int
     counts: tuple[int, int]
     losses: tuple[float, float] | None = None
-    """L_k, nan for a span without tokens; in RL, what each reward has left to earn."""
+    """L_k, nan for a span without tokens; in RL, one minus the mean of each reward."""
     hidden: tuple[float, float] | None = None
-    """Norm of d L_k / d H, with H the last hidden states of all tokens of the step."""
+    """Norms of d L_k / d H, with H the last hidden states of all tokens of the step."""
     gramian: Gramian | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceState:
-    """The weight of perception and whatever a strategy remembers; plain JSON, kept in every checkpoint."""
+    """The weight of perception and the memory of a strategy; plain JSON, saved in every checkpoint."""
 
     weight: float
     memory: Mapping[str, float] = field(default_factory=dict)
@@ -82,14 +84,14 @@ class Balancer(Protocol):
         ...
 
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
-        """The state after seeing `stats`."""
+        """The state after a step with these numbers."""
         ...
 
 
-def inversely(perception: float, reasoning: float) -> float:
-    """The w that evens out two positive numbers: w * perception = (1 - w) * reasoning.
+def equalizing_weight(perception: float, reasoning: float) -> float:
+    """The w at which two positive numbers, weighted, are equal: w * perception = (1 - w) * reasoning.
 
-    >>> inversely(3.0, 1.0)
+    >>> equalizing_weight(3.0, 1.0)
     0.25
     """
     return 1 / (1 + perception / reasoning)  # Not reasoning / (perception + reasoning): that sum can overflow.

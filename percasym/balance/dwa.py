@@ -1,4 +1,4 @@
-"""Dynamic weight average: more weight for the span that learns more slowly."""
+"""Dynamic weight average (DWA): more weight for the span whose loss falls more slowly."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.balance.moving import Warmed, known, sigmoid
+from percasym.balance.moving import LAST_TARGET, WarmupWeight, given, sigmoid
 from percasym.config.schema import at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DynamicWeightAverage(Warmed):
-    """Weigh each span by how little its loss fell between the last two periods.
+class DynamicWeightAverage(WarmupWeight):
+    """Weight each span by the ratio of its losses in the last two periods.
 
         w = softmax_k(r_k / temperature)_p = sigmoid((r_p - r_r) / temperature),   r_k = (L_k of this period) / (L_k of the one before)
 
     - L_k of a period: the mean over `period_steps` optimizer steps. The paper's period is an epoch; training here is a stream without
       epochs, and single steps would compare one batch with another.
-    - temperature: large evens the weights out; in the limit both weigh the same.
+    - temperature: at a large one, both weights are nearly equal.
 
-    Two periods must be over before the weight moves, and it moves once a period. Cost: one backward. Ratios near 1 give weights near 0.5:
-    with temperature 2, a span whose loss stands still beside one that halves in a period has w = sigmoid(0.25) = 0.56.
+    The weight moves after two periods, and then once a period. Cost: one backward. Ratios near 1 give weights near 0.5:
+    with temperature 2, a span with a constant loss beside one whose loss halves in a period has w = sigmoid(0.25) = 0.56.
 
     Weight: sigma((q_p - q_r) / 2), q_k the ratio of L_k to that of the period before.
     Equals: 0.5 at a high temperature.
@@ -34,19 +34,19 @@ class DynamicWeightAverage(Warmed):
     needs: ClassVar[Needs] = "losses"
 
     temperature: float = 2.0
-    """Softness, above 0 (the paper's)."""
+    """Temperature of the softmax, above 0 (the paper's)."""
     period_steps: int = 10
     """Optimizer steps whose mean loss is compared with that of as many before (our choice)."""
 
     def __post_init__(self) -> None:
-        Warmed.__post_init__(self)
+        WarmupWeight.__post_init__(self)
         at_least("balance", 1, period_steps=self.period_steps)
         if not self.temperature > 0:
             raise ValueError(f"balance.temperature must be above 0, got {self.temperature}.")
 
-    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
-        weight, steps = memory.get("asked", self.initial), memory.get("steps", 0.0) + 1
-        sums = {span: memory.get(f"sum_{span}", 0.0) + loss for span, loss in zip("pr", known(stats.losses), strict=True)}
+    def _target(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        weight, steps = memory.get(LAST_TARGET, self.initial), memory.get("steps", 0.0) + 1
+        sums = {span: memory.get(f"sum_{span}", 0.0) + loss for span, loss in zip("pr", given(stats.losses), strict=True)}
         past = {name: value for name, value in memory.items() if name.startswith("mean_")}
         if steps == self.period_steps:
             means = {span: total / steps for span, total in sums.items()}
@@ -56,4 +56,4 @@ class DynamicWeightAverage(Warmed):
             past = {f"mean_{span}": mean for span, mean in means.items()}
             steps, sums = 0.0, dict.fromkeys(sums, 0.0)
         kept = {f"sum_{span}": total for span, total in sums.items()}
-        return BalanceState(weight=weight, memory={"asked": weight, "steps": steps, **kept, **past})
+        return BalanceState(weight=weight, memory={LAST_TARGET: weight, "steps": steps, **kept, **past})

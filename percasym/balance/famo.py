@@ -1,4 +1,4 @@
-"""Fast adaptive multitask optimisation: both losses fall at one rate."""
+"""FAMO (fast adaptive multitask optimisation): both losses decrease at the same rate."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.balance.moving import Warmed, known, sigmoid
+from percasym.balance.moving import WarmupWeight, given, sigmoid
 from percasym.config.schema import at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Famo(Warmed):
-    """Weigh spans by their inverse losses, tilted toward the span whose logarithm fell less.
+class Famo(WarmupWeight):
+    """Weight spans by their inverse losses, with more weight for the span whose log-loss fell less.
 
         w_k  is proportional to  z_k / L_k,   z = softmax(xi)
         xi  <-  Adam(xi, J^T delta + decay * xi),   delta_k = log L_k(before) - log L_k(now),   J the Jacobian of the softmax
 
-    - xi: one logit a span, 0 at first. With two spans they are xi and -xi for ever, so one number is kept: z_p = sigmoid(2 xi), and its
-      slope is z_p z_r (delta_p - delta_r) + decay * xi.
+    - xi: one logit a span, 0 at first. With two spans they are always xi and -xi, so one number is stored: z_p = sigmoid(2 xi), and its
+      gradient is z_p z_r (delta_p - delta_r) + decay * xi.
     - L_k(now): span means of this step. The paper evaluates the batch of the step before once more, after its update (one more forward);
-      ours is the next batch, which costs nothing and adds the noise between two batches to delta. Adam, which the paper's own
+      ours uses the next batch, at no cost, and delta has the noise between two batches. Adam, which the paper's own
       experiments use, averages over it.
 
     Cost: one backward. With lr=0 it equals `inverse_loss`.
@@ -38,14 +38,14 @@ class Famo(Warmed):
     lr: float = 0.025
     """Step of a logit, at least 0 (the paper's)."""
     decay: float = 1e-3
-    """Pull of the logits toward 0, at least 0 (the paper's)."""
+    """Weight decay of the logits, at least 0 (the paper's)."""
 
     def __post_init__(self) -> None:
-        Warmed.__post_init__(self)
+        WarmupWeight.__post_init__(self)
         at_least("balance", 0, lr=self.lr, decay=self.decay)
 
-    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
-        perception, reasoning = known(stats.losses)
+    def _target(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        perception, reasoning = given(stats.losses)
         gap = math.log(perception) - math.log(reasoning)  # log L_p - log L_r
         moved = self._adam(memory, gap) if memory else {"logit": 0.0, "mean": 0.0, "square": 0.0, "times": 0.0}
         # w / (1 - w) = (z_p / L_p) / (z_r / L_r)
@@ -55,8 +55,8 @@ class Famo(Warmed):
         """One Adam step of the logit (betas .9 and .999, as in PyTorch)."""
         logit, times = memory["logit"], memory["times"] + 1
         z = sigmoid(2 * logit)
-        slope = z * (1 - z) * (memory["gap"] - gap) + self.decay * logit  # The gap's fall is delta_p - delta_r.
-        mean = 0.9 * memory["mean"] + 0.1 * slope
-        square = 0.999 * memory["square"] + 0.001 * slope**2
+        gradient = z * (1 - z) * (memory["gap"] - gap) + self.decay * logit  # The decrease of the gap is delta_p - delta_r.
+        mean = 0.9 * memory["mean"] + 0.1 * gradient
+        square = 0.999 * memory["square"] + 0.001 * gradient**2
         step = (mean / (1 - 0.9**times)) / (math.sqrt(square / (1 - 0.999**times)) + 1e-8)
         return {"logit": logit - self.lr * step, "mean": mean, "square": square, "times": times}

@@ -11,7 +11,7 @@ from percasym.config.schema import fraction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fixed:
-    """`L = w L_p + (1 - w) L_r` with one w for the whole run.
+    """Use one constant w for the whole run: `L = w L_p + (1 - w) L_r`.
 
     Weight: a constant.
 
@@ -31,5 +31,5 @@ class Fixed:
         return BalanceState(weight=self.weight)
 
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
-        """The same weight, whatever the step says."""
+        """The same weight."""
         return state

@@ -1,7 +1,7 @@
-"""What every strategy that moves the weight shares: bounds, smoothing, a warm-up, and silence.
+"""The base of strategies that move the weight: bounds, smoothing, warm-up, and steps without usable numbers.
 
-A strategy says what weight it asks for (`_weigh`); here that weight is smoothed, kept within its bounds and, during a
-warm-up, not asked for. A step whose numbers are zero or not finite says nothing, so nothing moves: neither weight nor memory.
+A strategy computes a target weight (`_target`). This class smooths it, keeps it within bounds, and ignores the strategy during the warm-up.
+At a step whose numbers are zero or not finite, neither the weight nor the memory of the strategy changes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from percasym.config.schema import fraction
 
 T = TypeVar("T")
 
+LAST_TARGET = "asked"
+"""Key of the last target weight in the memory of a strategy that moves it by steps; the name is that of existing checkpoints."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moving(ABC):
-    """A weight within bounds, smoothed over steps."""
+class MovingWeight(ABC):
+    """A weight that follows the target of a strategy, within bounds and smoothed over steps."""
 
     needs: ClassVar[Needs]
 
     smoothing: float = 0.0
-    """Share of the last weight kept at each step, in [0, 1); 0 is the weight as asked for."""
+    """Share of the last weight kept at each step, in [0, 1); 0 takes the target as it is."""
     low: float = 0.0
-    """The weight never falls below this."""
+    """Lower bound of the weight."""
     high: float = 1.0
-    """The weight never rises above this."""
+    """Upper bound of the weight."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
@@ -38,49 +41,49 @@ class Moving(ABC):
             raise ValueError(f"balance.low and balance.high must satisfy 0 <= low <= high <= 1, got {self.low} and {self.high}.")
 
     def start(self) -> BalanceState:
-        """Equal weights (within the bounds) until the strategy has asked for others; then nothing of them remains."""
+        """Equal weights (within the bounds) until the first target, which is not smoothed with them."""
         return BalanceState(weight=self._bounded(0.5))
 
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
-        """The weight asked for, smoothed and bounded; the state as it was where the step says nothing."""
-        asked = self._weigh(stats, state.memory) if self._says_something(stats) else None
-        if asked is None:
+        """The target weight, smoothed and bounded; the same state where the numbers of the step are not usable."""
+        target = self._target(stats, state.memory) if self._usable(stats) else None
+        if target is None:
             return state
         kept = self.smoothing if state.memory else 0.0
-        weight = kept * state.weight + (1 - kept) * asked.weight
-        return BalanceState(weight=self._bounded(weight), memory={**asked.memory, "measured": 1.0})
+        weight = kept * state.weight + (1 - kept) * target.weight
+        return BalanceState(weight=self._bounded(weight), memory={**target.memory, "measured": 1.0})
 
     @abstractmethod
-    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState | None:
-        """The weight that the numbers ask for and what to remember of them (memory is empty at first); None: they say nothing."""
+    def _target(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState | None:
+        """The target weight at these numbers and the new memory (empty before the first step); None keeps the state as it is."""
 
     def _bounded(self, weight: float) -> float:
         return min(max(weight, self.low), self.high)
 
-    def _says_something(self, stats: SpanStats) -> bool:
+    def _usable(self, stats: SpanStats) -> bool:
         match self.needs:
             case "counts":
                 return True
             case "losses":
-                return tells(known(stats.losses))
+                return positive_finite(given(stats.losses))
             case "hidden":
-                return tells(known(stats.hidden))
+                return positive_finite(given(stats.hidden))
             case "gramian":
-                gramian = known(stats.gramian)
-                return tells(gramian.norms) and math.isfinite(gramian.cross)
+                gramian = given(stats.gramian)
+                return positive_finite(gramian.norms) and math.isfinite(gramian.cross)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warmed(Moving):
-    """A moving weight that stands still at first, because the first numbers of a run say least."""
+class WarmupWeight(MovingWeight):
+    """A moving weight that is constant during a warm-up, because the first numbers of a run are the least reliable."""
 
     initial: float = 0.5
     """The weight until the strategy moves it (0.5: both span means count the same)."""
     warmup_frac: float = 0.0
-    """Share of the steps at which `initial` stays; the strategy sees nothing of them, so what it calls its first losses come later."""
+    """Share of the steps with the weight `initial`. The strategy does not read the numbers of these steps."""
 
     def __post_init__(self) -> None:
-        Moving.__post_init__(self)  # `super()` without arguments does not survive slots.
+        MovingWeight.__post_init__(self)  # `super()` without arguments does not work with slots.
         fraction("balance", initial=self.initial, warmup_frac=self.warmup_frac)
 
     def start(self) -> BalanceState:
@@ -88,26 +91,26 @@ class Warmed(Moving):
         return BalanceState(weight=self._bounded(self.initial))
 
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
-        """As it was during the warm-up, then as `Moving` says."""
-        return state if stats.step < round(self.warmup_frac * stats.num_steps) else Moving.step(self, state, stats)
+        """The same state during the warm-up, then as in `MovingWeight`."""
+        return state if stats.step < round(self.warmup_frac * stats.num_steps) else MovingWeight.step(self, state, stats)
 
 
-def tells(pair: tuple[float, float]) -> bool:
+def positive_finite(pair: tuple[float, float]) -> bool:
     """Whether both numbers are positive and finite.
 
-    A span whose number is zero would get the whole weight (or none of it), by which training could stop for good.
+    If one were zero, one span would get the whole weight, and training could stop for good.
     """
     return all(0 < number < math.inf for number in pair)
 
 
-def known(numbers: T | None) -> T:
-    """The numbers themselves, which the trainer gives because `needs` names them."""
+def given(numbers: T | None) -> T:
+    """The numbers themselves: the trainer passes all those that `needs` names."""
     assert numbers is not None, "a strategy was stepped without the numbers that its `needs` names"
     return numbers
 
 
 def sigmoid(number: float) -> float:
-    """1 / (1 + exp(-number)): the share of the first of two weights whose logits differ by `number`.
+    """1 / (1 + exp(-number)): the first of two weights that sum to 1 and whose logits differ by `number`.
 
     >>> sigmoid(0.0), sigmoid(1000.0), sigmoid(-1000.0)
     (0.5, 1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Normalised gradients: both spans pull equally hard."""
+"""NGDiff (normalised gradient difference): both weighted gradients have the same norm."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from percasym.balance.base import BalanceState, Needs, SpanStats, inversely
-from percasym.balance.moving import Moving, known
+from percasym.balance.base import BalanceState, Needs, SpanStats, equalizing_weight
+from percasym.balance.moving import MovingWeight, given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NGDiff(Moving):
-    """Move w so that the weighted gradients of the two spans have one norm, at every step.
+class NGDiff(MovingWeight):
+    """Equalise the norms of the weighted gradients of both spans at every step.
 
         w = |g_r| / (|g_p| + |g_r|),   hence   w |g_p| = (1 - w) |g_r|
 
     - g_p, g_r: gradients of the span means L_p and L_r over the whole optimizer step, before clipping.
     - The update w g_p + (1 - w) g_r bisects the angle between g_p and g_r.
 
-    The norms are those of the very step that uses the weight (nothing lags, nothing is estimated).
-    A step whose norm is zero or not finite says nothing, so the weight stays: at |g_p| = 0 the formula
-    would give w = 1, a zero update, and training would stop for good.
+    The norms are exact and of the same step that uses the weight. At a step with a norm that is zero or not finite the weight does not
+    change: at |g_p| = 0 the formula would give w = 1, a zero update, and training would stop for good.
 
     Weight: sqrt(r) / (sqrt(p) + sqrt(r)).
     Equals: IMTL-G; `nash`.
@@ -37,5 +36,5 @@ class NGDiff(Moving):
 
     needs: ClassVar[Needs] = "gramian"
 
-    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
-        return BalanceState(weight=inversely(*known(stats.gramian).norms))
+    def _target(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        return BalanceState(weight=equalizing_weight(*given(stats.gramian).norms))

@@ -1,4 +1,4 @@
-"""No balancing: ordinary supervised fine-tuning, one average over all tokens."""
+"""No balancing: ordinary fine-tuning with one average over all tokens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from percasym.balance.base import BalanceState, Needs, SpanStats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoBalance:
-    """Each token counts the same, so perception weighs what its length says.
+    """Average over all tokens, so that perception has the weight of its share of the tokens.
 
         w = N_p / (N_p + N_r)
 
-    with the counts of the very step, which makes `w L_p + (1 - w) L_r` the mean over all supervised tokens.
+    with the counts of the same step, so that `w L_p + (1 - w) L_r` is the mean over all supervised tokens.
 
     Weight: N_p / (N_p + N_r).
     Equals: token-averaged SFT; in RL the outcome alone.
@@ -26,7 +26,7 @@ class NoBalance:
     needs: ClassVar[Needs] = "counts"
 
     def start(self) -> BalanceState:
-        """A placeholder: the first step's counts replace it before any loss is weighed."""
+        """A placeholder, replaced at the counts of the first step before any loss is weighted."""
         return BalanceState(weight=0.5)
 
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:

@@ -1,4 +1,4 @@
-"""Gradient surgery: what a gradient has against the other is cut away."""
+"""PCGrad (gradient surgery): remove the component of each gradient that conflicts with the other."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from percasym.balance.base import BalanceState, Needs, SpanStats
-from percasym.balance.moving import Warmed, known
+from percasym.balance.moving import WarmupWeight, given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PcGrad(Warmed):
-    """Project each gradient off the other where they conflict, then add the two.
+class PcGrad(WarmupWeight):
+    """Project each gradient onto the normal plane of the other where they conflict, then add the two.
 
         g_p' = g_p - min(c, 0) / |g_r|^2 g_r,   g_r' = g_r - min(c, 0) / |g_p|^2 g_p,   c = <g_p, g_r>
         w  is proportional to  1 - min(c, 0) / |g_p|^2,   1 - w  to  1 - min(c, 0) / |g_r|^2
 
-    - The weights are those of g_p and g_r in g_p' + g_r', summed to 1; the length of the update is the learning rate's business
-      (with AdamW hardly anything is left of it).
-    - The paper visits the other tasks in random order. With two there is one other, so nothing is random.
+    - The weights are those of g_p and g_r in g_p' + g_r', normalised to sum 1; the length of the update is left to the learning rate
+      (AdamW is nearly invariant to it).
+    - The paper projects in random order of the other tasks. With two tasks there is no order.
 
-    While the gradients do not conflict it is the plain mean, w = 0.5; where they do, the smaller gradient gains. Cost: that of the exact
+    Without a conflict it is the plain mean, w = 0.5; with one, the smaller gradient gets more weight. Cost: that of the exact
     Gramian. With two spans it equals `upgrad`.
 
     Weight: (1 - c'/p) / (2 - c'/p - c'/r), c' = min(c, 0).
@@ -32,8 +32,8 @@ class PcGrad(Warmed):
 
     needs: ClassVar[Needs] = "gramian"
 
-    def _weigh(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
-        perception, reasoning, cross = known(stats.gramian).relative
+    def _target(self, stats: SpanStats, memory: Mapping[str, float]) -> BalanceState:
+        perception, reasoning, cross = given(stats.gramian).relative
         conflict = min(cross, 0.0)
-        ours, theirs = 1 - conflict / perception, 1 - conflict / reasoning
-        return BalanceState(weight=ours / (ours + theirs))
+        part_p, part_r = 1 - conflict / perception, 1 - conflict / reasoning
+        return BalanceState(weight=part_p / (part_p + part_r))

@@ -1,4 +1,4 @@
-"""A weight of perception that moves by the calendar."""
+"""Schedule: a weight of perception that depends on the step alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["constant", "linear", "cosine", "perception_first"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Move w from `begin` to `end` by a rule of the step alone.
+    """Move w from `begin` to `end` by a rule that depends on the step alone.
 
         constant           w = begin
         linear             w = begin + (end - begin) t
@@ -44,7 +44,7 @@ class Schedule:
     begin: float = 1.0
     """w of the first step; 1 is perception alone."""
     end: float = 0.5
-    """w when the move is over; `constant` never moves."""
+    """w after the last step of the move; unused by `constant`."""
     until_frac: float = 0.5
     """Share of the steps after which w is `end` (our choice: half the run to move, half to settle)."""
 
@@ -57,13 +57,13 @@ class Schedule:
         return BalanceState(weight=self.begin)
 
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
-        """The weight of this step, whatever came before it."""
+        """The weight of this step."""
         steps = round(self.until_frac * stats.num_steps)
         moved = self._moved(min(1.0, stats.step / steps) if steps else 1.0)
         return BalanceState(weight=(1 - moved) * self.begin + moved * self.end)
 
     def _moved(self, t: float) -> float:
-        """How much of the way to `end` is done at time t in [0, 1]."""
+        """Fraction of the way from `begin` to `end` at time t in [0, 1]."""
         match self.kind:
             case "constant":
                 return 0.0

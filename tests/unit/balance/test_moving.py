@@ -12,7 +12,7 @@ from percasym.balance.dwa import DynamicWeightAverage
 from percasym.balance.gradnorm import GradNorm
 from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.mgda import Mgda
-from percasym.balance.moving import Warmed
+from percasym.balance.moving import WarmupWeight
 from percasym.balance.ngdiff import NGDiff
 
 
@@ -77,7 +77,7 @@ def test_impossible_shared_options_are_refused(options, message):
 
 def test_ngdiff_has_no_warm_up_because_its_first_weight_is_exact():
     assert [field.name for field in fields(NGDiff)] == ["smoothing", "low", "high"]
-    assert not issubclass(NGDiff, Warmed)
+    assert not issubclass(NGDiff, WarmupWeight)
 
 
 @pytest.mark.parametrize("norms", [(1e154, 1e153), (1e-150, 1e-151)])
