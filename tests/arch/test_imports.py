@@ -1,4 +1,4 @@
-"""Who may import whom: the rules of docs/architecture.md, and proof that each check can fail."""
+"""The import rules of docs/architecture.md, and proof that each check can fail."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LIGHT = (
     "types", "metrics", "config", "spans", "tasks", "balance", "runs", "diagnosis", "report", "cli", "models", "data", "plan", "rewards",
     "dashboard",
 )  # fmt: skip
-"""What a laptop, `--help` and a regrading need; their modules load no deep-learning library unless asked to work."""
+"""Folders used on a laptop, by `--help` and to regrade: importing their modules loads no deep-learning library."""
 WORKERS = ("percasym.models.architecture", "percasym.models.qwen3")
-"""Modules inside light rooms that are the work itself."""
+"""Modules inside those folders that need a deep-learning library."""
 
 
 def modules(room: str) -> list[str]:

@@ -20,7 +20,7 @@ NEUTRAL = {"schedule": {"begin": 0.5, "end": 0.5}}
 """Options under which a strategy favours no span, where its yaml means it to."""
 EXCEPTIONS = {
     ("rlw", "exchange"): "it draws by the step, whichever span is called which",
-    ("rlw", "equality"): "it draws whatever the spans say",
+    ("rlw", "equality"): "it draws whatever the losses of the spans are",
     ("uncertainty", "scale"): "its variances start at 1 nat, so the unit of the losses counts until that start is forgotten",
 }
 """Laws that a strategy breaks by what it is, and why; that it does break them is tested below."""
@@ -71,7 +71,7 @@ def follow(balancer, history) -> BalanceState:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_strategy_is_a_frozen_dataclass_that_says_what_it_needs(name):
+def test_a_strategy_is_a_frozen_dataclass_that_declares_what_it_needs(name):
     balancer = strategy(name)
     assert is_dataclass(balancer)
     assert type(balancer).__dataclass_params__.frozen
@@ -125,7 +125,7 @@ def test_equal_spans_keep_equal_weights(name, size, count, cosine):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("broken", [0.0, math.nan, math.inf])
 @pytest.mark.parametrize("both", [True, False])
-def test_a_step_that_says_nothing_moves_nothing(name, broken, both):
+def test_a_step_without_finite_positive_numbers_changes_nothing(name, broken, both):
     balancer, usual = strategy(name), stats_of((3, 97), (1.0, 2.0), (3.0, 1.0), 0.5)
     before = balancer.step(balancer.start(), usual)
     other = broken if both else 1.0
@@ -134,7 +134,7 @@ def test_a_step_that_says_nothing_moves_nothing(name, broken, both):
         assert balancer.step(before, replace(usual, losses=pair, hidden=pair, gramian=gramian)) == before
 
 
-def test_a_cross_product_that_is_no_number_moves_nothing():
+def test_a_cross_product_that_is_not_finite_changes_nothing():
     balancer, usual = strategy("mgda"), stats_of((3, 97), (1.0, 2.0), (3.0, 1.0), 0.0)
     before = balancer.step(balancer.start(), usual)
     assert balancer.step(before, replace(usual, gramian=Gramian(perception=1.0, reasoning=9.0, cross=math.nan))) == before

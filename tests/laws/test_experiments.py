@@ -1,4 +1,4 @@
-"""Laws of conf/experiment: a study says what it asks, what it expects and what it costs, and every cell of it can run."""
+"""Laws of conf/experiment: a study states question, prediction, cost and command, and every cell of it can run."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def cells(name: str, *words: str) -> list[Checked]:
     given = force_options([f"experiment={name}", *words], CONF)
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
-        asked = config.hydra.sweeper
-        sweeper = StudySweeper(cells=asked.cells, params=asked.params)
+        configured = config.hydra.sweeper
+        sweeper = StudySweeper(cells=configured.cells, params=configured.params)
         sweeper.config = config
         sweeper.context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
         return sweeper.checked(given)
@@ -58,13 +58,13 @@ def test_the_studies_of_the_paper_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_says_what_it_asks_and_expects_and_costs(name: str) -> None:
-    said = head(name)
-    assert list(said) == ["Question", "Prediction", "Cost", "Command"]
-    assert said["Question"].endswith("?")
-    assert re.search(r"\d+ (runs|hours)|runs of", said["Cost"])
-    assert said["Command"].startswith(f"python train.py -m experiment={name} ")
-    assert f"multirun/{name}" in said["Command"]
+def test_a_study_states_question_prediction_cost_and_command(name: str) -> None:
+    stated = head(name)
+    assert list(stated) == ["Question", "Prediction", "Cost", "Command"]
+    assert stated["Question"].endswith("?")
+    assert re.search(r"\d+ (runs|hours)|runs of", stated["Cost"])
+    assert stated["Command"].startswith(f"python train.py -m experiment={name} ")
+    assert f"multirun/{name}" in stated["Command"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -76,8 +76,8 @@ def test_every_cell_of_a_study_can_run_in_a_directory_of_its_own(name: str) -> N
     expected = yaml.safe_load(EXPERIMENTS[name].read_text())["hydra"]["sweeper"]
     seeds = expected.get("params", {}).get("seed", "0")
     assert seeds == ("0" if name == "demo" else "0,1"), "each cell has two seeds, but for the demo: a run for each of two cores"
-    said = head(name)["Cost"]
-    if number := re.match(r"(\d+) runs", said):
+    stated = head(name)["Cost"]
+    if number := re.match(r"(\d+) runs", stated):
         assert int(number[1]) == len(seeds.split(",")) * len(found)
 
 
@@ -105,11 +105,11 @@ def test_the_demo_is_ordinary_training_beside_balanced_gradients_with_nothing_el
         assert composed(cell.words, CONF).record == by_hand.record
 
 
-def test_the_cells_of_the_demo_run_side_by_side_without_a_word_more() -> None:
+def test_the_cells_of_the_demo_run_side_by_side_by_default() -> None:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        asked = compose("config", overrides=["experiment=demo"], return_hydra_config=True).hydra
-    assert asked.mode.name == "MULTIRUN"
-    assert (asked.runtime.choices["hydra/launcher"], asked.launcher.n_jobs) == ("joblib", 2)
+        composition = compose("config", overrides=["experiment=demo"], return_hydra_config=True).hydra
+    assert composition.mode.name == "MULTIRUN"
+    assert (composition.runtime.choices["hydra/launcher"], composition.launcher.n_jobs) == ("joblib", 2)
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile.partition("\ndemo: ")[2].partition("\n\n")[0].splitlines()[1:]
     assert recipe == ["\t$(BIN)/python train.py experiment=demo", "\t$(BIN)/percasym report multirun/demo"]
@@ -123,8 +123,8 @@ def test_strategies_and_surrogates_leave_none_out() -> None:
     strategies = {path.stem for path in (CONF / "balance").glob("*.yaml")} - {"schedule", "fixed"} | {"fixed0.5"} | kinds
     assert set(names(cells("strategies", "seed=3"))) == {f"sft-{name}/seed3" for name in strategies}
     rewards = {path.stem for path in (CONF / "reward").glob("*.yaml")} - {"oracle"}
-    paid = {"rl-none", "rl-fixed0.3", *(f"rl-fixed0.3-{reward}" for reward in rewards)}
-    assert set(names(cells("surrogates", "seed=3"))) == {f"{cell}/seed3" for cell in paid}
+    rewarded = {"rl-none", "rl-fixed0.3", *(f"rl-fixed0.3-{reward}" for reward in rewards)}
+    assert set(names(cells("surrogates", "seed=3"))) == {f"{cell}/seed3" for cell in rewarded}
 
 
 def test_the_command_line_takes_the_place_of_cells() -> None:

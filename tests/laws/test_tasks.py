@@ -34,7 +34,7 @@ class Case:
 
 
 def plugin_cases() -> dict[str, Case]:
-    """Generated tasks of other packages, as their yaml sets them. They bring no oracle: their own `verify` says what is right."""
+    """Generated tasks of other packages, as their yaml sets them. They bring no oracle: their own `verify` decides what is right."""
     tasks = {name: made(path) for name, path in files("task").items() if not path.is_relative_to(ROOT / "conf")}
     generated = {name: task for name, task in tasks.items() if not task.lacks}
     return {name: Case(task, lambda percept, answer, _, task=task: task.verify(percept, answer), 0) for name, task in generated.items()}
@@ -288,7 +288,7 @@ def test_a_percept_that_was_not_parsed_cannot_be_drawn(case: Case) -> None:
 @each_case
 def test_the_text_prompt_holds_the_percept_and_no_picture(case: Case) -> None:
     sample = case.task.sample(key_of(case, 0))
-    told = prompt_as_text(sample)
-    assert told.image is None
-    assert told.question == f"{sample.prompt.question}\n{sample.truth}"
+    prompt = prompt_as_text(sample)
+    assert prompt.image is None
+    assert prompt.question == f"{sample.prompt.question}\n{sample.truth}"
     assert sample.truth not in sample.prompt.question
