@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
-from percasym.diagnosis.rollout_file import RolloutGroup
-from percasym.diagnosis.rollout_reader import read_rollouts
+from percasym.diagnosis.rollout_file import RolloutGroup, read_rollouts
 from percasym.metrics import gain
 
 METRICS = ("a", "a_p", "a_r", "faithful")

@@ -56,8 +56,7 @@ def _diagnose_rewards(given: argparse.Namespace) -> None:
 
     from percasym.diagnosis.advice import advice, coupling_of_outcome
     from percasym.diagnosis.diagnose import diagnose
-    from percasym.diagnosis.rollout_file import latest_rollouts
-    from percasym.diagnosis.rollout_reader import read_rollouts
+    from percasym.diagnosis.rollout_file import latest_rollouts, read_rollouts
     from percasym.report.rewards import reward_tables, rewards_csv, rewards_markdown, scatter
     from percasym.runs.records import write_whole
 

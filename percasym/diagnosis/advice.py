@@ -1,21 +1,22 @@
-"""What a diagnosis means, in sentences: which reward to train on, what to beware of, and what the outcome reward teaches."""
+"""A diagnosis in sentences: which reward to train on, warnings about it, and what the outcome reward correlates with."""
 
 from __future__ import annotations
 
 from percasym.diagnosis.correlations import MIN_GROUPS, Coupling
 from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis
 
-IDLE = 0.5
-"""Share of groups without any advantage, above which most prompts of a step are wasted."""
+MAX_ZERO_VARIANCE = 0.5
+"""Share of zero-variance groups above which most prompts of a step have no gradient."""
 WEAK = 0.2
-"""r below which a reward accounts for less than 4 % of what siblings differ in (r squared)."""
+"""r below which a reward explains less than 4 % of the variance within groups (r squared)."""
 PAPER = "arXiv:2605.29496"
 
 
 def advice(found: Diagnosis) -> str:
     """One paragraph: the reward whose r with perception within prompts has the highest lower bound, among those that need no labels.
 
-    A reward is worth training on when that bound lies above zero: then the better of two siblings tends to be the one that saw better.
+    A reward is worth training on if that bound is above zero: of two rollouts of a prompt, the one with the higher reward then tends to
+    have the better perception.
     """
     judged = "exact perception a_p" if found.exact else "graded perception"
     free = [reward for reward in found.rewards if not reward.labelled]
@@ -42,18 +43,18 @@ def advice(found: Diagnosis) -> str:
 
 
 def coupling_of_outcome(found: Diagnosis) -> str:
-    """One paragraph: what the outcome reward goes together with, beside the ranges of the paper."""
+    """One paragraph: the correlations of the outcome reward, beside the ranges of the paper."""
     if found.outcome_reasoning is None:
         reasoning = "r(a, a_r) was not measured (it needs counterfactual rollouts)"
     else:
         reasoning = f"r(a, a_r) = {found.outcome_reasoning} of the prompts' means"
-    seen = found.outcome_perception
-    perception = f"r(a, a_p) = {seen.pooled} over all rollouts, {seen.within} within prompts, {seen.across} of their means"
+    coupling = found.outcome_perception
+    perception = f"r(a, a_p) = {coupling.pooled} over all rollouts, {coupling.within} within prompts, {coupling.across} of their means"
     return f"The outcome reward: {reasoning} (paper: .65 to 1.00); {perception} (paper: .34 to .43). Paper: {PAPER}."
 
 
 def _weakness(best: RewardDiagnosis, free: list[RewardDiagnosis]) -> list[str]:
-    """That little is certain, or certain to be little."""
+    """Sentences about a small or uncertain correlation of the best reward."""
     r, sentences = best.paid.within.r, []
     if r < WEAK:
         sentences.append(f"That is little: it accounts for {r * r:.1%} of what siblings differ in.")
@@ -65,11 +66,12 @@ def _weakness(best: RewardDiagnosis, free: list[RewardDiagnosis]) -> list[str]:
 
 
 def _warnings(best: RewardDiagnosis, where_scored: Coupling) -> list[str]:
+    """Sentences about missing scores, zero variance, and a negative correlation across prompts."""
     sentences, scores, across = [], best.scores, best.paid.across
     if scores.not_measurable > 0:
         share = f"{scores.not_measurable:.0%}"
         sentences.append(f"It has no score for {share} of the rollouts, and they earn 0; among the others r is {where_scored.within}.")
-    if scores.zero_variance > IDLE:
+    if scores.zero_variance > MAX_ZERO_VARIANCE:
         sentences.append(
             f"Beware: in {scores.zero_variance:.0%} of the prompts all siblings earn the same of it, and nothing is learned there;"
         )
@@ -80,6 +82,7 @@ def _warnings(best: RewardDiagnosis, where_scored: Coupling) -> list[str]:
 
 
 def _only_across(rewards: list[RewardDiagnosis]) -> list[str]:
+    """A sentence about rewards that correlate with perception across prompts only."""
     names = [
         reward.name
         for reward in rewards

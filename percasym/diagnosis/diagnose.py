@@ -1,4 +1,4 @@
-"""Which reward could teach a model to see? Measured on recorded rollouts, before any training is spent.
+"""Correlation of every reward with perception, measured on recorded rollouts before any training.
 
 found = diagnose(read_rollouts(path))
 print(advice(found), coupling_of_outcome(found))
@@ -19,41 +19,39 @@ from percasym.diagnosis.stream import graded, per_prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardDiagnosis:
-    """What one reward is worth on these rollouts."""
+    """The statistics of one reward on these rollouts."""
 
     name: str
     labelled: bool
-    """Whether it reads the percept label: a yardstick."""
+    """Whether it reads the percept label: a reference for the others."""
     scores: Description
     perception: Coupling
-    """With a_p: is the stated percept p*?"""
+    """Correlation with a_p: is the stated percept p*?"""
     perception_graded: Coupling
-    """With the agreement of the stated percept with p*."""
+    """Correlation with graded perception, the agreement of the stated percept with p*."""
     outcome: Coupling
-    """With a: is the answer right?"""
+    """Correlation with a: is the answer right?"""
     paid: Coupling
-    """With the target of the diagnosis, as training pays it: 0 where there is no score, which the others leave out."""
+    """Correlation with the target of the diagnosis, with 0 for missing scores as in training; the others leave those out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All rewards of a file of rollouts, the best first."""
+    """All rewards in a file of rollouts, best first."""
 
     num_groups: int
     num_rollouts: int
     rewards: tuple[RewardDiagnosis, ...]
-    """By r with a_p within prompts (graded, where exact a_p is no target), falling; those without one last."""
+    """By descending r with the target within prompts; those without an r last."""
     exact: bool
-    """Whether exact a_p is the target of `paid`; where it is the same among all siblings of every prompt, graded perception is."""
+    """Whether the target is exact a_p; if it has zero variance within every prompt, the target is graded perception."""
     outcome_perception: Coupling
     outcome_reasoning: Correlation | None
-    """r of the prompts' mean a and their a_r; None where a_r was not measured."""
+    """r of the mean a of prompts and their a_r; None where a_r was not measured."""
 
 
 def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
-    """Correlate every reward with perception and with the outcome, with bootstrap intervals over prompts.
-
-    Prompts of one puzzle are drawn together.
+    """Correlate every reward with perception and with the outcome, with bootstrap intervals over prompts, those of one puzzle together.
 
     Raises ValueError when no reward was measured.
     """

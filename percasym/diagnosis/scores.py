@@ -1,4 +1,4 @@
-"""The scores of one reward on a batch of rollouts: a row for each prompt, None where nothing could be said."""
+"""The scores of one reward on a batch of rollouts: a row for each prompt, None where a rollout has no score."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ Scores = Sequence[Sequence[float | None]]
 
 
 ROUNDING = 1e-8
-"""Scores of a group that differ by less are equal, as they are to an advantage."""
+"""Scores of a group that differ by less count as equal, as in `percasym.objectives.advantages`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a reward looks like by itself."""
+    """Summary statistics of one reward."""
 
     num_rollouts: int
     mean: float
-    """Of the scores that exist; nan where none does."""
+    """Mean of the defined scores; nan without any."""
     std: float
-    """Standard deviation over all those scores, in and between groups (divided by n)."""
+    """Standard deviation over all defined scores, within and between groups (divided by n)."""
     zero_variance: float
-    """Share of groups whose rollouts all earn the same: no advantage comes of them. None earns 0."""
+    """Share of groups whose rollouts all have the same reward, and so no advantage. None counts as 0."""
     not_measurable: float
     """Share of rollouts without a score."""
 
 
 def describe(scores: Scores) -> Description:
-    """Mean, spread and gaps of the scores.
+    """Mean, standard deviation, zero-variance groups and missing scores.
 
     >>> describe([[1.0, 0.0], [0.5, 0.5], [None, 0.0]]).zero_variance == 2 / 3
     True
     """
-    everything = [score for group in scores for score in group]
-    known = np.array([score for score in everything if score is not None], dtype=float)
-    earned = [[0.0 if score is None else score for score in group] for group in scores if group]
-    alike = [max(group) - min(group) <= ROUNDING for group in earned]
+    all_scores = [score for group in scores for score in group]
+    known = np.array([score for score in all_scores if score is not None], dtype=float)
+    rewards = [[0.0 if score is None else score for score in group] for group in scores if group]
+    constant = [max(group) - min(group) <= ROUNDING for group in rewards]
     return Description(
-        num_rollouts=len(everything),
+        num_rollouts=len(all_scores),
         mean=float(known.mean()) if known.size else np.nan,
         std=float(known.std()) if known.size else np.nan,
-        zero_variance=float(np.mean(alike)) if alike else np.nan,
-        not_measurable=1 - known.size / len(everything) if everything else np.nan,
+        zero_variance=float(np.mean(constant)) if constant else np.nan,
+        not_measurable=1 - known.size / len(all_scores) if all_scores else np.nan,
     )
 
 
 def grid(scores: Scores) -> NDArray[np.float64]:
-    """The scores as [P, G] floats: nan for None, and behind the last rollout of a smaller group.
+    """The scores as [P, G] floats: nan for None, and as padding of smaller groups.
 
     >>> grid([[True, None], [0.5]]).tolist()
     [[1.0, nan], [0.5, nan]]

@@ -1,9 +1,9 @@
-"""What each step of RL logs about its rewards: what they pay, where they pay nothing, and what they go together with.
+"""Reward statistics that RL logs at each step: mean, spread, zero-variance groups, and correlations with perception.
 
     log = reward_statistics(grades, {"consensus": [[0.4, 1.0], [None, 0.0]]}, total=[[0.1, 1.0], [0.0, 0.0]], reasoning=[0.5, None])
 
-A number that does not exist is not logged: no mean of a reward that scored nothing, no r beside a constant. The spread, the share of
-groups without any, and the share not measurable are logged always, and say why.
+A statistic that is undefined is not logged: the mean of a reward without scores, a correlation with a constant. Shares of zero-variance
+groups and of missing scores are always logged, and show why.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from percasym.diagnosis.scores import Scores, describe
 from percasym.types import Grade
 
 VIEWS = {"": "pooled", "/within": "within", "/across": "across"}
-"""How the three correlations end: over all rollouts, within prompts, of the prompts' means."""
+"""Suffixes of the three correlations: over all rollouts, within prompts, across prompt means."""
 
 
 def reward_statistics(
@@ -25,13 +25,13 @@ def reward_statistics(
     """The numbers of one step, over the P prompts and G rollouts of all ranks.
 
     - `grades`: [P][G] verdicts; they give `outcome` (a), `perception` (exact a_p) and faithfulness.
-    - `rewards`: every reward that was measured, trained on or not, by name.
-    - `total`: what the policy was paid, R = w a_p + (1 - w) a.
+    - `rewards`: every measured reward, trained on or not, by name.
+    - `total`: the reward that was optimised, R = w a_p + (1 - w) a.
     - `reasoning`: a_r of each prompt, the mean of its counterfactual rollouts; None where it was not measured.
 
     Writes `reward/<name>/mean`, `/std`, `/zero_variance` and `/not_measurable` of outcome, perception, total and each reward;
-    `corr/outcome/perception` and `corr/outcome/faithful` with `/within` and `/across`; `corr/outcome/reasoning/across`, for a_r has
-    one value a prompt; and `corr/<reward>/perception` with `/within` and `/across`.
+    `corr/outcome/perception` and `corr/outcome/faithful` with `/within` and `/across`; `corr/outcome/reasoning/across`, because a_r
+    has one value for each prompt; and `corr/<reward>/perception` with `/within` and `/across`.
     """
     outcome, perception = graded(grades, lambda grade: grade.outcome), graded(grades, lambda grade: grade.perception)
     numbers: dict[str, float] = {}
@@ -48,12 +48,12 @@ def reward_statistics(
 
 
 def graded(grades: Sequence[Sequence[Grade]], verdict: Callable[[Grade], float | None]) -> Scores:
-    """One verdict of each rollout as scores."""
+    """One value from the grade of each rollout, as scores."""
     return [[None if (value := verdict(grade)) is None else float(value) for grade in group] for group in grades]
 
 
 def per_prompt(values: Sequence[float | None], like: Scores) -> Scores:
-    """One value of each prompt as scores in the shape of `like`."""
+    """One value for each prompt, as scores in the shape of `like`."""
     return [[value] * len(group) for value, group in zip(values, like, strict=True)]
 
 

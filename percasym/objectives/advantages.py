@@ -1,6 +1,6 @@
-"""From rewards to advantages: how much better a rollout is than its siblings, one number for each.
+"""Group-relative advantages: rewards of the rollouts of each prompt in, one advantage for each rollout out.
 
-Shapes: P prompts of the whole round (over all ranks), G rollouts of each, B rows, T tokens. Rewards are float64 in [0, 1].
+Shapes: P prompts of the whole step (over all ranks), G rollouts of each, B rows, T tokens. Rewards are float64 in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from percasym.config.paradigm import Mixing
 from percasym.types import Span
 
 EPS = 1e-4
-"""Added to a standard deviation before dividing by it, as TRL does; the papers add nothing."""
+"""Added to a standard deviation before dividing by it, as in TRL; not in the papers."""
 ROUNDING = 1e-8
-"""Rewards nearer to each other than this are equal: a mixture of equal rewards may differ in its last bits."""
+"""Rewards that differ by less count as equal: a mixture of equal rewards may differ in its last bits."""
 
 
 def zero_variance(rewards: Tensor) -> Tensor:
-    """[P] bool: the groups in which all of `rewards` [P, G] are equal, so that none has anything to teach.
+    """[P] bool: the groups in which all of `rewards` [P, G] are equal, so that no rollout has an advantage.
 
     >>> zero_variance(torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)).tolist()
     [True, False]
@@ -35,7 +35,7 @@ def group_normalized(rewards: Tensor, scale: bool) -> Tensor:
     - A group of equal rewards has advantages of exactly 0.
 
     Source: Shao et al. 2024, "DeepSeekMath" (GRPO, arXiv:2402.03300), section 4.1.2; without the division, Liu et al. 2025,
-    "Understanding R1-Zero-Like Training" (Dr. GRPO, arXiv:2503.20783): dividing makes the groups that are nearly decided the loudest.
+    "Understanding R1-Zero-Like Training" (Dr. GRPO, arXiv:2503.20783): the division gives groups with little variance the largest weight.
 
     >>> group_normalized(torch.tensor([[0.0, 1.0, 1.0, 0.0]], dtype=torch.float64), scale=False).tolist()
     [[-0.5, 0.5, 0.5, -0.5]]
@@ -48,10 +48,10 @@ def group_normalized(rewards: Tensor, scale: bool) -> Tensor:
 def mixed(perception: Tensor, outcome: Tensor, weight: float, mixing: Mixing, normalize: bool) -> Tensor:
     """[P, G] advantages of R = w a_p + (1 - w) a, from both rewards [P, G] and w = `weight`.
 
-    - sum_then_normalize: the advantage of w r_p + (1 - w) r_o. Within a group the reward with the larger spread rules, whatever w says.
-    - normalize_then_sum: w A_p + (1 - w) A_o, each advantage of its own reward alone, so that w says how loud each is. With `normalize`,
-      the P * G sums are then divided by their standard deviation (plus EPS), so that the size of an update does not depend on w.
-      (GDPO subtracts their mean, too, which is 0 as that of every group.)
+    - sum_then_normalize: the advantage of w r_p + (1 - w) r_o. Within a group the reward with the larger variance dominates, for every w.
+    - normalize_then_sum: w A_p + (1 - w) A_o, each advantage normalised by its own reward, so that w alone weights them. With
+      `normalize`, the P * G sums are then divided by their standard deviation (plus EPS), so that the update size does not depend on w.
+      (GDPO also subtracts their mean, which is 0, as in every group.)
 
     Source: R, arXiv:2605.29496; normalize_then_sum, Liu et al. 2026, "GDPO" (arXiv:2601.05242).
     """
@@ -64,10 +64,10 @@ def mixed(perception: Tensor, outcome: Tensor, weight: float, mixing: Mixing, no
 def on_spans(labels: Tensor, perception: Tensor, reasoning: Tensor) -> Tensor:
     """[B, T] float32 advantages of tokens: `perception` [B] on the perception tokens of each row, `reasoning` [B] on its reasoning tokens.
 
-    Zero elsewhere. Where the two differ, rewards are routed to their spans; the same twice is one advantage for the whole completion.
+    Zero elsewhere. Different values route each reward to its span; equal values are one advantage for the whole completion.
 
     >>> on_spans(torch.tensor([[-1, 0, 1, -1]]), torch.tensor([2.0]), torch.tensor([-3.0])).tolist()
     [[0.0, 2.0, -3.0, 0.0]]
     """
-    seen, thought = labels == Span.perception, labels == Span.reasoning
-    return torch.where(seen, perception[:, None], torch.where(thought, reasoning[:, None], 0.0)).float()
+    of_reasoning = torch.where(labels == Span.reasoning, reasoning[:, None], 0.0)
+    return torch.where(labels == Span.perception, perception[:, None], of_reasoning).float()

@@ -1,9 +1,9 @@
-"""From span weights to one coefficient per token: the whole of the objective that a trainer must know.
+"""Coefficients of the objective: from span weights to one factor for each token.
 
     L = sum_k w_k L_k,   L_k = (1 / N_k) sum of the NLL of the tokens of span k
 
-so each token of span k carries c_t = w_k / N_k. N_k counts the tokens of the whole optimizer step, over
-all micro-batches and ranks; then any split of the step into micro-batches gives the same gradient.
+so each token of span k has the coefficient c_t = w_k / N_k. N_k counts the tokens of the whole optimizer step, over all micro-batches and
+ranks, so every split of the step into micro-batches gives the same gradient.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def coefficients(labels: Tensor, weights: Mapping[Span, float], counts: Sequence
     """
     result = torch.zeros(labels.shape, device=labels.device)
     for span, weight in weights.items():
-        if counts[span]:  # A span without tokens in this step has no loss to weigh.
+        if counts[span]:  # A span without tokens in this step has no loss.
             result.masked_fill_(labels == span, weight / counts[span])
     return result

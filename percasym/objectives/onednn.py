@@ -1,7 +1,7 @@
 """Linear layers in float32 on a CPU through oneDNN, forward and backward.
 
-PyTorch sends a float32 matrix product on a CPU to MKL, which on AMD processors uses half of the vector width. oneDNN computes the same
-float32 product with all of it: 1.6 to 2.4 times the rate there, and no loss elsewhere (`benchmarks/linear.py`). Shapes: N rows, I inputs,
+PyTorch computes a float32 matrix product on a CPU with MKL, which on AMD processors uses half of the vector width. oneDNN uses all of it:
+the same float32 product at 1.6 to 2.4 times the rate there, and the same rate elsewhere (`benchmarks/linear.py`). Shapes: N rows, I inputs,
 O outputs.
 """
 
@@ -16,10 +16,10 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 MIN_ROWS = 64
-"""Below this many rows the call itself costs more than it saves (measured: 1.1 to 1.7 times as long at 32 rows of width 128)."""
+"""With fewer rows the overhead of the call is larger than the gain (measured: 1.1 to 1.7 times as long at 32 rows of width 128)."""
 
 
-# Each new number of rows makes a primitive of half a megabyte, and 1,024 of them would be kept twice; read when the first one is made.
+# oneDNN caches a primitive of half a megabyte for each number of rows, by default 1,024 of them twice. Read at the first product.
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_cache, "64")
 
@@ -33,12 +33,12 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, [N, O] from [N, I] and [I, O], without gradient; through oneDNN where it can."""
-    return linear(left, right.t()) if _suits(left, right) else left @ right
+    """left @ right, [N, O] from [N, I] and [I, O], without gradient; through oneDNN where that is faster."""
+    return linear(left, right.t()) if _eligible(left, right) else left @ right
 
 
-def _suits(left: Tensor, right: Tensor) -> bool:
-    """Are both float32 on the CPU, and large enough to gain?"""
+def _eligible(left: Tensor, right: Tensor) -> bool:
+    """Whether both are float32, on the CPU, and large enough."""
     float32 = left.dtype == right.dtype == torch.float32 and left.device.type == "cpu"
     return float32 and AVAILABLE and left.numel() >= MIN_ROWS * left.shape[-1]
 
@@ -63,18 +63,18 @@ class _Linear(torch.autograd.Function):
 
 
 class OneDnnLinear(nn.Linear):
-    """`nn.Linear` that computes with oneDNN wherever it can; the parameters, their names and the result are the same."""
+    """`nn.Linear` that uses oneDNN where it is faster, with the same parameters, parameter names and result."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., O] from [..., I]."""
-        if _suits(input, self.weight) and not torch.is_autocast_enabled("cpu"):
+        if _eligible(input, self.weight) and not torch.is_autocast_enabled("cpu"):
             arguments = input, self.weight, self.bias
             return _Linear.apply(*arguments) if torch.is_grad_enabled() else linear(*arguments)
         return super().forward(input)
 
 
 def with_onednn(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model, its linear layers ready for oneDNN; unchanged where the operator is missing."""
+    """The same model, with oneDNN in its linear layers; unchanged if this build of PyTorch lacks the operator."""
     for module in model.modules():
         if AVAILABLE and type(module) is nn.Linear:
             module.__class__ = OneDnnLinear

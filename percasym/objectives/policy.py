@@ -1,9 +1,9 @@
-"""The policy objective as the blind trainer sees it: a loss l_t and a coefficient c_t for each token, to be summed.
+"""The policy objective: a loss l_t and a coefficient c_t for each token, to be summed.
 
     L = sum_t c_t (l_t + kl * k3_t)
 
-Unlike a framework's loss, nothing here averages over a micro-batch: c_t divides by counts of the whole optimizer step, over all
-ranks, so the sums of any split into micro-batches are the loss and the gradient of the step. Shapes: B rollouts, T tokens.
+Unlike the losses of most frameworks, it does not average over a micro-batch: c_t divides by counts of the whole optimizer step, over all
+ranks, so for every split into micro-batches the sum is the loss of the step. Shapes: B rollouts, T tokens.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ def clipped_policy_loss(
         r_t = exp(mean over the tokens of the row of (logprobs - sampled))    gspo: one ratio for all of them
 
     - logprobs [B, T]: of the model in training, with gradient. sampled [B, T]: of the model that sampled.
-    - advantages [B, T]: of tokens, for they may differ by span (under gspo, one for each row).
-    - mask [B, T] bool: the tokens of the completions. Elsewhere loss and gradient are exactly 0, whatever the other inputs hold there.
+    - advantages [B, T]: of tokens, because they may differ by span (under gspo, one for each row).
+    - mask [B, T] bool: the tokens of the completions. Elsewhere loss and gradient are exactly 0, whatever the other inputs are.
 
-    A token is clipped above the range for A > 0 and below it for A < 0; on the other sides the gradient leads back, and stays.
-
-    On the policy that sampled, r = 1 and the gradient is the plain one, -A grad logprob.
+    A token is clipped above the range for A > 0 and below it for A < 0; on the other side its gradient points back into the range.
+    At the policy that sampled, r = 1 and the gradient is that of -A logprob.
 
     Source: Schulman et al. 2017, PPO (arXiv:1707.06347), eq. 7, as in GRPO (arXiv:2402.03300), eq. 3; two bounds,
     DAPO (arXiv:2503.14476), section 3.1; the ratio of a sequence, GSPO (arXiv:2507.18071), eq. 5 and 7.
@@ -58,12 +57,12 @@ def normalisers(
     """[B, T] float32: the coefficient c_t of each supervised token, zero elsewhere.
 
         grpo, gspo   1 / (N |o_i|)     each rollout counts the same, so a token of a long one counts less (arXiv:2402.03300, eq. 3;
-                                       under gspo every token holds the loss of its rollout: arXiv:2507.18071, eq. 5)
-        dr_grpo      1 / (N M)         M: the token limit, a constant, so length has no say (arXiv:2503.20783)
-        dapo         1 / (N_p + N_r)   each token counts the same (arXiv:2503.14476, section 3.3, over the step in place of a group)
+                                       under gspo every token has the loss of its rollout: arXiv:2507.18071, eq. 5)
+        dr_grpo      1 / (N M)         M: the token limit, a constant, independent of length (arXiv:2503.20783)
+        dapo         1 / (N_p + N_r)   each token counts the same (arXiv:2503.14476, section 3.3, over the step instead of a group)
 
-    With a `token_weight` w, in place of these, w / N_p on perception tokens and (1 - w) / N_r on reasoning tokens: the token
-    reweighting of arXiv:2605.29496, the same stream as in SFT.
+    With a `token_weight` w instead: w / N_p on perception tokens and (1 - w) / N_r on reasoning tokens, the token reweighting of
+    arXiv:2605.29496, as in SFT.
 
     - labels [B, T]: a `Span`, or UNSUPERVISED. |o_i|: supervised tokens of the row.
     - num_rollouts: N, of the whole step over all ranks, those left out of the loss included (as in TRL).
@@ -79,14 +78,14 @@ def normalisers(
 
 
 def kl_k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """[B, T]: an estimate of KL(model || reference) from each sampled token; never negative, 0 where both agree.
+    """[B, T]: the k3 estimate of KL(model || reference) from each sampled token; never negative, 0 where both agree.
 
         k3 = exp(d) - d - 1,   d = reference - logprobs
 
-    `logprobs` [B, T] is of the model in training, with gradient, `reference` [B, T] of the fixed one. Its mean is the KL divergence
-    for tokens that the model itself has just sampled.
+    `logprobs` [B, T] is of the model in training, with gradient, `reference` [B, T] of the reference model. It is unbiased
+    for tokens sampled from the current model.
 
     Source: Schulman 2020, "Approximating KL divergence" (k3), as in GRPO (arXiv:2402.03300), eq. 4.
     """
     gap = reference - logprobs
-    return gap.expm1() - gap  # Not exp(gap) - gap - 1, which rounds to below zero for small gaps.
+    return gap.expm1() - gap  # exp(gap) - gap - 1 would round to below zero for small gaps.

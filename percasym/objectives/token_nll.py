@@ -1,9 +1,8 @@
-"""Negative log-likelihood of the supervised tokens, without ever holding the logits of a sequence.
+"""Negative log-likelihood of the supervised tokens, without the logits of a whole sequence in memory.
 
-Unlike a causal language model's own loss, the head sees only the positions whose next token is
-supervised, a chunk at a time, so the memory of the loss is that of one chunk, whatever the sequence and the
-vocabulary. Where the weight of each token is known beforehand, a chunk's gradient is taken as it passes;
-where it follows from the losses (a policy's ratio), the chunk is computed again in the backward pass.
+Unlike the loss of a causal language model in transformers, the head is applied only to positions whose next token is supervised, one chunk
+at a time, so the memory of the loss is that of one chunk. If the coefficient of each token is known beforehand, the gradient of a chunk is
+computed in the forward pass; if it depends on the losses (as in a policy ratio), the chunk is recomputed in the backward pass.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ from percasym.objectives.onednn import OneDnnLinear
 from percasym.types import UNSUPERVISED
 
 CHUNK_BYTES = 2**27
-"""float32 logits held at once (our choice: 128 MiB, 220 tokens of a vocabulary of 151,936)."""
+"""float32 logits in memory at once (our choice: 128 MiB, 220 tokens with a vocabulary of 151,936)."""
 
 
 def supervised(labels: Tensor) -> Tensor:
     """Flat positions, [N] in 0..B*T-1, of the supervised tokens of [B, T] labels, in reading order.
 
-    Called on the CPU copy of a batch: the number of positions is a shape, and reading it from an
-    accelerator would stall it.
+    Call it on the CPU copy of a batch: the number of positions is a shape, and reading it from a GPU would synchronise.
 
     >>> supervised(torch.tensor([[-1, 0, 1], [-1, 1, -1]])).tolist()
     [1, 2, 4]
@@ -42,16 +40,16 @@ def supervised(labels: Tensor) -> Tensor:
 class TokenNll(nn.Module):
     """A Hugging Face causal model that returns the loss of each token in place of logits.
 
-    Its own forward is what an engine wraps, so the engine's hooks see trunk and head as ordinary submodules.
-    A LoRA model is wrapped through `get_base_model()`, whose layers carry the adapters.
+    An engine wraps this module, so its hooks treat trunk and head as ordinary submodules.
+    For a LoRA model, pass `get_base_model()`, whose layers contain the adapters.
     """
 
     def __init__(
         self, model: nn.Module, *, dtype: torch.dtype = torch.float32, temperature: float = 1.0, chunk_bytes: int = CHUNK_BYTES
     ) -> None:
-        """`dtype` is what trunk and head compute in (autocast; the weights stay as they are); losses are float32.
+        """`dtype` is the compute type of trunk and head (autocast; weights are not cast); losses are float32.
 
-        Logits are divided by `temperature`, as a sampler does: the loss is then that of the distribution sampled from.
+        Logits are divided by `temperature`, as in sampling, so the loss is that of the sampled distribution.
         """
         super().__init__()
         self.model: Any = model
@@ -62,7 +60,7 @@ class TokenNll(nn.Module):
     def forward(self, at: Tensor, coefficients: Tensor | None = None, **arguments: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, T] float32: NLL at the flat positions `at` [N], zero elsewhere.
 
-        With `coefficients` [B, T] float32, in place of it: the scalar sum_t coefficient_t NLL_t, and the NLL without gradient.
+        With `coefficients` [B, T] float32, returns instead the scalar sum_t coefficient_t NLL_t, and the NLL without gradient.
         `arguments` are those of the trunk, `input_ids` [B, T] among them.
         """
         ids = arguments["input_ids"]
@@ -70,42 +68,42 @@ class TokenNll(nn.Module):
             hidden = self.model.model(**arguments, use_cache=False).last_hidden_state  # [B, T, D]
         hidden, targets = hidden.flatten(0, 1)[at - 1], ids.flatten()[at]  # [N, D], [N]
         if coefficients is None:
-            return _spread(self._nll(hidden, targets), at, ids)
+            return _scattered(self._nll(hidden, targets), at, ids)
         loss, nll = self._weighted(hidden, targets, coefficients.flatten()[at])
-        return loss, _spread(nll, at, ids)
+        return loss, _scattered(nll, at, ids)
 
     def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """[N] losses of `targets` [N] predicted from `hidden` [N, D]."""
         if self._linear():
-            return LinearNll.apply(*self._of_head(hidden), targets, self._rows(), torch.is_grad_enabled())
+            return LinearNll.apply(*self._head_factors(hidden), targets, self._rows(), torch.is_grad_enabled())
         rows = self._rows()
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         if hidden.shape[0] <= rows:
             return self._head(hidden, targets)
-        # Non-reentrant, so that one backward reaches each weight once (ZeRO counts on it); nothing in the head is random.
+        # Non-reentrant, so that each weight receives one gradient per backward, as ZeRO requires; the head has no randomness.
         return torch.cat([checkpoint(self._head, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
     def _weighted(self, hidden: Tensor, targets: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses, each times its coefficient [N], and the losses [N] without gradient."""
         if self._linear():
-            return LinearLoss.apply(*self._of_head(hidden), targets, coefficients, self._rows(), torch.is_grad_enabled())
+            return LinearLoss.apply(*self._head_factors(hidden), targets, coefficients, self._rows(), torch.is_grad_enabled())
         nll = self._nll(hidden, targets)
         return (nll * coefficients).sum(), nll.detach()
 
     def _linear(self) -> bool:
-        """Is the head a plain matrix, without adapters and bias?"""
+        """Whether the head is a plain matrix, without adapters and bias."""
         return type(self.model.lm_head) in (nn.Linear, OneDnnLinear) and self.model.lm_head.bias is None
 
-    def _of_head(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """What a plain head multiplies; dividing `hidden` by the temperature is dividing the logits."""
+    def _head_factors(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The two factors of the logits of a plain head; dividing `hidden` by the temperature divides the logits."""
         return hidden.to(self.dtype) / self.temperature, self.model.lm_head.weight
 
     def _rows(self) -> int:
-        """Tokens of one chunk."""
+        """Tokens in one chunk."""
         return max(1, self.chunk_bytes // (4 * self.model.config.get_text_config().vocab_size))
 
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The same through whatever module the head is (adapters, a bias): each chunk is recomputed as a whole."""
+        """[n] losses of one chunk for any head module (with adapters or a bias); autograd recomputes the chunk."""
         with self._precision(hidden.device):
             logits = self.model.lm_head(hidden)
         return cross_entropy(logits.float() / self.temperature, targets, reduction="none")
@@ -114,6 +112,6 @@ class TokenNll(nn.Module):
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
-def _spread(nll: Tensor, at: Tensor, ids: Tensor) -> Tensor:
+def _scattered(nll: Tensor, at: Tensor, ids: Tensor) -> Tensor:
     """[B, T]: `nll` [N] at the flat positions `at`, zero elsewhere."""
     return nll.new_zeros(ids.numel()).index_copy(0, at, nll).view_as(ids)

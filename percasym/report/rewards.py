@@ -21,8 +21,7 @@ from rich.table import Table
 from percasym.diagnosis.advice import advice, coupling_of_outcome
 from percasym.diagnosis.correlations import NOISE, Array, Coupling, short
 from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis, diagnose
-from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts
-from percasym.diagnosis.rollout_reader import read_rollouts
+from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts, read_rollouts
 from percasym.diagnosis.scores import grid
 from percasym.diagnosis.stream import graded
 from percasym.report.study import CellGroup

@@ -40,7 +40,7 @@ class Skills(Protocol):
         ...
 
     def draw(self, percept: str, key: SampleKey) -> bytes:
-        """The picture of a canonical percept as PNG bytes; the key decides the look only."""
+        """The picture of a canonical percept as PNG bytes; the key decides its appearance only."""
         ...
 
     def solve(self, percept: str) -> str | None:

@@ -55,7 +55,7 @@ class TruthFree:
         return self._task.verify(percept, answer)
 
     def draw(self, percept: str, key: SampleKey) -> bytes:
-        """The picture of a canonical percept as PNG bytes; the key decides the look only."""
+        """The picture of a canonical percept as PNG bytes; the key decides its appearance only."""
         return self._task.draw(percept, key)
 
     def solve(self, percept: str) -> str | None:

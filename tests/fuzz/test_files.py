@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from percasym.config.schema import ConfigError
-from percasym.diagnosis.rollout_file import record_group
-from percasym.diagnosis.rollout_reader import read_rollouts
+from percasym.diagnosis.rollout_file import read_rollouts, record_group
 from percasym.report.comparison_table import show
 from percasym.report.load import load_run
 from percasym.report.publish import publish

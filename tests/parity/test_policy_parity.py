@@ -54,13 +54,13 @@ def theirs(logprobs, sampled, reference, advantages, labels, loss, num_micro_bat
     one_or_all = torch.min(ratio * advantages[:, None], torch.clamp(ratio, 1 - LOW, 1 + HIGH) * advantages[:, None])
     each = -one_or_all + BETA * (torch.exp(reference - logprobs) - (reference - logprobs) - 1)
     losses = []
-    for part, seen in zip(each.chunk(num_micro_batches), mask.chunk(num_micro_batches), strict=True):
+    for part, own in zip(each.chunk(num_micro_batches), mask.chunk(num_micro_batches), strict=True):
         if loss in ("grpo", "gspo"):
-            losses.append(((part * seen).sum(-1) / seen.sum(-1)).mean() / num_micro_batches)
+            losses.append(((part * own).sum(-1) / own.sum(-1)).mean() / num_micro_batches)
         elif loss == "dr_grpo":
-            losses.append((part * seen).sum() / (len(part) * LIMIT) / num_micro_batches)
+            losses.append((part * own).sum() / (len(part) * LIMIT) / num_micro_batches)
         else:
-            losses.append((part * seen).sum() / mask.sum())
+            losses.append((part * own).sum() / mask.sum())
     return sum(losses)
 
 

@@ -87,9 +87,9 @@ def test_none_is_the_loss_and_the_gradient_of_hugging_face(rows, make_engine, ti
 
 def test_fixed_at_the_share_of_tokens_is_none(make_engine, tiny_model, tiny_batch):
     windows = [[tiny_batch(rows=8, seed=0)]] * 3  # One batch again and again, so that one weight fits every step.
-    seen, thought = counts_of(windows[0])
+    num_p, num_r = counts_of(windows[0])
     first, second = make_engine("torch", tiny_model()), make_engine("torch", tiny_model())
-    none, fixed = run(first, windows, NoBalance()), run(second, windows, Fixed(weight=seen / (seen + thought)))
+    none, fixed = run(first, windows, NoBalance()), run(second, windows, Fixed(weight=num_p / (num_p + num_r)))
     for ours, theirs in zip(none.values, fixed.values, strict=True):
         assert {k: v for k, v in ours.items() if "second" not in k} == {k: v for k, v in theirs.items() if "second" not in k}
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
@@ -166,12 +166,12 @@ def test_joined_prefixes_give_the_gradient_of_separate_ones(most, make_engine, t
 
 
 def test_joined_batches_keep_the_pictures_of_those_that_have_some(tiny_batch):
-    seen = tiny_batch(rows=2)
-    blind = replace(tiny_batch(rows=1, seed=9), inputs={})
-    for batches in ([blind, seen], [seen, blind]):
+    pictured = tiny_batch(rows=2)
+    without = replace(tiny_batch(rows=1, seed=9), inputs={})
+    for batches in ([without, pictured], [pictured, without]):
         together = Batch.joined(batches)
-        assert together.inputs.keys() == seen.inputs.keys()
-        assert all(torch.equal(together.inputs[name], value) for name, value in seen.inputs.items())
+        assert together.inputs.keys() == pictured.inputs.keys()
+        assert all(torch.equal(together.inputs[name], value) for name, value in pictured.inputs.items())
         assert counts_of([together]) == counts_of(batches)
         assert int(together.mask.sum()) == sum(int(batch.mask.sum()) for batch in batches)
 

@@ -1,4 +1,4 @@
-"""Closed forms for two spans against TorchJD's general algorithms, and against what a paper asks for where TorchJD needs a solver."""
+"""Closed forms for two spans against TorchJD's general algorithms, and against the conditions of a paper where TorchJD needs a solver."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def stats(gramian: torch.Tensor | None = None, loss: tuple[float, float] | None 
     return replace(numbers, gramian=Gramian(perception=perception, reasoning=reasoning, cross=cross))
 
 
-def asked(balancer, gramian: torch.Tensor) -> float:
+def weight_of(balancer, gramian: torch.Tensor) -> float:
     return balancer.step(balancer.start(), stats(gramian)).weight
 
 
@@ -93,7 +93,7 @@ def test_the_pairs_agree_and_conflict():
 def test_a_closed_form_is_what_the_general_algorithm_finds(balancer, weighting, tolerance):
     for pair in gradients():
         gramian = pair @ pair.T
-        assert asked(balancer, gramian) == pytest.approx(share(weighting(gramian)), abs=tolerance)
+        assert weight_of(balancer, gramian) == pytest.approx(share(weighting(gramian)), abs=tolerance)
 
 
 @pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
@@ -103,7 +103,7 @@ def test_cagrad_serves_the_worse_off_span_best_of_all_updates_in_its_ball(c):
     angle = torch.linspace(0, 2 * math.pi, 2001, dtype=torch.float64)
     for each in gradients()[:100]:
         pair = torch.linalg.qr(each.T).R.T  # The same gradients in the coordinates of their plane, [2, 2].
-        mean, weight = pair.mean(0), asked(CaGrad(c=c), pair @ pair.T)
+        mean, weight = pair.mean(0), weight_of(CaGrad(c=c), pair @ pair.T)
         radius, ray = c * mean.norm(), weight * pair[0] + (1 - weight) * pair[1]
         square, along = ray @ ray, ray @ mean
         middle, spread = along / square, (along**2 - square * (mean @ mean - radius**2)).clamp(min=0).sqrt() / square
@@ -114,11 +114,11 @@ def test_cagrad_serves_the_worse_off_span_best_of_all_updates_in_its_ball(c):
         assert float(theirs - ours) <= 1e-9 * float(ours.abs())
 
 
-def test_nash_solves_the_bargain():
+def test_nash_solves_the_bargaining_equation():
     # G a = 1 / a: with a = s (w, 1 - w) both entries of a * (G a) are one number.
     for pair in gradients():
         gramian = pair @ pair.T
-        weight = asked(NashMtl(), gramian)
+        weight = weight_of(NashMtl(), gramian)
         a = torch.tensor([weight, 1 - weight], dtype=torch.float64)
         ours, theirs = (a * (gramian @ a)).tolist()
         assert ours == pytest.approx(theirs, rel=1e-6)

@@ -32,7 +32,7 @@ def gram(perception, reasoning, cross) -> SpanStats:
     return SpanStats(step=0, num_steps=1, counts=(3, 97), gramian=Gramian(perception=perception, reasoning=reasoning, cross=cross))
 
 
-def asked(balancer, numbers) -> float:
+def weight_of(balancer, numbers) -> float:
     return balancer.step(balancer.start(), numbers).weight
 
 
@@ -69,12 +69,12 @@ def asked(balancer, numbers) -> float:
     ],
 )
 def test_a_weight_worked_out_by_hand(balancer, numbers, weight):
-    assert asked(balancer, numbers) == pytest.approx(weight, rel=1e-6)
+    assert weight_of(balancer, numbers) == pytest.approx(weight, rel=1e-6)
 
 
 def test_gradnorm_steps_toward_the_span_with_the_smaller_gradient():
     # w = 1/2 each, norms 3 and 1 (shares 3/4 and 1/4); G = 1.5, 0.5, goal 1 for both: w_p - 0.1 * 3/4 = 0.425, w_r + 0.1 * 1/4 = 0.525.
-    assert asked(GradNorm(lr=0.1), stats((3.0, 1.0))) == pytest.approx(0.425 / 0.95)
+    assert weight_of(GradNorm(lr=0.1), stats((3.0, 1.0))) == pytest.approx(0.425 / 0.95)
 
 
 def test_gradnorm_leans_toward_the_span_that_learns_slowly():
@@ -90,7 +90,7 @@ def test_gradnorm_without_a_tilt_walks_to_ngdiff():
     state = balancer.start()
     for _ in range(100):
         state = balancer.step(state, stats((3.0, 1.0)))
-    assert state.weight == pytest.approx(asked(NGDiff(), stats((3.0, 1.0))), abs=0.01)
+    assert state.weight == pytest.approx(weight_of(NGDiff(), stats((3.0, 1.0))), abs=0.01)
 
 
 def test_gradnorm_never_lets_a_weight_vanish():
@@ -102,7 +102,7 @@ def test_gradnorm_never_lets_a_weight_vanish():
 
 
 @pytest.mark.parametrize("broken", [0.0, math.nan, math.inf])
-def test_gradnorm_stands_still_where_either_of_its_numbers_says_nothing(broken):
+def test_gradnorm_keeps_its_weight_where_a_number_is_not_usable(broken):
     balancer = GradNorm()
     before = balancer.step(balancer.start(), stats((3.0, 1.0)))
     assert balancer.step(before, stats((3.0, 1.0), losses=(broken, 1.0))) == before
@@ -112,42 +112,42 @@ def test_gradnorm_stands_still_where_either_of_its_numbers_says_nothing(broken):
 @pytest.mark.parametrize(("norms", "angle"), PAIRS)
 def test_with_two_spans_nash_is_ngdiff_and_upgrad_is_pcgrad(norms, angle):
     numbers = stats(norms, angle)
-    assert asked(NashMtl(), numbers) == pytest.approx(asked(NGDiff(), numbers))
-    assert asked(UpGrad(), numbers) == pytest.approx(asked(PcGrad(), numbers))
+    assert weight_of(NashMtl(), numbers) == pytest.approx(weight_of(NGDiff(), numbers))
+    assert weight_of(UpGrad(), numbers) == pytest.approx(weight_of(PcGrad(), numbers))
 
 
 @pytest.mark.parametrize(("norms", "angle"), [(norms, angle) for norms, angle in PAIRS if angle < math.pi / 2])
 def test_without_a_conflict_surgery_is_the_plain_mean(norms, angle):
-    assert asked(PcGrad(), stats(norms, angle)) == 0.5
+    assert weight_of(PcGrad(), stats(norms, angle)) == 0.5
 
 
 @pytest.mark.parametrize(("norms", "angle"), PAIRS)
 def test_cagrad_without_a_radius_is_the_plain_mean(norms, angle):
-    assert asked(CaGrad(c=0.0), stats(norms, angle)) == pytest.approx(0.5)
+    assert weight_of(CaGrad(c=0.0), stats(norms, angle)) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("norms", "angle"), PAIRS)
 def test_cagrad_lies_between_the_plain_mean_and_mgda(norms, angle):
-    weight, shortest = asked(CaGrad(), stats(norms, angle)), asked(Mgda(), stats(norms, angle))
+    weight, shortest = weight_of(CaGrad(), stats(norms, angle)), weight_of(Mgda(), stats(norms, angle))
     assert min(0.5, shortest) <= weight <= max(0.5, shortest)
 
 
 @pytest.mark.parametrize("norms", LENGTHS)
 def test_orthogonal_gradients_are_aligned_by_ngdiff_and_shortest_by_its_squares(norms):
     squares = stats((norms[0] ** 2, norms[1] ** 2))
-    assert asked(AlignedMtl(), stats(norms)) == pytest.approx(asked(NGDiff(), stats(norms)))
-    assert asked(Mgda(), stats(norms)) == pytest.approx(asked(NGDiff(), squares))
+    assert weight_of(AlignedMtl(), stats(norms)) == pytest.approx(weight_of(NGDiff(), stats(norms)))
+    assert weight_of(Mgda(), stats(norms)) == pytest.approx(weight_of(NGDiff(), squares))
 
 
 @pytest.mark.parametrize("norms", LENGTHS)
 def test_opposite_gradients_are_aligned_by_ngdiff(norms):
-    assert asked(AlignedMtl(), stats(norms, math.pi)) == pytest.approx(asked(NGDiff(), stats(norms)), rel=1e-6)
+    assert weight_of(AlignedMtl(), stats(norms, math.pi)) == pytest.approx(weight_of(NGDiff(), stats(norms)), rel=1e-6)
 
 
 @pytest.mark.parametrize("balancer", [NGDiff(), NashMtl(), Mgda(), PcGrad(), UpGrad(), CaGrad(), AlignedMtl()])
 @pytest.mark.parametrize("angle", ANGLES)
 def test_gradients_of_one_length_weigh_the_same_at_every_angle(balancer, angle):
-    assert asked(balancer, stats((2.0, 2.0), angle)) == pytest.approx(0.5)
+    assert weight_of(balancer, stats((2.0, 2.0), angle)) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

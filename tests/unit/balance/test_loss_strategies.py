@@ -34,12 +34,12 @@ def test_inverse_losses_weigh_the_same():
     assert course(InverseLoss(), [(3.0, 1.0)]) == [0.25]
 
 
-def test_what_is_earned_already_does_not_take_the_weight():
-    # In RL the losses are what is left to earn; with all of perception earned the formula would give w = 1, and no gradient at all.
+def test_a_full_reward_does_not_take_the_weight():
+    # In RL the losses are one minus the mean reward; with full perception reward the formula would give w = 1, and no gradient at all.
     assert course(InverseLoss(), [(0.2, 0.6), (0.0, 0.6), (0.2, 0.0)]) == [pytest.approx(0.75)] * 3
 
 
-def test_almost_everything_earned_takes_the_weight_up_to_its_bound():
+def test_an_almost_full_reward_takes_the_weight_up_to_its_bound():
     assert course(InverseLoss(high=0.8), [(1e-12, 0.6)]) == [0.8]
 
 
@@ -48,7 +48,7 @@ def test_a_variance_goes_half_way_to_twice_the_loss_in_its_half_life():
     assert course(Uncertainty(rate=2 * math.log(2)), [(2.0, 0.5)]) == [pytest.approx(1 / 3.5)]
 
 
-def test_uncertainty_settles_at_inverse_loss_where_the_losses_stand_still():
+def test_uncertainty_settles_at_inverse_loss_at_constant_losses():
     steady = [(3.0, 1.0)] * 400
     assert course(Uncertainty(), steady)[-1] == pytest.approx(course(InverseLoss(), steady)[-1])
 

@@ -1,4 +1,4 @@
-"""What moving weights share, on the simplest of them."""
+"""Bounds, smoothing and warm-up of moving weights, on the simplest of them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def course(balancer, num_steps: int) -> list[float]:
 
 
 def test_a_warm_up_keeps_the_initial_weight_for_its_share_of_the_steps():
-    # 0.3 * 10 = 3 steps; losses 1 and 3 then ask for 3 / 4.
+    # 0.3 * 10 = 3 steps; losses 1 and 3 then give 3 / 4.
     assert course(InverseLoss(warmup_frac=0.3, initial=0.1), 5) == [0.1, 0.1, 0.1, 0.75, 0.75]
 
 
-def test_a_warm_up_leaves_no_trace_in_what_is_remembered():
+def test_a_warm_up_does_not_change_the_memory():
     balancer = InverseLoss(warmup_frac=0.3, initial=0.1)
     assert balancer.step(balancer.start(), stats(2)) == balancer.start()
 
@@ -57,7 +57,7 @@ def test_bounds_and_smoothing_are_those_of_every_moving_weight():
     balancer = InverseLoss(smoothing=0.5, high=0.7)
     first = balancer.step(balancer.start(), stats(0))
     assert first.weight == 0.7
-    # Losses 3 and 1 ask for 0.25: half of the last weight and half of it is 0.475.
+    # Losses 3 and 1 give 0.25: half of the last weight and half of it is 0.475.
     assert balancer.step(first, stats(1, losses=(3.0, 1.0))).weight == pytest.approx(0.475)
 
 

@@ -45,7 +45,7 @@ def test_smoothing_keeps_part_of_the_last_weight_but_nothing_of_the_start():
     balancer = NGDiff(smoothing=0.5)
     first = balancer.step(balancer.start(), stats(norms=(3.0, 1.0)))
     assert first.weight == 0.25
-    # Norms 1 and 3 ask for 0.75: half the old weight and half the new one is 0.5.
+    # Norms 1 and 3 give 0.75: half the old weight and half the new one is 0.5.
     assert balancer.step(first, stats(norms=(1.0, 3.0))).weight == pytest.approx(0.5)
 
 

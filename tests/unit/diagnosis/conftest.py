@@ -1,4 +1,4 @@
-"""Rollouts that no model sampled: how their rewards go together is chosen, so that each report can be checked."""
+"""Synthetic rollouts whose rewards have known correlations, so that each report can be checked."""
 
 import math
 from collections.abc import Callable
@@ -46,12 +46,12 @@ def synthetic(num_groups: int = 48, group_size: int = 8, seed: int = 0) -> list[
         prompt = Prompt(key=SampleKey(task="sudoku", split="train_rl", seed=0, index=index), image=b"\x89PNG picture", question="Solve.")
         ease = float(rng.normal())
         skill = ease + rng.normal(size=group_size)
-        seen = skill > 0.3  # About two in five percepts are right.
+        correct = skill > 0.3  # About two in five percepts are right.
         noise = rng.normal(size=(4, group_size))
         reasoning = 1 / (1 + math.exp(-2 * ease - float(rng.normal(scale=0.3))))
-        outcome = rng.random(group_size) < reasoning * (0.5 + 0.5 * seen)
+        outcome = rng.random(group_size) < reasoning * (0.5 + 0.5 * correct)
         rewards = {
-            "oracle": seen.astype(float),
+            "oracle": correct.astype(float),
             "consensus": squashed(skill + 0.5 * noise[0]),
             "faithful": squashed(0.3 * skill + 2.0 * noise[1]),
             "augmentation": squashed(np.full(group_size, ease) + 0.3 * noise[2]),
@@ -60,16 +60,16 @@ def synthetic(num_groups: int = 48, group_size: int = 8, seed: int = 0) -> list[
         }
         scores = {name: tuple(map(float, values)) for name, values in rewards.items()}
         scores["blindfold_solver"] = tuple(
-            float(right) if known else None for right, known in zip(seen, rng.random(group_size) < 0.6, strict=True)
+            float(right) if known else None for right, known in zip(correct, rng.random(group_size) < 0.6, strict=True)
         )
         groups.append(
             RolloutGroup(
                 truth=f"12/{index}",
                 puzzle=f"12/{index}",
-                rollouts=tuple(rollout(prompt, f"12/{index}" if right else "12/43", seed=i) for i, right in enumerate(seen)),
+                rollouts=tuple(rollout(prompt, f"12/{index}" if right else "12/43", seed=i) for i, right in enumerate(correct)),
                 grades=tuple(
                     grade(bool(right), bool(a), graded=min(1.0, max(0.0, 0.8 + 0.1 * float(s))) if not right else 1.0, faithful=bool(a))
-                    for right, a, s in zip(seen, outcome, skill, strict=True)
+                    for right, a, s in zip(correct, outcome, skill, strict=True)
                 ),
                 rewards=scores,
                 labelled=frozenset({"oracle"}),

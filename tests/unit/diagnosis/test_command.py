@@ -30,8 +30,8 @@ def rollouts(groups: Groups, tmp_path: Path) -> Path:
 def test_a_file_is_diagnosed_in_print_and_beside_it(rollouts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose-rewards", str(rollouts)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for said in ("7 rewards on 384 rollouts of 48 prompts", "Train on reward=consensus", "r(a, a_r) = ", "(paper: .34 to .43)"):
-        assert said in printed
+    for sentence in ("7 rewards on 384 rollouts of 48 prompts", "Train on reward=consensus", "r(a, a_r) = ", "(paper: .34 to .43)"):
+        assert sentence in printed
     assert {path.name for path in rollouts.parent.iterdir()} == {"base.jsonl", *(f"base_rewards.{end}" for end in ("png", "md", "csv"))}
 
 
@@ -45,10 +45,10 @@ def test_a_run_gives_its_last_rollouts_to_another_folder(groups: Groups, tmp_pat
 
 def wrong(rollouts: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["diagnose-rewards", *words]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
     assert not list(rollouts.parent.rglob("*_rewards.*"))
-    return said
+    return printed
 
 
 def test_what_cannot_be_diagnosed_ends_in_one_sentence(rollouts: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

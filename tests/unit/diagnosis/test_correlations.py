@@ -177,8 +177,8 @@ def test_every_r_lies_in_its_range_and_is_symmetric(pairs: list[list[tuple[float
 
 
 def test_a_description_by_hand() -> None:
-    # Known: 1 0 .5 .5 0, mean .4, variance (.36 + .16 + .01 + .01 + .16) / 5 = .14. The second group earns one thing, and so does
-    # the third: None earns 0.
+    # Known: 1 0 .5 .5 0, mean .4, variance (.36 + .16 + .01 + .01 + .16) / 5 = .14. The second group has one reward, and so does
+    # the third: None counts as 0.
     found = describe([[1.0, 0.0], [0.5, 0.5], [None, 0.0]])
     assert (found.num_rollouts, found.mean, found.std) == (6, pytest.approx(0.4), pytest.approx(math.sqrt(0.14)))
     assert found.zero_variance == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""A diagnosis finds the reward that was made good, and says in words why the others are not."""
+"""A diagnosis finds the reward with the built-in correlation, and its advice gives the reasons."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -50,36 +50,36 @@ def test_known_correlations_lie_in_their_intervals(found: Diagnosis) -> None:
     assert by_name["blindfold_solver"].perception.num_left_out == round(384 * by_name["blindfold_solver"].scores.not_measurable)
 
 
-def test_a_reward_without_a_score_pays_nothing(found: Diagnosis) -> None:
+def test_a_missing_score_counts_as_zero_reward(found: Diagnosis) -> None:
     silent = next(reward for reward in found.rewards if reward.name == "blindfold_solver")
     assert silent.perception.within.r == pytest.approx(1.0)
     assert silent.paid.within.r < 0.7
     assert silent.paid.num_left_out == 0
 
 
-def test_the_best_surrogate_is_recommended_and_the_oracle_is_a_yardstick(found: Diagnosis) -> None:
-    said = advice(found)
+def test_the_best_surrogate_is_recommended_and_the_oracle_is_a_reference(found: Diagnosis) -> None:
+    text = advice(found)
     best = next(reward for reward in found.rewards if reward.name == "consensus")
-    assert said.startswith(
+    assert text.startswith(
         f"Train on reward=consensus: within prompts its r with exact perception a_p is {best.paid.within}, the highest lower"
     )
-    assert said.endswith("With labels, oracle has 1.00 [1.00, 1.00].")
-    assert "augmentation" in said.partition("easy prompts from hard ones only")[0]
+    assert text.endswith("With labels, oracle has 1.00 [1.00, 1.00].")
+    assert "augmentation" in text.partition("easy prompts from hard ones only")[0]
 
 
 def test_when_nothing_helps_it_says_so(groups: Groups) -> None:
-    said = advice(diagnose(only(groups, "augmentation", "valid_state", "oracle")))
-    assert said.startswith(
+    text = advice(diagnose(only(groups, "augmentation", "valid_state", "oracle")))
+    assert text.startswith(
         "None of the rewards that need no percept labels is worth training on: within prompts, no r with exact perception a_p"
     )
-    assert "(the first of the table is augmentation, " in said
-    assert "augmentation tells easy prompts from hard ones only" in said
+    assert "(the first of the table is augmentation, " in text
+    assert "augmentation tells easy prompts from hard ones only" in text
 
 
-def test_a_surrogate_that_is_silent_often_is_recommended_with_a_word(groups: Groups) -> None:
-    said = advice(diagnose(only(groups, "blindfold_solver")))
-    assert "Train on reward=blindfold_solver" in said
-    assert "It has no score for 40% of the rollouts, and they earn 0; among the others r is 1.00 [1.00, 1.00]." in said
+def test_a_surrogate_with_missing_scores_is_recommended_with_a_warning(groups: Groups) -> None:
+    text = advice(diagnose(only(groups, "blindfold_solver")))
+    assert "Train on reward=blindfold_solver" in text
+    assert "It has no score for 40% of the rollouts, and they earn 0; among the others r is 1.00 [1.00, 1.00]." in text
 
 
 def test_a_reward_that_mostly_pays_siblings_alike_is_warned_of(groups: Groups) -> None:
@@ -88,17 +88,17 @@ def test_a_reward_that_mostly_pays_siblings_alike_is_warned_of(groups: Groups) -
     assert "earn the same of it" not in advice(diagnose(paying(groups, lambda group, i: float(group.grades[i].perception))))
 
 
-def test_a_sure_but_weak_reward_is_said_to_be_weak_and_a_strong_but_unsure_one_is_named(found: Diagnosis) -> None:
+def test_a_certain_but_weak_reward_is_reported_as_weak_beside_an_uncertain_strong_one(found: Diagnosis) -> None:
     def of(name: str, r: float, low: float) -> RewardDiagnosis:
-        said = Correlation(r=r, ci95=(low, 0.9), n=48)
+        text = Correlation(r=r, ci95=(low, 0.9), n=48)
         model = next(reward for reward in found.rewards if reward.name == "consensus")
-        return replace(model, name=name, paid=Coupling(pooled=said, within=said, across=said, num_left_out=0))
+        return replace(model, name=name, paid=Coupling(pooled=text, within=text, across=text, num_left_out=0))
 
-    said = advice(replace(found, rewards=(of("sure", 0.1, 0.05), of("strong", 0.4, -0.01))))
-    assert said.startswith("Train on reward=sure")
-    assert "That is little: it accounts for 1.0% of what siblings differ in." in said
-    assert "Perhaps better, but too uncertain on 48 prompts: strong .40 [-.01, .90]. More prompts would tell." in said
-    assert "hard ones only" not in said, "what is uncertain is not ruled out"
+    text = advice(replace(found, rewards=(of("sure", 0.1, 0.05), of("strong", 0.4, -0.01))))
+    assert text.startswith("Train on reward=sure")
+    assert "That is little: it accounts for 1.0% of what siblings differ in." in text
+    assert "Perhaps better, but too uncertain on 48 prompts: strong .40 [-.01, .90]. More prompts would tell." in text
+    assert "hard ones only" not in text, "what is uncertain is not ruled out"
     assert "Perhaps better" not in advice(replace(found, rewards=(of("sure", 0.5, 0.3), of("strong", 0.4, -0.01))))
 
 
@@ -110,14 +110,14 @@ def test_a_sign_that_turns_across_prompts_is_warned_of(groups: Groups) -> None:
 
 
 def test_labels_alone_are_no_surrogate(groups: Groups) -> None:
-    said = advice(diagnose(only(groups, "oracle")))
-    assert said == "Only rewards that read the percept label were measured, so there is no surrogate to recommend."
+    text = advice(diagnose(only(groups, "oracle")))
+    assert text == "Only rewards that read the percept label were measured, so there is no surrogate to recommend."
 
 
 def test_a_few_prompts_recommend_nothing(groups: Groups) -> None:
-    said = advice(diagnose(groups[:5]))
-    assert said.startswith("5 prompts say too little to recommend a reward; sample at least 8, better 64.")
-    assert "Train on" not in said
+    text = advice(diagnose(groups[:5]))
+    assert text.startswith("5 prompts say too little to recommend a reward; sample at least 8, better 64.")
+    assert "Train on" not in text
 
 
 def test_graded_perception_stands_in_where_no_siblings_differ_and_says_so(groups: Groups) -> None:
@@ -130,9 +130,9 @@ def test_graded_perception_stands_in_where_no_siblings_differ_and_says_so(groups
 
 
 def test_the_outcome_stands_beside_the_ranges_of_the_paper(groups: Groups, found: Diagnosis) -> None:
-    said = coupling_of_outcome(found)
-    assert f"r(a, a_r) = {found.outcome_reasoning} of the prompts' means (paper: .65 to 1.00)" in said
-    assert f"r(a, a_p) = {found.outcome_perception.pooled} over all rollouts" in said
+    text = coupling_of_outcome(found)
+    assert f"r(a, a_r) = {found.outcome_reasoning} of the prompts' means (paper: .65 to 1.00)" in text
+    assert f"r(a, a_p) = {found.outcome_perception.pooled} over all rollouts" in text
     assert found.outcome_reasoning.n == 48
     unmeasured = diagnose([replace(group, reasoning=None) for group in groups])
     assert unmeasured.outcome_reasoning is None

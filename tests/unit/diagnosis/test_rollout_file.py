@@ -1,4 +1,4 @@
-"""Frozen rollouts come back as the types they were, and a record that is none is named by file, line and key."""
+"""Recorded rollouts are read back as the same types, and an invalid record is named by file, line and key."""
 
 import json
 from collections.abc import Callable
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts, record_group, write_rollouts
-from percasym.diagnosis.rollout_reader import read_rollouts
+from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts, read_rollouts, record_group, write_rollouts
 from percasym.runs.records import write_lines
 from percasym.runs.rundir import RunDirectory
 from percasym.types import Completion

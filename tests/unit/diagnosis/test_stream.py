@@ -1,4 +1,4 @@
-"""What a step logs of its rewards, worked by hand."""
+"""Reward statistics of a step, worked by hand."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_the_outcome_beside_perception_reasoning_and_faithfulness(numbers: dict[
 
 def test_each_reward_beside_perception(numbers: dict[str, float]) -> None:
     # consensus 0 1 | . .5 beside a_p 0 1 | . 1: deviations -.5 .5 0 and -2/3 1/3 1/3, so r = .5 / sqrt(.5 * 2/3); within, 1 (the lone
-    # rollout of the second prompt says nothing). Group means .5 .5 and .5 1: the reward's are equal.
+    # rollout of the second prompt has no score). Group means .5 .5 and .5 1: the reward's are equal.
     assert numbers["corr/consensus/perception/within"] == pytest.approx(1.0)
     assert numbers["corr/consensus/perception"] == pytest.approx(0.5 / math.sqrt(0.5 * 2 / 3))
     assert "corr/consensus/perception/across" not in numbers
@@ -56,7 +56,7 @@ def test_what_does_not_exist_is_not_logged(numbers: dict[str, float]) -> None:
     assert not any(key.startswith(("corr/valid_state", "corr/rerender")) for key in numbers)
 
 
-def test_without_counterfactual_rollouts_nothing_is_said_of_reasoning(make_grade: Callable[..., Grade]) -> None:
+def test_without_counterfactual_rollouts_reasoning_is_not_logged(make_grade: Callable[..., Grade]) -> None:
     grades = [[make_grade(True, True), make_grade(False, False)]]
     assert "corr/outcome/reasoning/across" not in reward_statistics(grades, {}, total=[[1.0, 0.0]])
     assert "corr/outcome/reasoning/across" not in reward_statistics(grades, {}, total=[[1.0, 0.0]], reasoning=[None])

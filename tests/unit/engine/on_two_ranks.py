@@ -1,6 +1,6 @@
 """What two ranks must do together; `test_ranks.py` starts this file under torchrun, once in each of two processes.
 
-Every test runs on both ranks at once. Each compares with one rank of plain PyTorch that sees all rows.
+Every test runs on both ranks at once. Each compares with one rank of plain PyTorch with all rows.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ def test_two_ranks_train_as_one_does(engine_name, balancer, rows, kind, ranks, m
     assert ranks.gather(two.all_reduce_sum(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
 
 
-def test_ranks_hear_the_greatest_of_their_numbers(ranks) -> None:
+def test_ranks_receive_the_maximum_of_their_numbers(ranks) -> None:
     assert ranks.all_reduce_max([3 * ranks.rank, 2, -ranks.rank]) == [3, 2, 0]
 
 
 @pytest.mark.parametrize("engine_name", ["torch", "deepspeed2", pytest.param("deepspeed3", marks=pytest.mark.slow)])
-def test_two_ranks_read_the_last_hidden_state_as_one_does(engine_name, ranks, make_engine, model, tiny_batch, micro_batches) -> None:
+def test_two_ranks_measure_the_same_hidden_norms_as_one(engine_name, ranks, make_engine, model, tiny_batch, micro_batches) -> None:
     batches = [tiny_batch(rows=ROWS, seed=step) for step in range(2)]
     alone = trained(make_engine("torch", model("full")), [[batch] for batch in batches], Hidden())
     shared = trained(make_engine(engine_name, model("full"), ranks), [[micro_batches(batch, 4)[ranks.rank]] for batch in batches], Hidden())
@@ -161,7 +161,7 @@ def test_a_resumed_engine_goes_on_as_if_it_had_never_stopped(
         make_engine("torch", model("full")).load(place)
 
 
-def test_a_gradient_that_one_rank_alone_has_is_everyone_s(ranks, make_engine, model, tiny_batch) -> None:
+def test_a_gradient_of_one_rank_alone_reaches_all_ranks(ranks, make_engine, model, tiny_batch) -> None:
     engine = make_engine("torch", model("full"), ranks)
     batch = tiny_batch()
     text = type(batch)(ids=batch.ids.clamp(max=58), mask=batch.mask, labels=batch.labels, aligned=batch.aligned)

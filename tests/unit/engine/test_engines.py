@@ -1,4 +1,4 @@
-"""What every engine must do, checked against plain autograd."""
+"""Every engine against plain autograd."""
 
 from __future__ import annotations
 
@@ -228,8 +228,8 @@ def test_one_process_starts_deepspeed_without_compiling_or_chatter(tmp_path):
         "deepspeed.comm.init_distributed('gloo')\n"
         "assert deepspeed.comm.get_world_size() == 1\n"
     )
-    told = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "DS_ACCELERATOR")
-    outside = {name: value for name, value in os.environ.items() if name not in told} | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    launcher = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "DS_ACCELERATOR")
+    outside = {name: value for name, value in os.environ.items() if name not in launcher} | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=outside, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Norms at the last hidden state, against one small backward pass a token."""
+"""Norms at the last hidden state, against one backward pass per token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def by_hand(model, batch) -> list[float]:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_one_backward_says_what_one_backward_a_token_would(name, make_engine, tiny_qwen, tiny_batch, micro_batches):
+def test_one_backward_equals_one_backward_per_token(name, make_engine, tiny_qwen, tiny_batch, micro_batches):
     engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
     hidden_norms, expected = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
     counts = tuple(span_counts([batch.labels]).tolist())
@@ -46,14 +46,14 @@ def test_one_backward_says_what_one_backward_a_token_would(name, make_engine, ti
 
 def test_a_span_without_a_weight_is_not_reached_and_the_prefix_is_enough_for_perception(make_engine, tiny_qwen, tiny_batch):
     engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
-    hidden_norms, (seen, thought) = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
+    hidden_norms, (perception, reasoning) = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
     backward(engine, batch.until(P), {P: 1.0})
-    assert hidden_norms.take().tolist() == [pytest.approx(seen, rel=1e-4), 0.0]
+    assert hidden_norms.take().tolist() == [pytest.approx(perception, rel=1e-4), 0.0]
     backward(engine, batch, {R: 1.0})
-    assert hidden_norms.take().tolist() == [0.0, pytest.approx(thought, rel=1e-4)]
+    assert hidden_norms.take().tolist() == [0.0, pytest.approx(reasoning, rel=1e-4)]
 
 
-def test_questions_answered_between_two_steps_leave_no_trace(make_engine, tiny_qwen, tiny_batch):
+def test_decoding_between_two_steps_has_no_effect(make_engine, tiny_qwen, tiny_batch):
     engine, batch = make_engine("torch", tiny_qwen()), tiny_batch()
     hidden_norms, expected = engine.hidden_norms(), by_hand(tiny_qwen(), batch)
     with engine.gathered_weights() as model, torch.no_grad():
@@ -63,16 +63,16 @@ def test_questions_answered_between_two_steps_leave_no_trace(make_engine, tiny_q
     assert hidden_norms.take().tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_gradient_is_that_of_an_engine_nobody_watches(make_engine, tiny_qwen, tiny_batch):
-    watched, plain, batch = make_engine("torch", tiny_qwen()), make_engine("torch", tiny_qwen()), tiny_batch()
-    watched.hidden_norms()
-    for engine in (watched, plain):
+def test_the_hooks_do_not_change_the_gradient(make_engine, tiny_qwen, tiny_batch):
+    hooked, plain, batch = make_engine("torch", tiny_qwen()), make_engine("torch", tiny_qwen()), tiny_batch()
+    hooked.hidden_norms()
+    for engine in (hooked, plain):
         backward(engine, batch, {P: 0.5, R: 0.5})
-    pairs = zip(watched.model.parameters(), plain.model.parameters(), strict=True)
+    pairs = zip(hooked.model.parameters(), plain.model.parameters(), strict=True)
     assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in pairs if theirs.grad is not None)
 
 
-def test_a_slope_worked_out_by_hand():
+def test_a_norm_worked_out_by_hand():
     # Two hidden states of two numbers; the token after the first loses 3 h[0] + 4 h[1], slope 5; its loss is weighted by 0.1.
     trunk = torch.nn.Module()
     trunk.forward = lambda: SimpleNamespace(last_hidden_state=torch.ones(1, 2, 2, requires_grad=True) * 1.0)

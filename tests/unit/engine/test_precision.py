@@ -48,7 +48,7 @@ def test_weights_gradients_and_optimizer_stay_float32(name, bfloat16, make_engin
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_what_rests_under_adapters_is_held_in_the_computing_type(name, bfloat16, make_engine, tiny_qwen, tiny_batch):
+def test_frozen_layers_under_adapters_have_the_compute_type(name, bfloat16, make_engine, tiny_qwen, tiny_batch):
     model = adapt(tiny_qwen(tied=False), Adaptation(lora=Lora(rank=2)), Qwen3VL.parts)
     after = stepped(make_engine(name, model), tiny_batch(rows=8), lr=1e-3)
     assert {parameter.dtype for key, parameter in after.items() if "lora" in key} == {torch.float32}
@@ -62,7 +62,7 @@ def test_what_rests_under_adapters_is_held_in_the_computing_type(name, bfloat16,
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_holding_them_so_changes_no_bit_of_a_loss(tied, tiny_qwen, tiny_batch):
+def test_the_compute_type_of_frozen_layers_changes_no_bit_of_a_loss(tied, tiny_qwen, tiny_batch):
     batch = tiny_batch()
     at, losses = supervised(batch.labels), []
     for held in (torch.float32, BF16):
@@ -80,7 +80,7 @@ def test_a_model_without_adapters_is_left_alone(tiny_qwen):
     assert {parameter.dtype for parameter in lowered(model, BF16).parameters()} == {torch.float32}
 
 
-def test_answers_are_decoded_whatever_the_weights_are_held_in(blank_family_rows):
+def test_answers_are_decoded_with_weights_of_any_type(blank_family_rows):
     family, rows = blank_family_rows
     model = lowered(family.load(), BF16).eval()
     with inference(model, torch.device("cpu")):

@@ -1,4 +1,4 @@
-"""A tower at rest is asked once a step, and what it is taken to say is what it would have said."""
+"""A frozen vision tower runs once a step, with the gradients of two passes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def family_name(request):
 
 
 @pytest.fixture
-def resting(tiny_model):
-    """Makes the same tiny model each time, its tower at rest."""
+def frozen(tiny_model):
+    """Makes the same tiny model each time, with a frozen tower."""
 
     def make():
         model = tiny_model()
@@ -31,11 +31,11 @@ def resting(tiny_model):
     return make
 
 
-def looks(model) -> list[int]:
+def counted_forwards(model) -> list[int]:
     """Grows by one with each forward pass of the tower."""
-    seen: list[int] = []
-    next(model.get_encoder(modality="image").children()).register_forward_hook(lambda *_: seen.append(1))
-    return seen
+    forwards: list[int] = []
+    next(model.get_encoder(modality="image").children()).register_forward_hook(lambda *_: forwards.append(1))
+    return forwards
 
 
 def weigh(engine, window, span, counts):
@@ -44,13 +44,13 @@ def weigh(engine, window, span, counts):
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_two_passes_over_the_same_pictures_give_the_gradients_of_two_looks(name, make_engine, resting, tiny_batch, micro_batches):
+def test_two_passes_over_the_same_pictures_give_the_gradients_of_two_forwards(name, make_engine, frozen, tiny_batch, micro_batches):
     batch = tiny_batch()
     counts, window = tuple(span_counts([batch.labels]).tolist()), micro_batches(batch, rows=1)
     found = []
     for once in (False, True):
-        engine = make_engine(name, resting())
-        seen = looks(engine.model)
+        engine = make_engine(name, frozen())
+        forwards = counted_forwards(engine.model)
         if once:
             with engine.cache_vision():
                 weigh(engine, [batch.until(P)], P, counts)
@@ -64,18 +64,18 @@ def test_two_passes_over_the_same_pictures_give_the_gradients_of_two_looks(name,
         engine.keep_gradient(R)
         gramian = engine.gramian()
         found.append((gramian.perception, gramian.reasoning, gramian.cross))
-        assert len(seen) == (1 if once and name != "deepspeed3" else 1 + len(window))
+        assert len(forwards) == (1 if once and name != "deepspeed3" else 1 + len(window))
     assert_close(found[1], found[0], rtol=1e-5, atol=0)
 
 
 @pytest.fixture
-def sight(resting):
-    model = resting()
+def cached(frozen):
+    model = frozen()
     return model, VisionCache.of(model)
 
 
-def test_a_second_pass_over_other_pictures_is_a_defect(sight, tiny_batch, micro_batches):
-    model, tower = sight
+def test_a_second_pass_over_other_pictures_is_a_defect(cached, tiny_batch, micro_batches):
+    model, tower = cached
     whole = tiny_batch()
     with tower.cache_vision():
         model.model(**whole.arguments)
@@ -87,8 +87,8 @@ def test_a_second_pass_over_other_pictures_is_a_defect(sight, tiny_batch, micro_
         model.model(**whole.arguments)
 
 
-def test_afterwards_the_tower_looks_again_and_nothing_of_it_has_changed(sight, tiny_batch):
-    model, tower = sight
+def test_afterwards_the_tower_runs_again_unchanged(cached, tiny_batch):
+    model, tower = cached
     names = list(model.state_dict())
     with pytest.raises(KeyboardInterrupt), tower.cache_vision():
         raise KeyboardInterrupt
@@ -96,25 +96,25 @@ def test_afterwards_the_tower_looks_again_and_nothing_of_it_has_changed(sight, t
         first = model.model(**tiny_batch().arguments).last_hidden_state
     with tower.reuse_vision(), torch.no_grad():
         assert_close(model.model(**tiny_batch().arguments).last_hidden_state, first)
-    seen = looks(model)
+    forwards = counted_forwards(model)
     model.model(**tiny_batch(seed=1).arguments)
-    assert len(seen) == 1
+    assert len(forwards) == 1
     assert list(model.state_dict()) == names
 
 
-def test_a_step_without_pictures_asks_nobody(sight):
-    model, tower = sight
-    seen = looks(model)
+def test_a_step_without_pictures_does_not_run_the_tower(cached):
+    model, tower = cached
+    forwards = counted_forwards(model)
     with tower.cache_vision():
         model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
     with tower.reuse_vision():
         model.model(input_ids=torch.ones(1, 3, dtype=torch.int64))
-    assert seen == []
+    assert forwards == []
 
 
-def test_a_tower_that_learns_is_always_asked(tiny_model, resting):
-    model = resting()
+def test_a_trained_tower_always_runs(tiny_model, frozen):
+    model = frozen()
     next(iter(model.get_encoder(modality="image").parameters())).requires_grad_(True)
     assert VisionCache.of(model) is None
     assert VisionCache.of(tiny_model()) is None
-    assert VisionCache.of(resting()) is not None
+    assert VisionCache.of(frozen()) is not None

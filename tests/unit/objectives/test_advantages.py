@@ -55,7 +55,7 @@ def test_a_weight_at_either_end_leaves_one_reward(mixing):
         assert_close(mixed(seen, solved, weight, mixing, normalize=True), expected)
 
 
-def test_a_sum_of_rewards_is_ruled_by_the_one_that_varies_more():
+def test_a_sum_of_rewards_is_dominated_by_the_one_with_more_variance():
     seen, solved = rewards([0.6, 0.4, 0.6, 0.4]), rewards([0, 1, 1, 0])  # A graded percept that varies less than the answer.
     # 0.8 * seen + 0.2 * solved = (0.48, 0.52, 0.68, 0.32): the second beats its mean, 0.5, by its answer, though w = 0.8 is for percepts.
     assert mixed(seen, solved, 0.8, "sum_then_normalize", normalize=True)[0, 1] > 0
@@ -82,7 +82,7 @@ def test_normalised_sums_have_one_deviation_over_the_whole_batch_whatever_the_we
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("mixing", MIXINGS)
-def test_groups_with_nothing_to_teach_teach_exactly_nothing(mixing, normalize):
+def test_groups_with_zero_variance_have_advantages_of_exactly_zero(mixing, normalize):
     seen, solved = rewards([1, 1, 1], [0, 1, 1]), rewards([0.1, 0.1, 0.1], [0, 0, 1])
     advantages = mixed(seen, solved, 0.3, mixing, normalize)
     assert advantages[0].count_nonzero() == 0

@@ -94,7 +94,7 @@ def test_exactly_the_tokens_that_are_not_clipped_have_a_gradient(loss):
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -1e30])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_nothing_outside_a_completion_is_looked_at(loss, garbage):
+def test_tokens_outside_a_completion_have_no_effect(loss, garbage):
     logprobs, sampled, advantages, mask = random_step()
     options = {"loss": loss, "clip_low": 0.2, "clip_high": 0.2}
     soiled = [values.masked_fill(~mask, garbage) for values in (sampled, advantages)]

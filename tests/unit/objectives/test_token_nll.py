@@ -40,7 +40,7 @@ def gradients(model):
 
 @pytest.fixture(params=["beforehand", "afterwards"])
 def weighed(request):
-    """The losses of a batch and their weighted sum, with weights that the module is told or that it never sees."""
+    """The losses of a batch and their weighted sum, with coefficients passed to the module or applied afterwards."""
 
     def run(module, batch, weights):
         if request.param == "beforehand":
@@ -183,12 +183,12 @@ def test_each_logit_is_computed_once_where_the_weights_are_told(tiny_model, tiny
 
     module, weights = TokenNll(model, chunk_bytes=SMALL), torch.ones(batch.ids.shape)
     chunks = -(-supervised(batch.labels).numel() // 10)
-    for told in (True, False):
+    for known in (True, False):
         products.clear()
         with Watch():
-            result = module(supervised(batch.labels), weights if told else None, **batch.arguments)
-            (result[0] if told else result.sum()).backward()
-        assert len(products) == chunks * (1 if told or not trained else 2)
+            result = module(supervised(batch.labels), weights if known else None, **batch.arguments)
+            (result[0] if known else result.sum()).backward()
+        assert len(products) == chunks * (1 if known or not trained else 2)
 
 
 def test_a_supervised_first_token_is_refused():

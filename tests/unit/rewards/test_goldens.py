@@ -39,7 +39,7 @@ def prompt_of(task: Any, percept: str, index: int = 0) -> Prompt:
     return Prompt(key=key, image=task.draw(percept, key), question="Q")
 
 
-def says(percept: str, answer: str = "") -> str:
+def response(percept: str, answer: str = "") -> str:
     demonstration = Grammar().demonstrate(percept, " So", answer)
     return demonstration.perception + demonstration.reasoning
 
@@ -57,21 +57,21 @@ def groups_of(rollout: Any) -> Any:
 def test_soft_consensus_is_the_mean_agreement_with_the_siblings(
     task: Any, percept: str, other: str, shared: float, reward: Any, context: Any, groups_of: Any
 ) -> None:
-    groups = groups_of(prompt_of(task, percept), says(percept), says(percept), says(other), "unreadable")
+    groups = groups_of(prompt_of(task, percept), response(percept), response(percept), response(other), "unreadable")
     # Each of the two equal ones meets its twin (1) and the third (shared), which meets two (shared); the unreadable does not vote.
     assert reward("consensus").score(groups, context(task)) == [pytest.approx([(1 + shared) / 2] * 2 + [shared, 0.0])]
 
 
-def test_a_consensus_needs_another_voice(reward: Any, context: Any, groups_of: Any) -> None:
-    groups = groups_of(prompt_of(SUDOKU, GRID), says(GRID), "unreadable", says("5678"))
+def test_a_consensus_needs_another_readable_percept(reward: Any, context: Any, groups_of: Any) -> None:
+    groups = groups_of(prompt_of(SUDOKU, GRID), response(GRID), "unreadable", response("5678"))
     for vote in ("soft", "majority"):
         assert reward("consensus", vote=vote).score(groups, context(SUDOKU)) == [[None, 0.0, 0.0]]
 
 
-def test_the_majority_is_paid_in_full_and_a_tie_not_at_all(reward: Any, context: Any, groups_of: Any) -> None:
+def test_the_majority_scores_one_and_a_tie_has_no_score(reward: Any, context: Any, groups_of: Any) -> None:
     prompt, majority = prompt_of(COLORING, GRAPH), reward("consensus", vote="majority")
-    won = groups_of(prompt, says(GRAPH), says(MISSED), says("5: BC AB AC DE CD"))  # The last is GRAPH in another order.
-    tied = groups_of(prompt, says(GRAPH), says(MISSED), says(GRAPH), says(MISSED), "unreadable")
+    won = groups_of(prompt, response(GRAPH), response(MISSED), response("5: BC AB AC DE CD"))  # The last is GRAPH in another order.
+    tied = groups_of(prompt, response(GRAPH), response(MISSED), response(GRAPH), response(MISSED), "unreadable")
     assert majority.score(won + tied, context(COLORING)) == [[1.0, 0.0, 1.0], [None, None, None, None, 0.0]]
 
 
@@ -91,7 +91,7 @@ def test_likeness_is_the_correlation_of_pixels_where_it_is_positive() -> None:
 def test_only_the_true_percept_redraws_the_very_picture(
     task: Any, percept: str, other: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
-    groups = groups_of(prompt_of(task, percept), says(percept), says(other))
+    groups = groups_of(prompt_of(task, percept), response(percept), response(other))
     [[right, wrong]] = reward("rerender", look="same").score(groups, context(task))
     assert right == 1.0 > wrong > 0.5
 
@@ -106,7 +106,7 @@ HARD = Look(image_px=96, fonts=tuple(FONTS), glyph=(0.55, 0.8), contrast=(0.35, 
 def test_the_true_percept_is_likelier_under_other_looks(
     task: Any, percept: str, other: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
-    groups = [groups_of(prompt_of(task, percept, index), says(percept), says(other))[0] for index in range(6)]
+    groups = [groups_of(prompt_of(task, percept, index), response(percept), response(other))[0] for index in range(6)]
     scores = reward("rerender", look="other").score(groups, context(task))
     assert all(wrong < right < 1 for right, wrong in scores)  # A given moved to another cell; two edges misread.
 
@@ -138,15 +138,15 @@ def judge_of(task: Any, truth: str) -> Any:
         (COLORING, GRAPH, "5: AB AC AD AE BC BD BE CD CE DE", 0.0),  # All joined: five colours are too many.
     ],
 )
-def test_the_blindfolded_solver_asks_whether_its_answer_is_right(
+def test_the_blindfolded_solver_is_graded_by_its_answer(
     task: Any, truth: str, percept: str, score: float, reward: Any, context: Any, groups_of: Any
 ) -> None:
-    groups = groups_of(prompt_of(task, truth), says(percept), "unreadable")
+    groups = groups_of(prompt_of(task, truth), response(percept), "unreadable")
     assert reward("blindfold_solver").score(groups, context(task, right=judge_of(task, truth))) == [[score, 0.0]]
 
 
 def test_a_solver_that_takes_any_percept_pays_for_the_solution(reward: Any, context: Any, groups_of: Any) -> None:
-    groups = groups_of(prompt_of(SUDOKU, GRID), says(SOLVED))
+    groups = groups_of(prompt_of(SUDOKU, GRID), response(SOLVED))
     judged = context(SUDOKU, right=judge_of(SUDOKU, GRID))
     assert reward("blindfold_solver", only_valid=False).score(groups, judged) == [[1.0]]
 
@@ -154,20 +154,20 @@ def test_a_solver_that_takes_any_percept_pays_for_the_solution(reward: Any, cont
 @pytest.mark.parametrize(
     ("task", "percept", "other", "solution"), [(SUDOKU, GRID, SLIP, SOLVED), (COLORING, GRAPH, MISSED, COLORED)], ids=["sudoku", "coloring"]
 )
-def test_the_policy_is_asked_once_about_each_percept_without_the_picture(
+def test_the_policy_answers_once_for_each_percept_without_the_picture(
     task: Any, percept: str, other: str, solution: str, reward: Any, context: Any, groups_of: Any
 ) -> None:
-    asked = []
+    calls = []
 
     def answers(prompts: Any) -> Any:
-        asked.append(prompts)
-        return [Grammar().read((says("?", solution) + tail).encode()) for tail in ("", " and more")]  # The second has a fault.
+        calls.append(prompts)
+        return [Grammar().read((response("?", solution) + tail).encode()) for tail in ("", " and more")]  # The second has a fault.
 
     prompt = prompt_of(task, percept)
-    groups = groups_of(prompt, says(percept), says(other), says(percept), "unreadable")
+    groups = groups_of(prompt, response(percept), response(other), response(percept), "unreadable")
     scores = reward("blindfold_self").score(groups, context(task, right=judge_of(task, percept), policy=SimpleNamespace(answers=answers)))
     assert scores == [[1.0, 0.0, 1.0, 0.0]]
-    assert [[(told.key, told.image, told.question) for told in prompts] for prompts in asked] == [
+    assert [[(own.key, own.image, own.question) for own in prompts] for prompts in calls] == [
         [(prompt.key, None, f"Q\n{percept}"), (prompt.key, None, f"Q\n{other}")]
     ]
 
@@ -185,31 +185,31 @@ def test_the_policy_is_asked_once_about_each_percept_without_the_picture(
 def test_a_valid_state_is_one_that_the_task_could_show(
     task: Any, percepts: tuple[str, ...], scores: list[int], reward: Any, context: Any, groups_of: Any
 ) -> None:
-    assert reward("valid_state").score(groups_of(prompt_of(task, percepts[0]), *map(says, percepts)), context(task)) == [scores]
+    assert reward("valid_state").score(groups_of(prompt_of(task, percepts[0]), *map(response, percepts)), context(task)) == [scores]
 
 
 def test_a_faithful_answer_solves_what_was_stated_true_or_not(reward: Any, context: Any, groups_of: Any) -> None:
     sudoku = groups_of(
         prompt_of(SUDOKU, EXCHANGED),
-        says(GRID, SOLVED),
-        says(EXCHANGED, SOLVED),
-        says(GRID, SOLVED) + " that is all",
-        says(GRID, SOLVED) + f"<answer>{SOLVED}</answer>",
+        response(GRID, SOLVED),
+        response(EXCHANGED, SOLVED),
+        response(GRID, SOLVED) + " that is all",
+        response(GRID, SOLVED) + f"<answer>{SOLVED}</answer>",
         Grammar().perception(GRID),
     )
     assert reward("faithful").score(sudoku, context(SUDOKU)) == [[1.0, 0.0, 0.0, 0.0, 0.0]]
-    coloring = groups_of(prompt_of(COLORING, MISSED), says(GRAPH, COLORED), says(TWO_SIDED, COLORED), says("no graph", COLORED))
+    coloring = groups_of(prompt_of(COLORING, MISSED), response(GRAPH, COLORED), response(TWO_SIDED, COLORED), response("no graph", COLORED))
     assert reward("faithful").score(coloring, context(COLORING)) == [[1.0, 0.0, 0.0]]
-    cut = groups_of(prompt_of(SUDOKU, GRID), says(GRID, SOLVED), finished=False)
+    cut = groups_of(prompt_of(SUDOKU, GRID), response(GRID, SOLVED), finished=False)
     assert reward("faithful").score(cut, context(SUDOKU)) == [[0.0]]
 
 
 @pytest.mark.parametrize(("task", "percept"), [(SUDOKU, GRID), (COLORING, GRAPH)])
 def test_confidence_is_the_geometric_mean_over_the_perception(task: Any, percept: str, reward: Any, context: Any, groups_of: Any) -> None:
-    said = {"logprobs": (math.log(1 / 2), math.log(1 / 8), math.log(0.9)), "labels": (P, P, R)}
-    [[sure, unreadable]] = reward("confidence").score(groups_of(prompt_of(task, percept), says(percept), "?", **said), context(task))
+    options = {"logprobs": (math.log(1 / 2), math.log(1 / 8), math.log(0.9)), "labels": (P, P, R)}
+    [[sure, unreadable]] = reward("confidence").score(groups_of(prompt_of(task, percept), response(percept), "?", **options), context(task))
     assert (sure, unreadable) == (pytest.approx(1 / 4), 0.0)  # sqrt(1/2 * 1/8); what is reasoned does not count.
-    assert reward("confidence").score(groups_of(prompt_of(task, percept), says(percept), "?", logprobs=None), context(task)) == [
+    assert reward("confidence").score(groups_of(prompt_of(task, percept), response(percept), "?", logprobs=None), context(task)) == [
         [None, 0.0]
     ]
 
@@ -231,12 +231,12 @@ def test_dependence_is_how_much_likelier_the_picture_makes_the_percept(
         # half as likely. The last token is reasoning.
         return [[-1.0, -1.0, -9.0], [-2.0, -2.0, -9.0], [-1.0 - math.log(4), -1.0, 0.0], [-2.0 + math.log(2)] * 2 + [0.0]]
 
-    groups = groups_of(prompt, says(percept), "unreadable", says(percept), logprobs=None, labels=(P, P, R))
+    groups = groups_of(prompt, response(percept), "unreadable", response(percept), logprobs=None, labels=(P, P, R))
     scores = reward("image_dependence").score(groups, context(task, policy=SimpleNamespace(logprobs=logprobs)))
     assert scores == [[pytest.approx(1 - 1 / 2), 0.0, 0.0]]
 
-    [[*seen, flat, _]] = calls
-    assert seen == [prompt, prompt]
+    [[*pictured, flat, _]] = calls
+    assert pictured == [prompt, prompt]
     assert (flat.key, flat.question) == (prompt.key, prompt.question)
     shown, blank = (np.asarray(Image.open(io.BytesIO(picture))) for picture in (prompt.image, flat.image))
     assert blank.shape == shown.shape and blank.min() == blank.max() == round(shown.mean())
@@ -251,7 +251,7 @@ def test_augmentation_is_the_mean_agreement_with_what_the_views_show(
 ) -> None:
     answers = {0: [percept, other], 1: [other, "unreadable"], 2: [None, None]}  # Of each prompt's two views.
     prompts = [prompt_of(task, percept, index) for index in range(3)]
-    groups = [groups_of(prompt, says(percept), says(other), "?")[0] for prompt in prompts]
+    groups = [groups_of(prompt, response(percept), response(other), "?")[0] for prompt in prompts]
 
     def percepts(views: Any) -> Any:
         assert [view.key.index for view in views] == [0, 0, 1, 1, 2, 2]
@@ -286,9 +286,9 @@ def test_a_shift_repeats_the_border_and_loses_no_other_pixel(reward: Any) -> Non
 
 
 @pytest.mark.parametrize("name", ["rerender", "image_dependence", "augmentation"])
-def test_nothing_can_be_said_of_a_picture_that_is_not_there(name: str, reward: Any, context: Any, groups_of: Any) -> None:
-    told = Prompt(key=SampleKey(task="sudoku", split="test", seed=0, index=0), image=None, question=f"Q\n{GRID}")
-    assert reward(name).score(groups_of(told, says(GRID), "unreadable"), context(SUDOKU)) == [[None, 0.0]]
+def test_a_prompt_without_a_picture_has_no_score(name: str, reward: Any, context: Any, groups_of: Any) -> None:
+    text_prompt = Prompt(key=SampleKey(task="sudoku", split="test", seed=0, index=0), image=None, question=f"Q\n{GRID}")
+    assert reward(name).score(groups_of(text_prompt, response(GRID), "unreadable"), context(SUDOKU)) == [[None, 0.0]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a policy may try for a reward it has not earned: hostile texts, answers in the wrong place, percepts that cost time.
+"""Reward hacking: hostile texts, answers in the wrong place, and percepts that are expensive to score.
 
 Everything around the text is as generous as it can be (honest siblings, a policy that agrees, outcomes that are always
 right), so that only the form of the text can keep a score at 0.
@@ -30,40 +30,40 @@ CHEAP = tuple(name for name in SURROGATES if name not in OF_PIXELS)
 each_surrogate = pytest.mark.parametrize("name", SURROGATES)
 
 
-def seen(percept: str) -> str:
+def span_of(percept: str) -> str:
     return Grammar().perception(percept)
 
 
 UNREADABLE: dict[str, Callable[[str, str], str | bytes]] = {
     "nothing": lambda percept, rest: "",
     "only the rest": lambda percept, rest: rest,
-    "empty": lambda percept, rest: seen("") + rest,
-    "blank": lambda percept, rest: seen(" \n\t") + rest,
-    "twice": lambda percept, rest: seen(percept) + seen(percept) + rest,
-    "twice in one tag": lambda percept, rest: seen(f"{percept}\n{percept}") + rest,
-    "again at the end": lambda percept, rest: seen(percept) + rest + seen(percept),
-    "nested": lambda percept, rest: seen(seen(percept)) + rest,
-    "nested opening": lambda percept, rest: "<perception>" + seen(percept) + rest,
-    "closed twice": lambda percept, rest: seen(percept) + "</perception>" + rest,
+    "empty": lambda percept, rest: span_of("") + rest,
+    "blank": lambda percept, rest: span_of(" \n\t") + rest,
+    "twice": lambda percept, rest: span_of(percept) + span_of(percept) + rest,
+    "twice in one tag": lambda percept, rest: span_of(f"{percept}\n{percept}") + rest,
+    "again at the end": lambda percept, rest: span_of(percept) + rest + span_of(percept),
+    "nested": lambda percept, rest: span_of(span_of(percept)) + rest,
+    "nested opening": lambda percept, rest: "<perception>" + span_of(percept) + rest,
+    "closed twice": lambda percept, rest: span_of(percept) + "</perception>" + rest,
     "never closed": lambda percept, rest: f"<perception>{percept}" + rest,
     "never opened": lambda percept, rest: f"{percept}</perception>" + rest,
-    "after a word": lambda percept, rest: f"So {seen(percept)}" + rest,
-    "other case": lambda percept, rest: seen(percept).upper() + rest,
-    "answer in the percept": lambda percept, rest: seen(f"{percept}<answer>1</answer>") + rest,
-    "percept in the answer": lambda percept, rest: f"<answer>{seen(percept)}</answer>",
-    "a word in the percept": lambda percept, rest: seen(f"{percept} or so") + rest,
-    "a choice of percepts": lambda percept, rest: seen(f"{percept}\n\n{percept}") + rest,
-    "NUL inside": lambda percept, rest: seen(percept[:3] + "\x00" + percept[3:]) + rest,
-    "carriage returns": lambda percept, rest: seen(percept[:3] + "\r" + percept[3:]) + rest,
-    "zero-width space": lambda percept, rest: seen(percept[:3] + "\u200b" + percept[3:]) + rest,
-    "right-to-left mark": lambda percept, rest: seen("\u202e" + percept) + rest,
-    "Arabic digits": lambda percept, rest: seen(percept.translate({ord("0") + d: 0x660 + d for d in range(10)})) + rest,
-    "full-width digits": lambda percept, rest: seen(percept.translate({ord("0") + d: 0xFF10 + d for d in range(10)})) + rest,
-    "not UTF-8": lambda percept, rest: seen(percept).encode() + b"\xff\xfe" + rest.encode(),
-    "cut UTF-8": lambda percept, rest: seen(percept).encode() + rest.encode() + "é".encode()[:1],
-    "a megabyte of it": lambda percept, rest: seen(" ".join([percept] * (1_000_000 // len(percept)))) + rest,
-    "a megabyte of lines": lambda percept, rest: seen(percept[:5] + "\n" * 1_000_000 + percept[5:]) + rest,
-    "a megabyte of tags": lambda percept, rest: "<perception>" * 80_000 + seen(percept) + rest,
+    "after a word": lambda percept, rest: f"So {span_of(percept)}" + rest,
+    "other case": lambda percept, rest: span_of(percept).upper() + rest,
+    "answer in the percept": lambda percept, rest: span_of(f"{percept}<answer>1</answer>") + rest,
+    "percept in the answer": lambda percept, rest: f"<answer>{span_of(percept)}</answer>",
+    "a word in the percept": lambda percept, rest: span_of(f"{percept} or so") + rest,
+    "a choice of percepts": lambda percept, rest: span_of(f"{percept}\n\n{percept}") + rest,
+    "NUL inside": lambda percept, rest: span_of(percept[:3] + "\x00" + percept[3:]) + rest,
+    "carriage returns": lambda percept, rest: span_of(percept[:3] + "\r" + percept[3:]) + rest,
+    "zero-width space": lambda percept, rest: span_of(percept[:3] + "\u200b" + percept[3:]) + rest,
+    "right-to-left mark": lambda percept, rest: span_of("\u202e" + percept) + rest,
+    "Arabic digits": lambda percept, rest: span_of(percept.translate({ord("0") + d: 0x660 + d for d in range(10)})) + rest,
+    "full-width digits": lambda percept, rest: span_of(percept.translate({ord("0") + d: 0xFF10 + d for d in range(10)})) + rest,
+    "not UTF-8": lambda percept, rest: span_of(percept).encode() + b"\xff\xfe" + rest.encode(),
+    "cut UTF-8": lambda percept, rest: span_of(percept).encode() + rest.encode() + "é".encode()[:1],
+    "a megabyte of it": lambda percept, rest: span_of(" ".join([percept] * (1_000_000 // len(percept)))) + rest,
+    "a megabyte of lines": lambda percept, rest: span_of(percept[:5] + "\n" * 1_000_000 + percept[5:]) + rest,
+    "a megabyte of tags": lambda percept, rest: "<perception>" * 80_000 + span_of(percept) + rest,
 }
 each_unreadable = pytest.mark.parametrize("attack", UNREADABLE.values(), ids=UNREADABLE)
 
@@ -79,7 +79,7 @@ def generous(task: Any, honest: Any, context: Any) -> Any:
     response = Grammar().read((honest.demonstration.perception + honest.demonstration.reasoning).encode())
 
     def logprobs(prompts: Any, rollouts: Any) -> Any:
-        return [[-0.1 if prompt == honest.prompt else -5.0] * len(said.labels) for prompt, said in zip(prompts, rollouts, strict=True)]
+        return [[-0.1 if prompt == honest.prompt else -5.0] * len(own.labels) for prompt, own in zip(prompts, rollouts, strict=True)]
 
     policy = SimpleNamespace(
         answers=lambda prompts: [response] * len(prompts), percepts=lambda prompts: [honest.truth] * len(prompts), logprobs=logprobs
@@ -108,7 +108,7 @@ def test_an_honest_rollout_is_paid(name: str, reward: Any, honest: Any, rollout:
 
 
 @each_unreadable
-def test_what_is_not_one_perception_earns_nothing(
+def test_anything_but_one_perception_scores_zero(
     attack: Any, reward: Any, task: Any, honest: Any, rollout: Any, beside_honest_ones: Any
 ) -> None:
     hostile = rollout(honest.prompt, attack(honest.truth, honest.demonstration.reasoning))
@@ -151,7 +151,7 @@ def test_what_is_not_one_answer_is_not_faithful_and_still_a_perception(
 def test_the_solved_grid_is_no_percept(name: str, reward: Any, sample: Any, rollout: Any, context: Any) -> None:
     sudoku = Sudoku(givens=(8, 10))
     solved = sample(sudoku)
-    hostile = rollout(solved.prompt, seen(solved.solution) + solved.demonstration.reasoning)
+    hostile = rollout(solved.prompt, span_of(solved.solution) + solved.demonstration.reasoning)
     policy = SimpleNamespace(answers=lambda prompts: [hostile.response] * len(prompts))
     lenient = context(sudoku, right=lambda prompt, answer: True, policy=policy)
     assert reward(name).score([[hostile]], lenient) == [[0.0]]
@@ -200,7 +200,7 @@ def is_one_perception(text: bytes, parse: Any) -> bool:
 
 
 @pytest.mark.parametrize(("names", "num_texts"), [(CHEAP, 5_000), (OF_PIXELS, 250)], ids=["cheap", "of pixels"])
-def test_no_fuzzed_bytes_crash_a_reward_or_earn_without_form(
+def test_fuzzed_bytes_neither_crash_a_reward_nor_score_without_one_perception(
     names: Any, num_texts: int, task: Any, reward: Any, honest: Any, rollout: Any, generous: Any
 ) -> None:
     texts = fuzzed(Random(0), honest, num_texts)  # 5,000 for each of the two tasks.

@@ -44,9 +44,9 @@ def generated(model: torch.nn.Module, family: Family, row: Row, max_new_tokens: 
 @pytest.fixture(scope="module")
 def rows(family: Family) -> Sequence[Row]:
     """Pictures of both sizes and a text, so that the batch is ragged."""
-    told = samples(Sudoku(), 3)[2]
+    continued = samples(Sudoku(), 3)[2]
     pictures = [one.prompt for one in (*samples(Sudoku(), 2), *samples(GraphColoring(), 1))]
-    return [family.prompt(prompt) for prompt in (*pictures, prompt_as_text(told))]
+    return [family.prompt(prompt) for prompt in (*pictures, prompt_as_text(continued))]
 
 
 def test_tokens_equal_those_of_generate(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
@@ -54,7 +54,7 @@ def test_tokens_equal_those_of_generate(model: torch.nn.Module, family: Family, 
     assert [completion.ids for completion in ours] == [generated(model, family, row, 60) for row in rows]
 
 
-def test_a_decoder_without_a_quick_step_says_the_same(
+def test_a_decoder_without_a_fast_step_gives_the_same_tokens(
     model: torch.nn.Module, family: Family, rows: Sequence[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = decode(model, family, rows, max_new_tokens=8, batch_size=4)
@@ -62,21 +62,21 @@ def test_a_decoder_without_a_quick_step_says_the_same(
     assert [one.ids for one in decode(model, family, rows, max_new_tokens=8, batch_size=4)] == [one.ids for one in quick]
 
 
-def test_a_branch_says_what_its_beginning_makes_it_say(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
+def test_a_branch_equals_decoding_after_its_prefix(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
     beginnings = [[(), tuple(range(20, 20 + i))] for i in range(1, 5)]  # Any text tokens, of four lengths.
-    told = [
+    continued = [
         replace(row, ids=(*row.ids, *begun), labels=(-1,) * (len(row.ids) + len(begun)))
         for row, (_, begun) in zip(rows, beginnings, strict=True)
     ]
-    heard: list[int] = []
-    pairs = decode_branches(model, family, rows, beginnings, max_new_tokens=12, batch_size=6, advance=heard.append)
+    advanced: list[int] = []
+    pairs = decode_branches(model, family, rows, beginnings, max_new_tokens=12, batch_size=6, advance=advanced.append)
     assert [free.ids for free, _ in pairs] == [one.ids for one in decode(model, family, rows, max_new_tokens=12, batch_size=4)]
-    assert [begun.ids for _, begun in pairs] == [one.ids for one in decode(model, family, told, max_new_tokens=12, batch_size=4)]
+    assert [begun.ids for _, begun in pairs] == [one.ids for one in decode(model, family, continued, max_new_tokens=12, batch_size=4)]
     assert all(len(completion.ids) == len(completion.logprobs or ()) <= 12 for pair in pairs for completion in pair)
-    assert heard == [6, 2]
+    assert advanced == [6, 2]
 
 
-def test_a_narrow_group_says_what_generate_says(model: torch.nn.Module, family: Family) -> None:
+def test_a_narrow_group_equals_generate(model: torch.nn.Module, family: Family) -> None:
     prompts = [one.prompt for one in (*samples(Sudoku(), 1), *samples(GraphColoring(), 1))]
     engine = NativeRollouts(family=family, sampling=Native(max_new_tokens=20, top_k=1))
     engine.refresh(model)
@@ -105,7 +105,7 @@ def test_finished_rows_leave_without_changing_the_others() -> None:
     assert len({len(completion.ids) for completion in together}) > 1, "the rows should finish at different times"
 
 
-def test_an_unfinished_row_says_so(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
+def test_an_unfinished_row_is_marked(model: torch.nn.Module, family: Family, rows: Sequence[Row]) -> None:
     (completion,) = decode(model, family, rows[:1], max_new_tokens=3, batch_size=1)
     assert not completion.finished and len(completion.ids) == 3
 

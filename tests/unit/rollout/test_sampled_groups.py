@@ -25,7 +25,7 @@ def sampled(family: Family, model, prompts: list[Prompt], *, group_size: int = 3
     return engine.generate(prompts, group_size=group_size, seed=seed)
 
 
-def said(groups: list[list[Rollout]]) -> list[list[tuple[int, ...]]]:
+def tokens_of(groups: list[list[Rollout]]) -> list[list[tuple[int, ...]]]:
     return [[rollout.completion.ids for rollout in group] for group in groups]
 
 
@@ -45,9 +45,9 @@ def favoured(model, tokens: list[int], amount: float) -> Iterator[None]:
 @torch.no_grad()
 def full_logits(model, family: Family, prompt: Prompt, ids: tuple[int, ...]) -> torch.Tensor:
     """[len(ids), V] from one forward over prompt and completion."""
-    asked = family.prompt(prompt)
-    row = replace(asked, ids=(*asked.ids, *ids), labels=(-1,) * (len(asked.ids) + len(ids)))
-    return model(**family.collate([row]).arguments).logits[0, len(asked.ids) - 1 : -1]
+    prompt_row = family.prompt(prompt)
+    row = replace(prompt_row, ids=(*prompt_row.ids, *ids), labels=(-1,) * (len(prompt_row.ids) + len(ids)))
+    return model(**family.collate([row]).arguments).logits[0, len(prompt_row.ids) - 1 : -1]
 
 
 def test_logprobs_are_those_of_a_full_forward_at_the_temperature(model, family: Family, prompts: list[Prompt]) -> None:
@@ -67,12 +67,12 @@ def test_first_tokens_follow_the_softmax(model, family: Family, prompts: list[Pr
     chances, tokens = (logits / temperature).softmax(-1).sort(descending=True)
     bins = ((chances.cumsum(0) - chances) * num_bins).long().clamp(max=num_bins - 1)  # Of like mass, the likeliest tokens first.
     expected = num * torch.zeros(num_bins).index_add(0, bins, chances)
-    seen = torch.zeros(num_bins)
+    observed = torch.zeros(num_bins)
     for token, count in Counter(rollout.completion.ids[0] for rollout in group).items():
-        seen[bins[tokens == token]] += count
+        observed[bins[tokens == token]] += count
     used = expected > 0
     freedom = int(used.sum()) - 1
-    statistic = ((seen - expected)[used] ** 2 / expected[used]).sum()
+    statistic = ((observed - expected)[used] ** 2 / expected[used]).sum()
     assert freedom >= 3 and expected[used].min() > 5, "the distribution should be wide enough to be tested"
     assert statistic < freedom + 4 * (2 * freedom) ** 0.5  # Mean and standard deviation of chi-square are n and sqrt(2n).
 
@@ -80,20 +80,20 @@ def test_first_tokens_follow_the_softmax(model, family: Family, prompts: list[Pr
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
 def test_the_narrowest_choice_is_the_greedy_one(model, family: Family, prompts: list[Prompt], narrow: dict[str, float]) -> None:
     greedy = decode(model, family, [family.prompt(prompt) for prompt in prompts], max_new_tokens=TOKENS, batch_size=1)
-    assert said(sampled(family, model, prompts, group_size=2, **narrow)) == [[completion.ids] * 2 for completion in greedy]
+    assert tokens_of(sampled(family, model, prompts, group_size=2, **narrow)) == [[completion.ids] * 2 for completion in greedy]
 
 
 def test_a_rollout_does_not_depend_on_its_batch(model, family: Family, prompts: list[Prompt]) -> None:
     alone = sampled(family, model, prompts, batch_size=1)
-    assert said(alone) == said(sampled(family, model, prompts, batch_size=2)) == said(sampled(family, model, prompts))
-    assert said(alone) == said(sampled(family, model, prompts[::-1]))[::-1]
+    assert tokens_of(alone) == tokens_of(sampled(family, model, prompts, batch_size=2)) == tokens_of(sampled(family, model, prompts))
+    assert tokens_of(alone) == tokens_of(sampled(family, model, prompts[::-1]))[::-1]
 
 
 def test_rows_that_finish_change_nothing_for_the_others(model, family: Family, prompts: list[Prompt]) -> None:
     with favoured(model, [family.codec().end], 6.0):
         together = sampled(family, model, prompts, group_size=6, temperature=3.0, max_new_tokens=20)
         alone = sampled(family, model, prompts, group_size=6, temperature=3.0, max_new_tokens=20, batch_size=1)
-    assert said(together) == said(alone)
+    assert tokens_of(together) == tokens_of(alone)
     lengths = {len(rollout.completion.ids) for group in together for rollout in group}
     assert len(lengths) > 2, "the rows should finish at different times"
     assert all(r.completion.finished == (r.completion.ids[-1] == family.codec().end) for group in together for r in group)
@@ -101,28 +101,28 @@ def test_rows_that_finish_change_nothing_for_the_others(model, family: Family, p
 
 def test_siblings_and_seeds_differ_and_repeat(model, family: Family, prompts: list[Prompt]) -> None:
     first = sampled(family, model, prompts, temperature=2.0)
-    assert all(len(set(group)) == len(group) for group in said(first))
-    assert said(first) == said(sampled(family, model, prompts, temperature=2.0))
-    assert said(first) != said(sampled(family, model, prompts, temperature=2.0, seed=1))
+    assert all(len(set(group)) == len(group) for group in tokens_of(first))
+    assert tokens_of(first) == tokens_of(sampled(family, model, prompts, temperature=2.0))
+    assert tokens_of(first) != tokens_of(sampled(family, model, prompts, temperature=2.0, seed=1))
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}])
-def test_banned_tokens_are_never_drawn_however_the_head_loves_them(model, family: Family, prompts: list[Prompt], options: dict) -> None:
+def test_banned_tokens_are_never_drawn_whatever_their_logit(model, family: Family, prompts: list[Prompt], options: dict) -> None:
     banned = family.codec().banned
     with favoured(model, banned, 200.0):
         groups = sampled(family, model, prompts, **options)
-    assert not {token for group in said(groups) for ids in group for token in ids} & set(banned)
+    assert not {token for group in tokens_of(groups) for ids in group for token in ids} & set(banned)
     assert all(chance < -100 for group in groups for rollout in group for chance in rollout.completion.logprobs or ())
 
 
-def test_a_stated_percept_opens_every_rollout(model, family: Family, prompts: list[Prompt]) -> None:
+def test_a_forced_percept_starts_every_rollout(model, family: Family, prompts: list[Prompt]) -> None:
     codec = family.codec()
     engine = NativeRollouts(family=family, sampling=Native(max_new_tokens=TOKENS, top_k=1))
     engine.refresh(model)
     groups = engine.generate(prompts, group_size=2, seed=0, forced_percepts=["12/34", "1-2"])
     for prompt, group, percept in zip(prompts, groups, ["12/34", "1-2"], strict=True):
-        asked, forced = family.prompt(prompt), codec.encode(codec.grammar.perception(percept))
-        row = replace(asked, ids=(*asked.ids, *forced), labels=(-1,) * (len(asked.ids) + len(forced)))
+        prompt_row, forced = family.prompt(prompt), codec.encode(codec.grammar.perception(percept))
+        row = replace(prompt_row, ids=(*prompt_row.ids, *forced), labels=(-1,) * (len(prompt_row.ids) + len(forced)))
         (greedy,) = decode(model, family, [row], max_new_tokens=TOKENS, batch_size=1)
         for rollout in group:
             assert rollout.completion.ids == (*forced, *greedy.ids)

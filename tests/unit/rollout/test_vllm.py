@@ -40,7 +40,7 @@ class SamplingParams:
 
 @dataclass(kw_only=True)
 class LLM:
-    """vllm.LLM on the library's own model: what it holds came through `load_weights`, what it remembers of pictures it reuses."""
+    """vllm.LLM on the library's own model: weights come through `load_weights`, image features are cached."""
 
     family: Family
     model: str
@@ -51,7 +51,7 @@ class LLM:
     limit_mm_per_prompt: dict[str, int]
     logprobs_mode: str
     distributed_executor_backend: str | None
-    deaf_to: str = ""
+    not_loaded: str = ""
     """Weights whose name begins so are not loaded."""
     requests: list[Any] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class LLM:
     def load_weights(self, weights) -> set[str]:
         own, loaded = dict(self.held.named_parameters()), set()
         for name, value in weights:
-            if not self.deaf_to or not name.startswith(self.deaf_to):
+            if not self.not_loaded or not name.startswith(self.not_loaded):
                 own[name].data.copy_(value)  # A KeyError for a name that no checkpoint of this model has.
                 loaded.add(name)
         return loaded
@@ -96,20 +96,20 @@ class LLM:
             inputs, at = shown.inputs, ids.index(image)
             wrapped = 0 if "image_grid_thw" in inputs else 1  # InternVL's opening and closing tokens come with the features.
             ids[at : at + 1] = shown.ids[first - wrapped : last + wrapped]
-        generator, said, logprobs = torch.Generator().manual_seed(params.seed), [], []
+        generator, tokens, logprobs = torch.Generator().manual_seed(params.seed), [], []
         for _ in range(params.max_tokens):
-            row = replace(self.family.prompt(TEXT), ids=(*ids, *said), labels=(-1,) * (len(ids) + len(said)), inputs=inputs)
+            row = replace(self.family.prompt(TEXT), ids=(*ids, *tokens), labels=(-1,) * (len(ids) + len(tokens)), inputs=inputs)
             raw = self.held(**self.family.collate([row]).arguments).logits[0, -1].float()
             logits = raw.clone()
             for token, bias in params.logit_bias.items():
                 logits[token] += bias
             logits /= params.temperature
-            said.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
+            tokens.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
             reported = raw if self.logprobs_mode == "raw_logprobs" else logits
-            logprobs.append({said[-1]: SimpleNamespace(logprob=float(reported.log_softmax(-1)[said[-1]]))})
-            if said[-1] in params.stop_token_ids:
+            logprobs.append({tokens[-1]: SimpleNamespace(logprob=float(reported.log_softmax(-1)[tokens[-1]]))})
+            if tokens[-1] in params.stop_token_ids:
                 break
-        return SimpleNamespace(prompt_token_ids=ids, outputs=[SimpleNamespace(token_ids=said, logprobs=logprobs)])
+        return SimpleNamespace(prompt_token_ids=ids, outputs=[SimpleNamespace(token_ids=tokens, logprobs=logprobs)])
 
 
 TEXT = Prompt(key=SampleKey(task="any", split="test", seed=0, index=0), image=None, question="")
@@ -138,9 +138,9 @@ def engine(family: Family, **options: Any) -> VllmRollouts:
 def test_groups_come_with_the_logprobs_of_the_model_in_training(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
-    heard: list[int] = []
-    groups = ours.generate(prompts, group_size=2, seed=0, advance=heard.append)  # Compares them with a forward of `model`.
-    assert [len(group) for group in groups] == heard == [2, 2]
+    advanced: list[int] = []
+    groups = ours.generate(prompts, group_size=2, seed=0, advance=advanced.append)  # Compares them with a forward of `model`.
+    assert [len(group) for group in groups] == advanced == [2, 2]
     assert [group[0].prompt for group in groups] == prompts
     assert all(len(r.completion.ids) == len(r.completion.logprobs or ()) == len(r.labels) for group in groups for r in group)
     assert ours.generate(prompts, group_size=2, seed=0) == groups
@@ -158,7 +158,7 @@ def test_a_temperature_is_part_of_the_logprobs(family: Family, model, prompts: l
         engine(family, temperature=0.5, top_k=4)
 
 
-def test_banned_tokens_are_beyond_reach(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
+def test_banned_tokens_are_never_sampled(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
     ours.generate(prompts[:1], group_size=1, seed=0)
@@ -166,7 +166,7 @@ def test_banned_tokens_are_beyond_reach(family: Family, model, prompts: list[Pro
     assert params.logit_bias == dict.fromkeys(family.codec().banned, float("-inf"))
 
 
-def test_a_stated_percept_opens_every_rollout(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
+def test_a_forced_percept_starts_every_rollout(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
     ((rollout,),) = ours.generate(prompts[:1], group_size=1, seed=0, forced_percepts=["12/34"])
@@ -177,7 +177,7 @@ def test_a_stated_percept_opens_every_rollout(family: Family, model, prompts: li
     assert rollout.labels[: len(forced)] == (Span.perception,) * len(forced)
 
 
-def test_a_refresh_forgets_what_the_old_weights_saw(family: Family, model, started: list[LLM]) -> None:
+def test_a_refresh_resets_the_caches(family: Family, model, started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
     ours.refresh(model)
@@ -188,7 +188,7 @@ def test_a_refresh_forgets_what_the_old_weights_saw(family: Family, model, start
 def test_a_weight_that_was_not_loaded_is_refused(family: Family, model, started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
-    started[0].deaf_to = "model.language_model.norm"
+    started[0].not_loaded = "model.language_model.norm"
     with pytest.raises(VllmMismatchError, match=r"no values for 1 of its weights, model\.language_model\.norm\.weight"):
         ours.refresh(model)
 
@@ -206,7 +206,7 @@ def test_weights_that_are_not_the_trainers_are_noticed_after_the_first_update(
         ours.generate(prompts, group_size=1, seed=0)
 
 
-def test_a_prompt_that_is_read_otherwise_is_refused(
+def test_a_prompt_with_other_tokens_is_refused(
     family: Family, model, prompts: list[Prompt], started: list[LLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = engine(family)
@@ -231,8 +231,8 @@ def test_a_picture_is_served_at_the_size_that_training_sees(family: Family, prom
         assert isinstance(picture, Image.Image)
         file = io.BytesIO()
         picture.save(file, "PNG")
-        seen, served = family.prompt(prompt), family.prompt(replace(prompt, image=file.getvalue()))
-        torch.testing.assert_close(served.inputs["pixel_values"], seen.inputs["pixel_values"])
+        trained, served = family.prompt(prompt), family.prompt(replace(prompt, image=file.getvalue()))
+        torch.testing.assert_close(served.inputs["pixel_values"], trained.inputs["pixel_values"])
 
 
 def test_adapters_are_merged_without_touching_the_model(family: Family) -> None:

@@ -1,4 +1,4 @@
-"""Three answers a sample, of which the second is read off the first where that began with p*."""
+"""Three answers for each sample; the second is the rest of the first where that begins with p*."""
 
 import pytest
 
@@ -16,7 +16,7 @@ UNREADABLE = Sudoku(size=4, givens=(12, 14), restate=True, look=Look(contrast=(0
 
 
 @pytest.mark.parametrize(("task", "reused"), [(EASY, True), (UNREADABLE, False)])
-def test_an_answer_read_off_another_is_the_one_that_decoding_gives(task: Sudoku, reused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reused_answer_equals_a_decoded_one(task: Sudoku, reused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     family = Qwen3VL(path=checkpoint.packaged("qwen3vl"))
     settings = Evaluation(num_samples=6, num_curve_samples=1, max_new_tokens=300, batch_size=4)
     advanced: list[int] = []

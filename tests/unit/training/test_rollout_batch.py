@@ -1,4 +1,4 @@
-"""What a round of rollouts is learned from: those that have something to say, as many on every rank."""
+"""Micro-batches of an RL step: rollouts with an advantage, equally many on every rank."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rollout(number: int, *, finished: bool = True):
     return SimpleNamespace(completion=completion, labels=(P, *[R] * (number + 1)))
 
 
-def round_of(rollouts, *, places=(0, 1)) -> RolloutBatch:
+def batch_of(rollouts, *, places=(0, 1)) -> RolloutBatch:
     prompt = Row(ids=(9,), labels=(UNSUPERVISED,))
     groups = [PromptGroup(sample=None, prompt_row=prompt, rollouts=rollouts[at : at + 2], grades=()) for at in range(0, len(rollouts), 2)]
     nothing = torch.zeros(2, 2, dtype=torch.float64)
@@ -42,53 +42,53 @@ def advantages(*values: float) -> dict[Span, torch.Tensor]:
     return dict.fromkeys(Span, torch.tensor(values))
 
 
-def learned(window) -> list[int]:
+def in_window(window) -> list[int]:
     return [row for micro in window for row in micro.rows.tolist()]
 
 
 FOUR = [rollout(number) for number in range(4)]
 
 
-def window(experience, values, rows_per_forward=2, **options):
-    return experience.window(SimpleNamespace(collate=collate), Rl(**SETTINGS | options), rows_per_forward, values)
+def window(batch, values, rows_per_forward=2, **options):
+    return batch.window(SimpleNamespace(collate=collate), Rl(**SETTINGS | options), rows_per_forward, values)
 
 
 def test_a_rollout_without_an_advantage_is_left_out() -> None:
-    assert learned(window(round_of(FOUR), advantages(0, 0, 0.5, -0.5))) == [2, 3]
+    assert in_window(window(batch_of(FOUR), advantages(0, 0, 0.5, -0.5))) == [2, 3]
 
 
 def test_an_advantage_of_one_span_is_enough() -> None:
     routed = {P: torch.tensor([0.0, 1.0, 0.0, 0.0]), R: torch.tensor([0.0, 0.0, 0.0, -1.0])}
-    assert learned(window(round_of(FOUR), routed)) == [1, 3]
+    assert in_window(window(batch_of(FOUR), routed)) == [1, 3]
 
 
-def test_a_kl_term_wants_every_rollout() -> None:
-    assert learned(window(round_of(FOUR), advantages(0, 0, 0.5, -0.5), kl=0.1)) == [0, 1, 2, 3]
+def test_a_kl_term_needs_every_rollout() -> None:
+    assert in_window(window(batch_of(FOUR), advantages(0, 0, 0.5, -0.5), kl=0.1)) == [0, 1, 2, 3]
 
 
-def test_a_round_that_teaches_nothing_still_makes_a_step() -> None:
-    assert learned(window(round_of(FOUR), advantages(0, 0, 0, 0))) == [0]
+def test_a_batch_without_advantages_still_makes_a_step() -> None:
+    assert in_window(window(batch_of(FOUR), advantages(0, 0, 0, 0))) == [0]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_every_rank_keeps_as_many_as_the_one_with_the_most_to_learn_from(rank: int) -> None:
-    own = round_of(FOUR[2 * rank : 2 * rank + 2], places=range(rank, 2, 2))
-    assert len(learned(window(own, advantages(0, 0, 0.5, -0.5), rows_per_forward=1))) == 2
+def test_every_rank_keeps_as_many_rollouts_as_the_one_with_the_most(rank: int) -> None:
+    own = batch_of(FOUR[2 * rank : 2 * rank + 2], places=range(rank, 2, 2))
+    assert len(in_window(window(own, advantages(0, 0, 0.5, -0.5), rows_per_forward=1))) == 2
 
 
 def test_rows_of_like_length_share_a_forward_and_know_their_rollout_and_its_log_probabilities() -> None:
-    short, long = window(round_of([FOUR[3], FOUR[0], FOUR[2], FOUR[1]]), advantages(1, 2, 3, 4))
+    short, long = window(batch_of([FOUR[3], FOUR[0], FOUR[2], FOUR[1]]), advantages(1, 2, 3, 4))
     assert (short.rows.tolist(), long.rows.tolist()) == ([1, 3], [2, 0])
     assert short.sampled.tolist() == [[0, -1, -1, 0], [0, -2, -2, -2]]
     assert short.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 2, 2, 0], [0, 4, 4, 4]]
 
 
-def test_tokens_are_counted_whether_or_not_they_teach() -> None:
-    assert round_of(FOUR).counts(Rl(**SETTINGS)).tolist() == [4, 1 + 2 + 3 + 4]
+def test_tokens_are_counted_with_and_without_an_advantage() -> None:
+    assert batch_of(FOUR).counts(Rl(**SETTINGS)).tolist() == [4, 1 + 2 + 3 + 4]
 
 
 def test_what_met_the_token_limit_can_be_left_out_of_loss_and_count() -> None:
-    cut = round_of([rollout(0), rollout(1, finished=False), *FOUR[2:]])
+    cut = batch_of([rollout(0), rollout(1, finished=False), *FOUR[2:]])
     (first, _), settings = window(cut, advantages(1, 1, 1, 1), overlong="mask"), Rl(**SETTINGS, overlong="mask")
     assert (first.batch.labels[1] == UNSUPERVISED).all()
     assert cut.counts(settings).tolist() == [3, 1 + 3 + 4]

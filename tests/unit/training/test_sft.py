@@ -1,4 +1,4 @@
-"""The loop: what it logs, when it measures, when it stops, and how it goes on."""
+"""The SFT loop: logged metrics, measured steps, divergence, checkpoints and resuming."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Scale:
         torch.save(self.x.detach(), directory / "x.pt")
 
 
-class Diary:
-    """A run that remembers what it was told, and when."""
+class FakeRun:
+    """A run that keeps its log lines, bar updates and checkpoints in memory."""
 
     def __init__(self, root=None) -> None:
         self.requests = Requests()
@@ -102,24 +102,24 @@ def batch(labels=(UNSUPERVISED, P, R, R, R)) -> Batch:
     return Batch(ids=torch.zeros_like(row), mask=torch.ones_like(row), labels=row)
 
 
-def fit(balancer, *, engine=None, diary=None, start=None, windows=None, evaluate=lambda step: None, **options) -> tuple[Share, Diary]:
+def fit(balancer, *, engine=None, fake_run=None, start=None, windows=None, evaluate=lambda step: None, **options) -> tuple[Share, FakeRun]:
     settings = Sft(**{"steps": 6, "batch_size": 1, "micro_batch_size": 1, "lr": 0.1, "warmup_frac": 0.0} | options)
-    diary, engine = diary or Diary(), engine or Scale()
+    fake_run, engine = fake_run or FakeRun(), engine or Scale()
     windows = windows or [[batch()]] * (settings.steps - (start.step if start else 0))
-    share = train(engine=engine, batches=windows, balancer=balancer, settings=settings, run=diary, evaluate=evaluate, start=start)
-    return share, diary
+    share = train(engine=engine, batches=windows, balancer=balancer, settings=settings, run=fake_run, evaluate=evaluate, start=start)
+    return share, fake_run
 
 
 def test_every_step_logs_every_number():
-    _, diary = fit(NGDiff())
-    assert list(diary.lines) == [1, 2, 3, 4, 5, 6]
-    assert all(set(values) == ALWAYS | MEASURED for values in diary.lines.values())
+    _, fake_run = fit(NGDiff())
+    assert list(fake_run.lines) == [1, 2, 3, 4, 5, 6]
+    assert all(set(values) == ALWAYS | MEASURED for values in fake_run.lines.values())
 
 
 def test_a_strategy_that_needs_counts_measures_gradients_only_when_probed():
     engine = Scale()
-    _, diary = fit(NoBalance(), engine=engine, probe_every=4)
-    assert [step for step, values in diary.lines.items() if set(values) >= MEASURED] == [1, 5]
+    _, fake_run = fit(NoBalance(), engine=engine, probe_every=4)
+    assert [step for step, values in fake_run.lines.items() if set(values) >= MEASURED] == [1, 5]
     # A probed step runs the prefix (2 tokens), then the whole row (5); the others one whole row.
     assert engine.forwards == [2, 5, 5, 5, 5, 2, 5, 5]
 
@@ -133,8 +133,8 @@ def test_measuring_the_gradients_does_not_change_the_training():
 
 def test_the_numbers_of_a_step_are_those_of_its_definition():
     # x = 1, so L_p = 3 and L_r = 1, g_p = 3 and g_r = 1; w = |g_r| / (|g_p| + |g_r|) = 1/4; one perception token of four.
-    share, diary = fit(NGDiff())
-    first = diary.lines[1]
+    share, fake_run = fit(NGDiff())
+    first = fake_run.lines[1]
     expected = {
         "loss/perception": 3.0,
         "loss/reasoning": 1.0,
@@ -168,27 +168,27 @@ def test_a_strategy_that_needs_losses_moves_the_next_step():
             assert stats.losses is not None
             return BalanceState(weight=state.weight / 2)
 
-    _, diary = fit(Follow(), steps=3)
-    assert [values["balance/weight"] for values in diary.lines.values()] == [0.5, 0.25, 0.125]
+    _, fake_run = fit(Follow(), steps=3)
+    assert [values["balance/weight"] for values in fake_run.lines.values()] == [0.5, 0.25, 0.125]
 
 
 def test_evaluations_and_checkpoints_fall_on_their_steps():
-    seen = []
-    _, diary = fit(NoBalance(), evaluate=seen.append, eval_every=2, save_every=4)
-    assert seen == [2, 4]  # Neither before nor after training: that is the caller's.
-    assert diary.checkpoints == [4, 6]
+    evaluated = []
+    _, fake_run = fit(NoBalance(), evaluate=evaluated.append, eval_every=2, save_every=4)
+    assert evaluated == [2, 4]  # Neither before nor after training: that is the caller's.
+    assert fake_run.checkpoints == [4, 6]
     assert fit(NoBalance())[1].checkpoints == [6]
 
 
 def test_the_bar_shows_both_losses_and_the_weight():
-    _, diary = fit(Fixed(weight=0.3))
-    assert diary.bar == (6, "training", 0)
-    assert diary.shown[0] == (1, {"L_p": 3.0, "L_r": 1.0, "weight": 0.3})
+    _, fake_run = fit(Fixed(weight=0.3))
+    assert fake_run.bar == (6, "training", 0)
+    assert fake_run.shown[0] == (1, {"L_p": 3.0, "L_r": 1.0, "weight": 0.3})
 
 
 def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
     balancer = NGDiff(smoothing=0.5)
-    share, whole = fit(balancer, diary=Diary(tmp_path), save_every=3)
+    share, whole = fit(balancer, fake_run=FakeRun(tmp_path), save_every=3)
     engine, progress = Scale(), TrainingState.load(tmp_path / "3")
     engine.x = torch.load(tmp_path / "3" / "x.pt", weights_only=True).requires_grad_()
     assert progress.step == 3
@@ -200,19 +200,19 @@ def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
 
 
 def test_a_finished_training_resumes_to_its_share(tmp_path):
-    share, _ = fit(NoBalance(), diary=Diary(tmp_path))
-    again, diary = fit(NoBalance(), start=TrainingState.load(tmp_path / "6"), windows=iter(()))
+    share, _ = fit(NoBalance(), fake_run=FakeRun(tmp_path))
+    again, fake_run = fit(NoBalance(), start=TrainingState.load(tmp_path / "6"), windows=iter(()))
     assert again == share
-    assert diary.lines == {}
+    assert fake_run.lines == {}
 
 
-def test_a_loss_that_is_not_a_number_stops_the_training_and_leaves_what_it_learned_from(tmp_path):
+def test_a_loss_that_is_not_a_number_stops_the_training_and_dumps_its_batches(tmp_path):
     engine = Scale()
     engine.x = torch.tensor(math.nan, requires_grad=True)
-    diary = Diary()
-    diary.path = tmp_path
+    fake_run = FakeRun()
+    fake_run.path = tmp_path
     with pytest.raises(TrainingDivergedError) as error:
-        fit(NoBalance(), engine=engine, diary=diary)
+        fit(NoBalance(), engine=engine, fake_run=fake_run)
     place = tmp_path / "diverged"
     kept = f"Its batches are in {place}: see percasym replay {tmp_path}"
     assert str(error.value) == f"loss/total is nan at step 1. {kept}, or choose a paradigm.lr below 0.1."
@@ -220,8 +220,8 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_leaves_what_it_learn
     assert torch.equal(again.labels, batch().labels)
     assert torch.equal(again.ids, batch().ids)
     assert (load_metrics(tmp_path)["step"], load_metrics(tmp_path)["loss/total"]) == (1, "nan")
-    assert list(diary.lines) == [1]
-    assert diary.checkpoints == []
+    assert list(fake_run.lines) == [1]
+    assert fake_run.checkpoints == []
 
 
 def test_too_few_windows_are_an_error():
@@ -230,8 +230,8 @@ def test_too_few_windows_are_an_error():
 
 
 def test_a_step_without_perception_trains_reasoning_alone():
-    _, diary = fit(Fixed(weight=0.5), windows=[[batch((UNSUPERVISED, R, R))]], steps=1)
-    values = diary.lines[1]
+    _, fake_run = fit(Fixed(weight=0.5), windows=[[batch((UNSUPERVISED, R, R))]], steps=1)
+    values = fake_run.lines[1]
     assert values["tokens/perception"] == 0
     assert math.isnan(values["loss/perception"])
     assert values["loss/total"] == 0.5
@@ -240,9 +240,9 @@ def test_a_step_without_perception_trains_reasoning_alone():
 
 def test_counts_and_losses_are_those_of_all_micro_batches():
     windows = [[batch((UNSUPERVISED, P, P, R)), batch((UNSUPERVISED, P, R, R))]]
-    _, diary = fit(NoBalance(), windows=windows, steps=1)
-    assert (diary.lines[1]["tokens/perception"], diary.lines[1]["tokens/reasoning"]) == (3, 3)
-    assert diary.lines[1]["loss/total"] == 2.0  # (3 * 3 + 3 * 1) / 6
+    _, fake_run = fit(NoBalance(), windows=windows, steps=1)
+    assert (fake_run.lines[1]["tokens/perception"], fake_run.lines[1]["tokens/reasoning"]) == (3, 3)
+    assert fake_run.lines[1]["loss/total"] == 2.0  # (3 * 3 + 3 * 1) / 6
 
 
 def test_the_learning_rate_rises_and_falls_once():

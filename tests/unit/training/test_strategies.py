@@ -1,4 +1,4 @@
-"""Every strategy in the loop: the numbers that it needs arrive, at the step where it needs them."""
+"""Every strategy in the SFT loop receives the numbers that it needs, at the right step."""
 
 from __future__ import annotations
 

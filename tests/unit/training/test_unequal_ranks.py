@@ -1,4 +1,4 @@
-"""Texts in place of pictures: refused where ranks would wait for each other forever."""
+"""Texts in place of pictures: refused where ranks would deadlock."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ def paradigm(text_frac: float) -> Sft:
 
 
 @pytest.mark.parametrize(("stage", "freeze"), [(3, ()), (3, ("vision", "projector")), (2, ()), (2, ("vision",))])
-def test_ranks_that_would_wait_forever_are_refused(stage: int, freeze: tuple[str, ...]) -> None:
+def test_ranks_that_would_deadlock_are_refused(stage: int, freeze: tuple[str, ...]) -> None:
     ranks: Any = SimpleNamespace(num_ranks=2)
     with pytest.raises(ValueError, match=rf"^paradigm.text_frac=0.1 .* engine.zero_stage={stage} .* Use engine.zero_stage=1, or"):
         _refuse_unequal_ranks(settings(stage, *freeze), paradigm(0.1), ranks)
