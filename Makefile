@@ -7,6 +7,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 FAMILY ?= qwen3vl
 STUDY ?= sft_frontier
+# The tests of a file stay in one process, which makes its fixtures once. `make test PARALLEL=` uses one process for all.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
@@ -25,8 +27,8 @@ study: $(READY)  ## Run a study and report it: make study STUDY=rl_frontier (1.5
 	mkdir -p experiments/$(STUDY)/results
 	cp multirun/$(STUDY)/report/{report.md,*.csv,*.png} experiments/$(STUDY)/results/
 
-test: $(READY)  ## All tests that fit in 15 minutes
-	$(BIN)/python -m pytest
+test: $(READY)  ## All tests but the slow ones, on up to four processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)  ## Tests of the rooms that need no deep-learning library (seconds)
 	$(BIN)/python -m pytest tests/arch tests/unit/metrics tests/laws tests/unit/report tests/unit/runs tests/unit/tasks tests/unit/spans
@@ -37,7 +39,7 @@ test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases
 
 coverage: $(READY)  ## Line and branch coverage of percasym/ by the tests of `make test`, processes that tests start included
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest $(PARALLEL)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
@@ -67,8 +69,8 @@ clean:  ## Remove the environment and all caches; runs in multirun/ stay
 # torch comes first and pinned, or a later requirement would choose a build with CUDA; DeepSpeed is built
 # against that torch, so the build must not be isolated and needs its tools beforehand.
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "No python3 found. Install Python 3.11, or say make PYTHON=/path/to/python."; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11. Say make PYTHON=/path/to/python3.11."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No python3 found. Install Python 3.11, or run make PYTHON=/path/to/python."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11. Run make PYTHON=/path/to/python3.11."; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel ninja py-cpuinfo packaging
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
