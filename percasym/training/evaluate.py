@@ -1,8 +1,8 @@
 """Evaluation of perception and reasoning apart: a, a_p and a_r on the same samples with the same greedy decoding.
 
 Each sample is answered three times: from its picture (end-to-end a and perception a_p), from its picture with p* forced as the perception
-span (counterfactual reasoning a_r), and from p* as text in place of the picture (a_r without a picture). Where the first answer begins with
-p* itself, the second answer is the rest of the first and is not decoded again.
+span (counterfactual reasoning a_r), and from p* as text in place of the picture (a_r without a picture, and whether p* is copied). Where
+the first answer begins with p* itself, the second answer is the rest of the first and is not decoded again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from percasym.rollout.native import decode_branches
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.types import Completion, Estimate, Prompt, Rollout, Sample, SampleKey
 
-METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful")
+METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful")
 """Keys of tables and summaries, in their order."""
 
 NUM_PICTURES = 64
@@ -45,7 +45,7 @@ class EvalResult:
     @classmethod
     def of(cls, records: Sequence[dict[str, Any]]) -> EvalResult:
         """The result of an evaluation with these records."""
-        verdicts = {name: [record["grades"][name] for record in records] for name in METRICS}
+        verdicts = {name: [record["grades"].get(name) for record in records] for name in METRICS}  # Older records lack perception_text.
         return cls(verdicts=verdicts, puzzles=[record.get("puzzle", record["truth"]) for record in records], records=records)
 
     @property
@@ -136,6 +136,7 @@ def _record(task: Task, sample: Sample, *, picture: Rollout, prefix: Rollout, te
             "perception_graded": grades["image"].perception_graded,
             "reasoning": grades["prefix"].outcome,
             "reasoning_text": grades["text"].outcome,
+            "perception_text": grades["text"].perception,
             "faithful": grades["image"].faithful,
         },
     }
