@@ -15,17 +15,15 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
-
+from percasym.config.files import json_lines, parsed_json, read_json, read_yaml
 from percasym.config.schema import ConfigError, read
-from percasym.runs.records import plain, read_lines
+from percasym.runs.records import list_samples, plain, read_lines
 from percasym.types import Estimate
 
 T = TypeVar("T")
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's safe loader where PyYAML has it: five times as fast, which matters from a hundred runs on."""
-
+MAX_METRICS_BYTES = 2**28
+"""Of metrics.jsonl (our choice): 100,000 steps of 2.5 kB."""
 MAX_COUNT = 2**53
 """Largest whole number that a float, and so a figure, represents exactly."""
 MAX_NUMBER = 1e280
@@ -39,6 +37,7 @@ METRICS: Mapping[str, str] = {
     "perception_graded": "perception  graded",
     "reasoning": "reasoning  a_r",
     "reasoning_text": "reasoning  text",
+    "perception_text": "p* copied from text",
     "faithful": "faithful",
 }
 """Key and name of every metric, in the order of the reports."""
@@ -121,8 +120,8 @@ def load_run(path: Path) -> RunRecord:
         path=path.absolute(),
         config=_parsed(path / "config.yaml", _config),
         meta=_parsed(path / "meta.json", _meta),
-        metrics=_parsed(metrics, lambda file: by_step(read_lines(file))) if metrics.exists() else {},
-        summary=_parsed(summary, lambda file: read_summary(json.loads(file.read_text(encoding="utf-8")))) if summary.exists() else None,
+        metrics=_parsed(metrics, _metrics) if metrics.exists() else {},
+        summary=_parsed(summary, lambda file: read_summary(read_json(file, links=False))) if summary.exists() else None,
     )
 
 
@@ -176,7 +175,8 @@ def first_evaluation(run_dir: Path) -> Path | None:
 
 def last_evaluation(run_dir: Path) -> Path | None:
     """The newest samples/test_<step>.jsonl of a run; None where nothing was evaluated."""
-    return max(run_dir.glob("samples/test_*.jsonl"), default=None, key=lambda path: int(path.stem.rpartition("_")[2]))
+    found = [(step, path) for step, path in list_samples(run_dir) if path.name.startswith("test_")]
+    return max(found, default=(0, None))[1]
 
 
 def read_grades(path: Path) -> dict[SampleName, SampleGrades]:
@@ -186,37 +186,41 @@ def read_grades(path: Path) -> dict[SampleName, SampleGrades]:
     Raises ValueError, with the line number, when a line is not a test record.
     """
     found = {}
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                key, grades, puzzle = _member(line, "key"), _member(line, "grades"), _member(line, "puzzle") or _member(line, "truth")
-                name = (str(key["task"]), str(key["split"]), int(key["seed"]), int(key["index"]))
-                found[name] = SampleGrades(str(puzzle), {metric: _grade(value) for metric, value in grades.items()})
-                if puzzle is None:
-                    raise ValueError("no puzzle")
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                sentence = f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}."
-                raise ValueError(sentence) from error
+    for number, raw in json_lines(path, links=False):
+        line = raw.decode("utf-8", "replace")
+        try:
+            key, grades, puzzle = _member(line, "key"), _member(line, "grades"), _member(line, "puzzle") or _member(line, "truth")
+            name = (str(key["task"]), str(key["split"]), int(key["seed"]), int(key["index"]))
+            found[name] = SampleGrades(str(puzzle), {metric: _grade(value) for metric, value in grades.items()})
+            if puzzle is None:
+                raise ValueError("no puzzle")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            sentence = f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}."
+            raise ValueError(sentence) from error
     return found
 
 
 def read_samples(path: Path, num_samples: int) -> list[dict[str, Any]]:
     """The first complete records of an evaluation."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in islice(file, num_samples)]
+    lines = islice(json_lines(path, links=False), num_samples)
+    return [parsed_json(line, f"Line {number} of {path}") for number, line in lines]
 
 
 def _parsed(file: Path, parse: Callable[[Path], T]) -> T:
     """Parse a file of a run. Raises ConfigError where its content is not what a run writes."""
     try:
         return parse(file)
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{file} is not as a run writes it ({reason}). Restore it, or clear the run away.") from error
 
 
+def _metrics(file: Path) -> dict[int, dict[str, float]]:
+    return by_step(read_lines(file, max_bytes=MAX_METRICS_BYTES, links=False))
+
+
 def _config(file: Path) -> dict[str, Any]:
-    config = dict(yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER))
+    config = dict(read_yaml(file, links=False))
     groups = {name: dict(config[name]) for name in GROUPS if config.get(name) is not None}
     for number in (config.get("seed", 0), groups.get("paradigm", {}).get("steps", 0)):
         _count(number)
@@ -224,7 +228,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _meta(file: Path) -> dict[str, Any]:
-    meta = dict(json.loads(file.read_text(encoding="utf-8")))
+    meta = dict(read_json(file, links=False))
     return meta | {"status": str(meta["status"]), "seconds": read(meta["seconds"], float, "seconds")}
 
 

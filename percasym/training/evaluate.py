@@ -12,13 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from percasym import metrics
 from percasym.config.settings import Evaluation
 from percasym.models.base import Family
-from percasym.rollout.base import ForcedPrefix
-from percasym.rollout.native import decode_branches
+from percasym.rollout.base import ForcedPrefix, GreedyEngine
 from percasym.tasks.base import Task, prompt_as_text
 from percasym.types import Completion, Estimate, Prompt, Rollout, Sample, SampleKey
 
@@ -61,7 +58,7 @@ class EvalResult:
 
 def evaluate(
     *,
-    model: PreTrainedModel,
+    greedy: GreedyEngine,
     family: Family,
     task: Task,
     settings: Evaluation,
@@ -69,17 +66,16 @@ def evaluate(
     indices: Sequence[int] | None = None,
     advance: Callable[[int], None] = lambda num_rows: None,
 ) -> EvalResult:
-    """Grade samples of a split, by default the first `settings.num_samples`; `advance` is called with finished rows, three per sample."""
+    """Grade the greedy answers of a refreshed engine to samples of a split, by default the first `settings.num_samples`.
+
+    `advance` is called with finished rows, three per sample.
+    """
     chosen = range(settings.num_samples) if indices is None else indices
     samples = [task.sample(SampleKey(task=task.name, split=split, seed=settings.seed, index=index)) for index in chosen]
-    was_training = model.training
-    model.eval()
 
     def answers(prompts: Sequence[Prompt], prefixes: Sequence[Sequence[int]]) -> list[Completion]:
-        limit, batch_size, rows = settings.max_new_tokens, settings.batch_size, [family.prompt(prompt) for prompt in prompts]
-        branches = [[ids] for ids in prefixes]
-        done = decode_branches(model, family, rows, branches, max_new_tokens=limit, batch_size=batch_size, advance=advance)
-        return [completion for (completion,) in done]
+        limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+        return greedy.answer(prompts, prefixes, **limits, advance=advance)
 
     codec, prompts = family.codec(), [sample.prompt for sample in samples]
     prefixes = ForcedPrefix.all(codec, prompts, percepts=[sample.truth for sample in samples])
@@ -90,7 +86,6 @@ def evaluate(
     others = [i for i in range(len(samples)) if i not in from_prefix]
     from_prefix |= zip(others, answers([prompts[i] for i in others], [prefixes[i].forced for i in others]), strict=True)
     from_text = answers([prompt_as_text(sample) for sample in samples], no_prefix)
-    model.train(was_training)
 
     records = [
         _record(

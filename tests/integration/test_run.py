@@ -37,7 +37,7 @@ def test_a_run_leaves_everything_that_reports_are_made_of(train, tmp_path: Path)
     assert [path for path in tmp_path.iterdir() if path.name != "multirun"] == [], "nothing lies scattered"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "done"
-    names = {"end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "faithful"}
+    names = {"end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful"}
     for part in ("before", "after", "gain"):
         assert set(summary[part]) == names
         assert all(set(estimate) == {"mean", "ci95", "n"} for estimate in summary[part].values())
