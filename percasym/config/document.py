@@ -14,7 +14,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -47,29 +47,36 @@ BACKWARDS = {"counts": "1", "losses": "1", "hidden": "1", "gramian": "1 + prefix
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrite the files that have changed and print their paths; returns the exit code."""
-    folders = [Path(word) for word in argv] or [ROOT / "conf"]
-    for path, text in (pair for folder in folders for pair in rewritten(folder)):
-        if text != path.read_text(encoding="utf-8"):
-            path.write_text(text, encoding="utf-8")
+    """Rewrite the files that have changed and print their paths; a file that cannot be written is named, and the exit code is then 1."""
+    failed = 0
+    for path, write in (pair for folder in [Path(word) for word in argv] or [ROOT / "conf"] for pair in documents(folder)):
+        before = path.read_text(encoding="utf-8")
+        try:
+            after = write(before)
+        except (ValueError, ImportError, AttributeError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        if after != before:
+            path.write_text(after, encoding="utf-8")
             print(path)
-    return 0
+    return failed
 
 
-def rewritten(conf: Path) -> Iterable[tuple[Path, str]]:
-    """Each file that documents the plug-ins of the folder `conf`, and what it should hold."""
-    for path in plugin_files(conf):
-        text = path.read_text(encoding="utf-8")
-        yield path, documented(text, target(path))
+def documents(conf: Path) -> list[tuple[Path, Callable[[str], str]]]:
+    """Each file that documents the plug-ins of the folder `conf`, and what makes its new text of its old one."""
     docs = conf.parent / "docs"
-    rest: Mapping[Path, Callable[[str], str]] = {
-        conf / "config.yaml": with_sections,
-        docs / "strategies.md": partial(with_tables, conf=conf),
-        docs / "architecture.md": partial(with_modules, root=conf.parent),
-    }
-    for path, write in rest.items():
-        if path.is_file():
-            yield path, write(path.read_text(encoding="utf-8"))
+    found: list[tuple[Path, Callable[[str], str]]] = [(path, partial(_documented_at, path)) for path in plugin_files(conf)]
+    found += [
+        (conf / "config.yaml", with_sections),
+        (docs / "strategies.md", partial(with_tables, conf=conf)),
+        (docs / "architecture.md", partial(with_modules, root=conf.parent)),
+    ]
+    return [(path, write) for path, write in found if path.is_file()]
+
+
+def _documented_at(path: Path, text: str) -> str:
+    return documented(text, target(path))
 
 
 def plugin_files(conf: Path, group: str | None = None) -> list[Path]:
@@ -107,7 +114,7 @@ def documented(text: str, cls: type) -> str:
     values = yaml.safe_load(text)
     own = Own(values={key: value for key, value in values.items() if key not in ("_target_", "defaults")}, reasons=_reasons(lines[first:]))
     if unknown := own.values.keys() - options(cls).keys():
-        raise ValueError(f"{cls.__name__} has no option {sorted(unknown)[0]}, which its yaml sets.")
+        raise ValueError(f"{cls.__name__} has no option {sorted(unknown)[0]}, which its yaml sets. Rename or remove that line.")
     return "\n".join([*lines[:start], *lines[start : first + 1], *option_lines(cls, own)]) + "\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from percasym.config.document import documented, meaning, options, plugin_files, rewritten, same, target, with_sections, with_tables
+from percasym.config.document import documented, documents, main, meaning, options, plugin_files, same, target, with_sections, with_tables
 from percasym.config.schema import dump, required
 from tests.laws.plugins import FOLDERS, ROOT
 
@@ -45,7 +45,8 @@ def test_every_option_says_what_it_means(path: Path) -> None:
 
 
 def test_the_sections_of_a_run_and_the_tables_of_the_docs_are_current() -> None:
-    stale = [path for path, text in rewritten(ROOT / "conf") if text != path.read_text(encoding="utf-8")]
+    texts = {path: path.read_text(encoding="utf-8") for path, _ in documents(ROOT / "conf")}
+    stale = [path for path, write in documents(ROOT / "conf") if write(texts[path]) != texts[path]]
     assert stale == [], REMEDY
 
 
@@ -94,6 +95,18 @@ def test_the_law_notices_a_missing_option_and_another_default() -> None:
     assert documented(text.replace("rate: 1.0e-05", "rate: 2.0e-05"), Example) != text.replace("rate: 1.0e-05", "rate: 2.0e-05")
     without = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("rate:"))
     assert documented(without, Example) == text != without
+
+
+def test_the_command_writes_what_it_can_and_names_what_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "balance").mkdir(parents=True)
+    fixed = "# A title.\n_target_: percasym.balance.fixed.Fixed\n"
+    (tmp_path / "balance" / "fixed.yaml").write_text(fixed)
+    (tmp_path / "balance" / "gone.yaml").write_text("# A title.\n_target_: percasym.balance.gone.Gone\n")
+    assert main([str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.split() == [str(tmp_path / "balance" / "fixed.yaml")]
+    assert "gone.yaml: No module named 'percasym.balance.gone'" in shown.err
+    assert "\nweight: 0.5  " in (tmp_path / "balance" / "fixed.yaml").read_text()
 
 
 def test_what_cannot_be_written_is_refused() -> None:
