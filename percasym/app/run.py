@@ -33,6 +33,7 @@ from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.tables import run_table
 from percasym.runs.base import Run
+from percasym.runs.console import PlainConsole
 from percasym.runs.identity import find
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey
@@ -61,7 +62,7 @@ def run(settings: Settings) -> None:
     place = rank_environment(os.environ)
     device = choose_device(place.local_rank)
     ranks = Ranks.join(place.rank, place.num_ranks, device)
-    console = Console(quiet=ranks.rank > 0)
+    console = PlainConsole(quiet=ranks.rank > 0)
     found = ranks.broadcast(lambda: find(settings.path, settings.record, overwrite=settings.run.overwrite))
     if found.status == "finished":
         console.print(f"{settings.path} is finished; run.overwrite=true would repeat it.", soft_wrap=True, highlight=False)

@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
 
 
 def _audit(given: argparse.Namespace) -> None:
-    from rich.console import Console
+    from percasym.runs.console import PlainConsole
 
     from percasym.config.resolve import composed
 
@@ -35,7 +35,7 @@ def _audit(given: argparse.Namespace) -> None:
     from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
 
     found = audit(settings, num_samples=given.samples, device=choose_device())
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     if found.data:
         console.print(found.data, soft_wrap=True)
     console.print(table(found, given.samples))

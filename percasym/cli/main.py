@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from percasym.cli import audit, dashboard, export, plan, replay, report, rollouts, show
 from percasym.cli.arguments import Arguments, gathered
+from percasym.config.escaping import sentence as one_line
 from percasym.config.schema import ConfigError
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as error:
         if (reason := _reason(error)) is None:
             raise
-        print(" ".join(reason.split()), file=sys.stderr)
+        print(one_line(reason), file=sys.stderr)
         return 2
     return 0
 

@@ -20,10 +20,9 @@ def register(commands: Any) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from percasym.config.resolve import composed
     from percasym.plan.plan import plan, table
+    from percasym.runs.console import PlainConsole
 
     settings = composed(given.words, conf_folder())
-    Console(highlight=False).print(table(plan(settings, gpu_gb=given.gpu_gb)), soft_wrap=True)
+    PlainConsole().print(table(plan(settings, gpu_gb=given.gpu_gb)), soft_wrap=True)

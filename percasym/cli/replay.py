@@ -15,6 +15,7 @@ def register(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
     replay = commands.add_parser("replay", help="recompute a step that diverged, with the weights of the last checkpoint")
     replay.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    replay.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="packages of the run's classes that you trust")
     replay.set_defaults(work=_replay)
 
 
@@ -22,7 +23,7 @@ def _replay(given: argparse.Namespace) -> None:
     try:
         if (record := find(given.run).config) is None:
             raise ConfigError(f"{given.run} is no run directory: it holds no config.yaml.")
-        settings = rebuild(record, path=given.run)
+        settings = rebuild(record, path=given.run, plugins=given.plugins)
         from percasym.app.replay import replay
         from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
 

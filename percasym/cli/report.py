@@ -88,13 +88,12 @@ def _loaded(roots: Sequence[Path]) -> list[RunRecord]:
 def _status(given: argparse.Namespace) -> None:
     import time
 
-    from rich.console import Console
-
     from percasym.report.load import load_runs
     from percasym.report.status import status
+    from percasym.runs.console import PlainConsole
     from percasym.runs.study import read_study
 
     for root in given.runs:
         planned = read_study(root)
         runs = load_runs(root) if not planned or any(root.rglob("config.yaml")) else []  # study.json exists before the first run does.
-        Console(highlight=False).print(status(runs, planned, time.time()))
+        PlainConsole().print(status(runs, planned, time.time()))

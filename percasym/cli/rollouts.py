@@ -52,12 +52,11 @@ def _rollouts(given: argparse.Namespace) -> None:
 
 
 def _diagnose_rewards(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from percasym.diagnosis.advice import advice, coupling_of_outcome
     from percasym.diagnosis.diagnose import diagnose
     from percasym.diagnosis.rollout_file import latest_rollouts, read_rollouts
     from percasym.report.rewards import reward_tables, rewards_csv, rewards_markdown, scatter
+    from percasym.runs.console import PlainConsole
     from percasym.runs.records import write_whole
 
     files = [latest_rollouts(path) for path in given.paths]
@@ -66,7 +65,7 @@ def _diagnose_rewards(given: argparse.Namespace) -> None:
         raise ConfigError(
             f"--out={given.out} would hold one diagnosis only, for some of these files have the same name. Diagnose them one by one."
         )
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     for file, place in zip(files, places, strict=True):
         try:
             groups = read_rollouts(file)

@@ -17,8 +17,10 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from percasym.config import composed_files
 from percasym.config.paradigm import Rl
 from percasym.config.plugins import GROUPS, plugin, recorded, trust
+from percasym.config.redaction import ENVIRONMENT, is_secret, named_variables, unresolved
 from percasym.config.schema import ConfigError, build, dump, no_such, read
 from percasym.config.settings import Evaluation, Launch, RunOptions, Settings
 
@@ -40,7 +42,7 @@ def resolve(cfg: DictConfig, *, choices: Mapping[str, str | None], path: Path) -
     except OmegaConfBaseException as error:
         raise ConfigError(sentence(error)) from error
     assert isinstance(tree, dict)
-    return _settings(tree, choices, path)
+    return _settings(tree, choices, path, raw=OmegaConf.to_container(cfg, resolve=False))
 
 
 def composed(words: Sequence[str], conf: Path) -> Settings:
@@ -59,12 +61,36 @@ def composed(words: Sequence[str], conf: Path) -> Settings:
     return resolve(cfg, choices=choices, path=Path())
 
 
-def rebuild(record: Mapping[str, Any], *, path: Path) -> Settings:
-    """The settings of a recorded configuration, without Hydra; where it has no section `run`, that section has its defaults."""
-    return _settings(record, {}, path)
+def rebuild(record: Mapping[str, Any], *, path: Path, plugins: Sequence[str] | None = None) -> Settings:
+    """The settings of a recorded configuration, without Hydra; where it has no section `run`, that section has its defaults.
+
+    `plugins` are the packages that the user trusts, None those of the record: only for a record that this process made.
+    Raises ConfigError.
+    """
+    used = () if plugins is None else read(record.get("plugins"), VALUES["plugins"], "plugins")
+    if unnamed := [name for name in used if name not in (plugins or ())]:
+        asked = f"Add --plugins {' '.join(unnamed)} if you trust it."
+        raise ConfigError(f"{path} was made with plugins=[{','.join(unnamed)}], whose code would run. {asked}")
+    if plugins is not None and (asked := next(filter(is_secret, named_variables(record)), None)):
+        raise ConfigError(f"{path} asks for the environment variable {asked}, a secret by its name. Write a value in its place.")
+    return _settings(_from_environment(record), {}, path, raw=record)
 
 
-def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: Path) -> Settings:
+def _from_environment(value: Any) -> Any:
+    """A record with the values of the environment variables that it names."""
+    if isinstance(value, Mapping):
+        return {key: _from_environment(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_from_environment(item) for item in value]
+    if not isinstance(value, str) or not ENVIRONMENT.search(value):
+        return value
+    try:
+        return OmegaConf.to_container(OmegaConf.create({"value": value}), resolve=True)["value"]  # type: ignore[index, call-overload]
+    except OmegaConfBaseException as error:
+        raise ConfigError(sentence(error)) from error
+
+
+def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: Path, raw: Any) -> Settings:
     known = [*VALUES, *GROUPS, *SECTIONS]
     for key in tree:
         if key not in known:
@@ -84,6 +110,7 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
     record = {key: dump(value) for key, value in values.items()}
     record |= {group: recorded(chosen) for group, chosen in plugins.items() if chosen is not None}
     record |= {name: dump(section) for name, section in sections.items() if name != "run"}  # `run.*` concerns this command, not the run.
+    record = unresolved(record, raw)
     return Settings(path=path, record=record, family=plugins.pop("model"), **values, **plugins, **sections)
 
 
@@ -149,6 +176,7 @@ def folder(study: str) -> str:
     return study
 
 
+composed_files.install()
 OmegaConf.register_new_resolver("cell", cell, replace=True)
 OmegaConf.register_new_resolver("folder", folder, replace=True)
 

@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from percasym.config.escaping import sentence as one_line
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
 from percasym.launch import torchrun
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from percasym.launch.sweep.cell_process import Outcome
 
 
+NAME = "config"
+"""The primary configuration, conf/config.yaml."""
+
+
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
     if study := os.environ.get(STUDY):
@@ -49,7 +54,7 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
         message = f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1."
         return _report(message, REFUSED)
     if wrong := wrong_flags(argv):
-        return _report(f"{wrong}. `python train.py --hydra-help` says which flags there are.", REFUSED)
+        return _report(wrong, REFUSED)
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them over many lines.
     signal.signal(SAVES, signal.SIG_IGN)  # Its default action would end a process that has no handler yet; child processes inherit this.
@@ -66,13 +71,21 @@ def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
 
 
 def wrong_flags(argv: Sequence[str]) -> str | None:
-    """Argparse's message about wrong flags among these words; None where there are none."""
+    """A sentence about wrong flags among these words; None where there are none.
+
+    Flags that replace conf/config.yaml, whose searchpath may name packages, or that load a pickle are refused.
+    """
     output = StringIO()
     try:
         with redirect_stdout(output), redirect_stderr(output):
-            get_args_parser().parse_args(list(argv))
+            given = get_args_parser().parse_args(list(argv))
     except SystemExit as done:
-        return output.getvalue().rpartition("error: ")[2].strip() if done.code else None
+        said = output.getvalue().rpartition("error: ")[2].strip()
+        return f"{said}. `python train.py --hydra-help` says which flags there are." if done.code else None
+    if given.experimental_rerun is not None:
+        return "--experimental-rerun loads a pickle, which could call anything. Give the words of the command line again."
+    if given.config_path is not None or given.config_name not in (None, NAME):
+        return "train.py composes conf/config.yaml, so --config-path and --config-name have no use. Give your own files with --config-dir."
     return None
 
 
@@ -150,9 +163,9 @@ def _defect(error: Exception) -> NoReturn:
 
 
 def _report(text: str, code: int) -> int:
-    sentence = " ".join(text.split())
-    if not _write_reason(sentence):
-        print(sentence, file=sys.stderr)
+    reason = one_line(text)
+    if not _write_reason(reason):
+        print(reason, file=sys.stderr)
     return code
 
 

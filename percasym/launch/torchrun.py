@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from percasym.config.redaction import redacted
 from percasym.config.schema import ConfigError, dump
 from percasym.config.settings import Launch, Settings
 from percasym.launch.worker import JOB, STOPPED
@@ -130,7 +131,7 @@ def _record_failure(path: Path, sentence: str, reports: list[dict[str, Any]], fo
     if not mark_ended(path, "failed", reason=sentence):
         print(output, file=sys.stderr)
         return f"{sentence}. The run had not begun."
-    (path / FAILURE).write_text(output, encoding="utf-8")
+    (path / FAILURE).write_text(redacted(output), encoding="utf-8")
     return f"{sentence}. What the ranks said is in {path / FAILURE}; the same command resumes."
 
 

@@ -20,6 +20,7 @@ from percasym.report.comparison import Comparison, Verdict, compare, findings, i
 from percasym.report.load import HEADLINE
 from percasym.report.study import Study
 from percasym.report.tables import markdown_table, percent
+from percasym.runs.console import PlainConsole
 from percasym.types import Estimate
 
 MAX_WIDE = 3
@@ -100,8 +101,8 @@ def difference_header(comparison: Comparison) -> list[str]:
 
 def console() -> Console:
     """Standard output, at least `PIPED_COLUMNS` wide where it is not a terminal."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=max(out.width, PIPED_COLUMNS))
+    out = PlainConsole()
+    return out if out.is_terminal else PlainConsole(width=max(out.width, PIPED_COLUMNS))
 
 
 def show(study: Study, out: Console) -> bool:

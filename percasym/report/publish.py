@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from percasym.config.escaping import markdown
 from percasym.report.cards import CATEGORIES, card_gallery
 from percasym.report.comparison import Comparison, compare, findings
 from percasym.report.comparison_table import MEANINGS, comparison_markdown, comparison_rows, difference_header, note
@@ -133,28 +134,28 @@ def _reward_values(rewards: RecordedRewards) -> Mapping[str, Any]:
 def _markdown(report: _Report) -> Iterator[str]:
     """The paragraphs of report.md."""
     unfinished = report.study.num_unfinished
-    yield f"# {report.study.name}"
+    yield f"# {markdown(report.study.name)}"
     yield report.summary + (f" Not finished, and not shown: {unfinished} (`percasym status` says why)." if unfinished else "")
     for comparison in report.comparisons:
-        yield f"## Comparison: {comparison.title}"
-        if sentences := [f"- {finding.sentence}" for finding in findings(comparison)]:
+        yield f"## Comparison: {markdown(comparison.title)}"
+        if sentences := [f"- {markdown(finding.sentence)}" for finding in findings(comparison)]:
             yield "\n".join(sentences)
         yield comparison_markdown(comparison).rstrip()
-        yield f"Accuracy in % [95 % interval]. {note(comparison)}"
+        yield f"Accuracy in % [95 % interval]. {markdown(note(comparison))}"
     if report.not_compared:
-        yield f"## Comparison\n\n{report.not_compared}"
+        yield f"## Comparison\n\n{markdown(report.not_compared)}"
     for one in report.figures:
         yield f"## {one.drawing.title}"
         yield f"![{one.drawing.title}]({one.png.name})"
         yield one.drawing.caption
     for group in report.study.groups:
-        yield f"## Numbers: {group.title}"
-        yield group_note(group)
+        yield f"## Numbers: {markdown(group.title)}"
+        yield markdown(group_note(group))
         yield group_markdown(group).rstrip()
     if report.rewards is not None:
         yield "## Numbers: rewards"
-        yield f"{report.rewards.source}:"
+        yield f"{markdown(report.rewards.source)}:"
         yield rewards_markdown(report.rewards.found).rstrip()
     if report.left_out:
         yield "## Left out"
-        yield "\n".join(f"- {sentence}" for sentence in report.left_out)
+        yield "\n".join(f"- {markdown(sentence)}" for sentence in report.left_out)

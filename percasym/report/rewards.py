@@ -18,6 +18,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from percasym.config.escaping import csv_cell
 from percasym.diagnosis.advice import advice, coupling_of_outcome
 from percasym.diagnosis.correlations import NOISE, Array, Coupling, short
 from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis, diagnose
@@ -117,7 +118,8 @@ def rewards_csv(found: Diagnosis) -> str:
             for view in VIEWS:
                 correlation = getattr(getattr(reward, part), view)
                 numbers += [correlation.r, *correlation.ci95, correlation.n]
-        writer.writerow([reward.name, str(reward.labelled).lower(), *("" if math.isnan(number) else number for number in numbers)])
+        known = ("" if math.isnan(number) else number for number in numbers)
+        writer.writerow([csv_cell(reward.name), str(reward.labelled).lower(), *known])
     return out.getvalue()
 
 

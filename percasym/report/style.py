@@ -32,6 +32,7 @@ def look(font_size: int = 11) -> Any:
     """The rc settings of every figure."""
     return {
         "font.size": font_size,
+        "text.parse_math": False,  # A name of a run may hold dollar signs.
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": GREY,

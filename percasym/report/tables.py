@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from percasym.config.escaping import csv_cell, markdown
 from percasym.report.load import HEADLINE, METRICS, RunRecord, Summary, read_summary
 from percasym.report.study import CellGroup, Study, seed_of
 from percasym.types import Estimate
@@ -125,7 +126,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text
     | none | 38.2 |
     """
     left = set(texts)
-    lines = [header, ["---" if place in left else "---:" for place in range(len(header))], *rows]
+    shown = [[markdown(text) for text in line] for line in (header, *rows)]
+    lines = [shown[0], ["---" if place in left else "---:" for place in range(len(header))], *shown[1:]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
@@ -196,7 +198,7 @@ def _csv(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(lines)
+    writer.writerows([csv_cell(text) for text in line] for line in lines)
     return out.getvalue()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from percasym.config.files import json_lines
 from percasym.report.study import Cell, CellGroup
 from percasym.report.style import INK, canvas, dress, shade, step_axis
 
@@ -130,14 +131,13 @@ def _read_advantages(file: Path) -> Iterator[tuple[Outcome, float]]:
 
     A rollout's grades are written before its advantage, and inside a text the quotes of both names would be escaped.
     """
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            at = 0
-            while (start := line.find(GRADES, at)) >= 0:
-                grades, at = _DECODER.raw_decode(line, start + len(GRADES))
-                advantage, at = _DECODER.raw_decode(line, line.index(ADVANTAGE, at) + len(ADVANTAGE))
-                if advantage is not None:
-                    yield (grades["perception"], grades["outcome"]), advantage
+    for _, raw in json_lines(file, links=False):
+        line, at = raw.decode("utf-8"), 0
+        while (start := line.find(GRADES, at)) >= 0:
+            grades, at = _DECODER.raw_decode(line, start + len(GRADES))
+            advantage, at = _DECODER.raw_decode(line, line.index(ADVANTAGE, at) + len(ADVANTAGE))
+            if advantage is not None:
+                yield (grades["perception"], grades["outcome"]), advantage
 
 
 def _line(cell: Cell, key: str) -> tuple[list[float], list[float]]:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 DONE = "DONE"
 SUMS = "SHA256SUMS"
+PARENTS = ("checkpoints", "samples")
+"""Folders of a run in which files are written beside their final path."""
 NUM_THREADS = 4
 """Files hashed in parallel: hashing releases the GIL, and a large checkpoint consists of several files."""
 _NAME = re.compile(r"step_(\d{6,})")
@@ -79,7 +81,7 @@ def latest_checkpoint(root: Path, warn: Callable[[str], None] = lambda sentence:
 
 def clear_partial(directory: Path) -> None:
     """Delete the partial files and directories that a killed process left in a run directory."""
-    for partial in (*directory.glob(".*.partial"), *directory.glob("*/.*.partial")):
+    for partial in (*directory.glob(".*.partial"), *(path for name in PARENTS for path in directory.glob(f"{name}/.*.partial"))):
         if partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial)
         else:

@@ -10,9 +10,15 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from percasym.config.files import MAX_LINES_BYTES, UnfitFileError, json_lines, parsed_json
+from percasym.config.redaction import redacted
+
+_SAMPLES = re.compile(r"[a-z_]+_(\d{1,12})\.jsonl")
 
 
 def plain(value: object) -> Any:
@@ -53,11 +59,11 @@ def document(value: object) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` to a file beside `path`, then rename it to `path`."""
+    """Write `text`, without secrets, to a file beside `path`, then rename it to `path`."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(redacted(text))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -71,23 +77,29 @@ def write_lines(path: Path, values: Iterable[object]) -> None:
     write_whole(path, "".join(line(value) + "\n" for value in values))
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file; a truncated last line is left out.
+def read_lines(path: Path, *, max_bytes: int = MAX_LINES_BYTES, links: bool = True) -> list[dict[str, Any]]:
+    """The records of a JSON lines file; a truncated last line is left out. Without `links`, a symbolic link is refused.
 
-    Raises ValueError, with the line's number, when any other line is not JSON.
+    Raises ValueError, with the line's number, when any other line is not JSON, and for a file or line that is too large.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text ({error}).") from None
-    complete = lines[:-1]  # After the last newline comes nothing, or half a record.
     records = []
-    for number, text in enumerate(complete, start=1):
+    for number, raw in json_lines(path, max_bytes=max_bytes, links=links):
+        if not raw.endswith(b"\n"):  # Half a record.
+            break
         try:
-            records.append(json.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"Line {number} of {path} is not JSON ({getattr(error, 'msg', error)}): {text[:80]!r}.") from None
+            text = raw[:-1].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not text ({error}).") from None
+        try:
+            records.append(parsed_json(text, f"Line {number} of {path}"))
+        except UnfitFileError as error:
+            raise ValueError(f"{str(error).removesuffix('.')}: {text[:80]!r}.") from None
     return records
+
+
+def list_samples(run: Path) -> list[tuple[int, Path]]:
+    """Step and path of each file of evaluated samples of a run, by name; other files in samples/ are none of them."""
+    return [(int(match[1]), path) for path in sorted(run.glob("samples/*.jsonl")) if (match := _SAMPLES.fullmatch(path.name))]
 
 
 def _key(key: object) -> str:

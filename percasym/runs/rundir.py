@@ -27,11 +27,14 @@ from typing import Any, Literal
 
 import yaml
 
+from percasym.config.files import json_lines, parsed_json, read_json
+from percasym.config.redaction import redacted_values, redacted_words
+from percasym.config.schema import read
 from percasym.runs import checkpoint
 from percasym.runs.checkpoint import DONE, Retention
-from percasym.runs.identity import delete_run, find
+from percasym.runs.identity import check_identity, delete_run, find
 from percasym.runs.progress import ProgressBar
-from percasym.runs.records import document, line, plain, read_lines, write_lines, write_whole
+from percasym.runs.records import document, line, list_samples, plain, read_lines, write_lines, write_whole
 from percasym.runs.requests import Requests
 from percasym.runs.space import require_room, size_of
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
@@ -63,8 +66,11 @@ class LogPosition:
     @classmethod
     def read(cls, checkpoint: Path, step: int) -> LogPosition:
         """Parse the DONE of a checkpoint; older checkpoints hold the number of bytes alone."""
-        note = json.loads((checkpoint / DONE).read_text(encoding="utf-8"))
-        return cls(step=step, num_bytes=note) if isinstance(note, int) else cls(**note)
+        note = read_json(checkpoint / DONE, links=False)
+        position = cls(step=step, num_bytes=note) if isinstance(note, int) else read(note, cls, f"{checkpoint / DONE}")
+        if position.identity is not None:
+            check_identity(position.identity, checkpoint / DONE)
+        return position
 
 
 class RunDirectory:
@@ -104,7 +110,7 @@ class RunDirectory:
         On resume, metrics and samples beyond the latest checkpoint (all when there is none) are deleted, so no step is logged twice.
         Raises RunConflict when the directory holds another configuration, or files that are not a run's.
         """
-        wanted, about = plain(config), about or {}
+        wanted, about = redacted_values(plain(config)), about or {}
         found = find(path, wanted, overwrite=overwrite)
         if found.status == "new":
             if found.meta is not None:
@@ -213,8 +219,8 @@ class RunDirectory:
         resumed = [*self._meta.get("resumed", []), session]
         self._write_meta(id=position.identity or self._meta["id"], status="running", resumed=resumed)
         self._num_lines = truncate_metrics(self.path / METRICS, position)
-        for samples in self.path.glob("samples/*_*.jsonl"):
-            if int(samples.stem.rpartition("_")[2]) > position.step:
+        for step, samples in list_samples(self.path):
+            if step > position.step:
                 samples.unlink()
 
     def _writable(self, name: str) -> Path:
@@ -240,9 +246,14 @@ def truncate_metrics(metrics: Path, position: LogPosition) -> int:
     A checkpoint that was copied from another run's directory records more lines than this file has, or steps that it lacks.
     """
     length = num_lines = 0
-    for record in metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else ():
+    for number, record in json_lines(metrics, links=False) if metrics.exists() else ():
         beyond = length + len(record) > position.num_bytes
-        if beyond or not record.endswith(b"\n") or json.loads(record)["step"] > position.step:
+        if beyond or not record.endswith(b"\n"):
+            break
+        step = values.get("step") if isinstance(values := parsed_json(record, f"Line {number} of {metrics}"), dict) else None
+        if not isinstance(step, int):
+            raise ValueError(f"Line {number} of {metrics} names no step: {record[:80]!r}. Restore it, or clear the run away.")
+        if step > position.step:
             break
         length, num_lines = length + len(record), num_lines + 1
     if synced_bytes(metrics) > length:
@@ -260,10 +271,10 @@ def synced_bytes(path: Path) -> int:
 
 
 def provenance() -> dict[str, Any]:
-    """`git` and `dirty` (None outside a checkout of percasym), `versions`, `argv`. Never reads the environment, which may hold secrets."""
+    """`git` and `dirty` (None outside a checkout of percasym), `versions`, `argv`. Without the environment, which may hold secrets."""
     root = Path(__file__).resolve().parents[2]
     commit, dirty = _commit(root)
-    return {"git": commit, "dirty": dirty, "versions": _versions(), "argv": list(sys.argv)}
+    return {"git": commit, "dirty": dirty, "versions": _versions(), "argv": redacted_words(sys.argv)}
 
 
 def _versions() -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from percasym.config.files import read_json
+from percasym.config.redaction import redacted_words
 from percasym.config.schema import ConfigError, read
 from percasym.runs.records import document, write_whole
 
@@ -32,7 +33,7 @@ def read_study(folder: Path) -> tuple[Planned, ...]:
     """
     file = folder / STUDY
     try:
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"] if file.exists() else {}
+        cells = read_json(file)["cells"] if file.exists() else {}
         return tuple(read({"name": name, **about}, Planned, "cells") for name, about in cells.items())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} is not as a sweep writes it ({error}). Delete it: the next sweep writes it anew.") from error
@@ -42,4 +43,5 @@ def add_to_study(folder: Path, cells: Iterable[Planned]) -> None:
     """Add `cells` to the study in `folder`, replacing those of the same name."""
     by_name = {cell.name: cell for cell in (*read_study(folder), *cells)}
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / STUDY, document({"cells": {name: {"words": cell.words, "reason": cell.reason} for name, cell in by_name.items()}}))
+    held = {name: {"words": redacted_words(cell.words), "reason": cell.reason} for name, cell in by_name.items()}
+    write_whole(folder / STUDY, document({"cells": held}))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from percasym.config.redaction import redacted_values, redacted_words
 from percasym.runs.records import read_lines
 
 HIDDEN = re.compile(r"/(lo|hi|first|not_measurable|num_samples)$|^(time|tokens)/")
@@ -105,8 +107,10 @@ class WandbTracker:
                 project=self.project, entity=self.entity, id=identity, resume="allow" if mode == "online" else None,
                 group=config.get("study"), job_type=option_name(config, "paradigm"), name="/".join(directory.absolute().parts[-2:]),
                 tags=[tag for tag in (*(option_name(config, group) for group in ("task", "model", "balance")), *self.tags) if tag],
-                config=dict(config), dir=directory.absolute(), mode=mode,
-                settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
+                config=redacted_values(config), dir=directory.absolute(), mode=mode,
+                settings=wandb.Settings(
+                    silent=True, console="off", disable_git=True, save_code=False, x_disable_meta=_argv_holds_secrets(),
+                ),
             )  # fmt: skip
         except wandb.Error as error:
             raise ValueError(
@@ -121,6 +125,11 @@ class WandbTracker:
         if self.mode != "auto":
             return self.mode
         return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+
+
+def _argv_holds_secrets() -> bool:
+    """Whether W&B, which records the words of the command line as they are, would be sent one."""
+    return redacted_words(sys.argv) != sys.argv
 
 
 def option_name(config: Mapping[str, Any], group: str) -> str | None:
@@ -169,7 +178,7 @@ class WandbMirror:
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """Send the summary and close the run."""
-        self._run.summary.update(dict(summary))
+        self._run.summary.update(redacted_values(summary))
         self._run.finish(exit_code=int(failed))
 
     def catch_up(self, directory: Path) -> None:
@@ -201,7 +210,7 @@ class WandbMirror:
 
     def _cell(self, value: Any) -> Any:
         if not isinstance(value, bytes):
-            return value
+            return redacted_values(value)
         from PIL import Image
 
         return self._wandb.Image(Image.open(io.BytesIO(value)))

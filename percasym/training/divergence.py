@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from percasym.config.files import read_json
 from percasym.config.paradigm import Training
 from percasym.models.base import Batch
 from percasym.runs.base import Run
@@ -71,7 +72,7 @@ def load_batches(run: Path) -> Sequence[Batch]:
 
 def load_metrics(run: Path) -> dict[str, float | str]:
     """The metrics of the step, as `save_metrics` wrote them."""
-    return dict(json.loads((run / DIRECTORY / METRICS).read_text(encoding="utf-8")))
+    return dict(read_json(run / DIRECTORY / METRICS, links=False))
 
 
 def _named(batch: Batch) -> Iterable[tuple[str, Tensor]]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from percasym.balance.base import BalanceState
+from percasym.config.files import read_json
 from percasym.config.paradigm import Training
+from percasym.config.schema import ConfigError
 from percasym.engine.base import Engine
 from percasym.runs.base import Run
 from percasym.runs.requests import Stopped
@@ -38,8 +40,12 @@ class TrainingState:
     @classmethod
     def load(cls, directory: Path) -> TrainingState:
         """Read what `save` wrote."""
-        saved = json.loads((directory / PROGRESS).read_text(encoding="utf-8"))
-        return cls(step=saved["step"], balance=BalanceState(**saved["balance"]), share=Share(**saved["share"]) if saved["share"] else None)
+        try:
+            saved = read_json(directory / PROGRESS, links=False)
+            share = Share(**saved["share"]) if saved["share"] else None
+            return cls(step=saved["step"], balance=BalanceState(**saved["balance"]), share=share)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ConfigError(f"{directory / PROGRESS} is not as a run writes it ({error}). Delete {directory}, or restore it.") from error
 
 
 def learning_rate(settings: Training, step: int) -> float:

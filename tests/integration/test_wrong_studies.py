@@ -15,7 +15,7 @@ WRONG = {
     "flag with a wrong value": (["--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs' (choose from "),
     "no such folder": (["--config-dir=nowhere"], "Additional config directory"),
     "a file for a folder": (["--config-dir=file.txt"], "Additional config directory"),
-    "no such root": (["--config-name=nope"], "Cannot find primary config 'nope'"),
+    "no such root": (["--config-name=nope"], "train.py composes conf/config.yaml, so --config-path and --config-name have no use. "),
     "no such experiment": (["experiment=sft_frontierr"], "There is no experiment=sft_frontierr; did you mean experiment=sft_frontier? "),
     "two experiments": (["experiment=asymmetry,strategies"], "experiment=asymmetry,strategies is more than one value: "),
     "unfinished yaml": (["--config-dir=mine", "experiment=unfinished"], "while parsing a flow "),

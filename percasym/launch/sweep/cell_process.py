@@ -7,7 +7,6 @@ terminal line by line with its name in front; two live progress bars would overw
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -22,6 +21,8 @@ from tempfile import TemporaryDirectory
 from threading import Thread, current_thread, main_thread
 from typing import IO, Literal
 
+from percasym.config.escaping import visible
+from percasym.config.files import read_json
 from percasym.runs.identity import mark_ended
 from percasym.runs.lock import writer
 
@@ -51,12 +52,15 @@ class Outcome:
 def outcome_on_disk(path: Path) -> Outcome:
     """The outcome of a cell by its run directory, where no process reported one: the study was interrupted, or its launcher broke."""
     file = path / "meta.json"
-    meta = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    match meta.get("status"):
+    try:
+        meta = read_json(file, links=False) if file.exists() else {}
+    except ValueError as error:
+        return Outcome(state="failed", reason=str(error))
+    match meta.get("status") if isinstance(meta, dict) else None:
         case "done":
             return Outcome(state="done")
         case "failed":
-            return Outcome(state="failed", reason=meta.get("reason", ""))
+            return Outcome(state="failed", reason=str(meta.get("reason", "")))
         case None:
             return Outcome(state="not begun")
         case _:  # `running` too: the process was killed before it could change the status.
@@ -95,7 +99,7 @@ def run_cell(command: Sequence[str], path: Path) -> Outcome:
         reason = file.read_text(encoding="utf-8") if file.exists() else _reason(code)
     if code != REFUSED:  # A refused directory may be another run's.
         mark_ended(path, "failed", reason=reason)
-    print(f"{path} failed: {reason}", file=sys.stderr, flush=True)
+    print(visible(f"{path} failed: {reason}"), file=sys.stderr, flush=True)
     return Outcome(state="failed", reason=reason)
 
 

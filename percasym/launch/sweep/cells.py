@@ -17,6 +17,7 @@ from itertools import chain, islice, product
 
 from hydra.core.override_parser.types import Override
 
+from percasym.config.composed_files import check_cells
 from percasym.config.schema import ConfigError
 
 Parse = Callable[[Sequence[str]], Sequence[Override]]
@@ -32,11 +33,12 @@ def expanded(cells: Sequence[str], params: Mapping[str, object], given: Sequence
 
     `params` vary slowest, so that every cell has its first seed before any has its second. The command line wins: it replaces a param of
     the same key, and where it names a key that a cell names, it replaces all cells.
-    Raises ConfigError for a sweep that is not a list, has no values, or too many.
+    Raises ConfigError for a sweep that is not a list, has no values, or too many, and for words that count only on the command line.
     """
     named = options(parse(given))
     common = {key: words for key, words in options(parse([f"{key}={value}" for key, value in params.items()])).items() if key not in named}
     own = [options(parse(shlex.split(cell))) for cell in cells]
+    check_cells(chain(params, *own))
     if named.keys() & set(chain.from_iterable(own)):
         own = []
     num_cells = _size(common) * _size(named) * sum(map(_size, own or [{}]))

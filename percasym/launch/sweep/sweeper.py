@@ -21,10 +21,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from percasym.config.composed_files import SWEEPER
+from percasym.config.escaping import visible
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
 from percasym.launch.sweep.cell_process import (
@@ -38,14 +39,13 @@ from percasym.launch.sweep.cell_process import (
     stoppable,
 )
 from percasym.launch.sweep.cells import expanded
+from percasym.runs.console import PlainConsole
 from percasym.runs.identity import find, mark_ended
 from percasym.runs.study import Planned, add_to_study
 
 STYLES: Mapping[State, str] = {"done": "green", "skipped": "dim", "failed": "red", "interrupted": "yellow", "not begun": "dim"}
 FINISHED = ("done", "skipped")
 """States of a cell whose run is finished."""
-TARGET = "hydra_plugins.percasym.StudySweeper"
-"""Its name in conf/hydra/sweeper/study.yaml: Hydra instantiates plug-ins of that package only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +102,12 @@ class StudySweeper(Sweeper):
             code = INTERRUPTED
         except Exception as error:  # Of the launcher: a worker that was killed, a cluster that rejects a job.
             code = FAILED
-            print(f"{type(self.launcher).__name__} failed: {sentence(error)}", file=sys.stderr)
+            print(visible(f"{type(self.launcher).__name__} failed: {sentence(error)}"), file=sys.stderr)
         outcomes = {cell.path: outcomes.get(cell.path) or outcome_on_disk(cell.path) for cell in checked}
         for path in (path for path, outcome in outcomes.items() if outcome.state == "interrupted"):
             mark_ended(path, "interrupted")  # Where the launcher killed its worker, the status is still `running`.
         _write_study(checked, outcomes)
-        Console(highlight=False).print(*(outcome_table(folder, outcomes) for folder in _folders(checked)))
+        PlainConsole().print(*(outcome_table(folder, outcomes) for folder in _folders(checked)))
         if code != INTERRUPTED:
             for folder in _folders(checked):
                 _compare([path for path, outcome in outcomes.items() if path.is_relative_to(folder) and outcome.state in FINISHED])
@@ -152,8 +152,8 @@ class StudySweeper(Sweeper):
 
 
 def register() -> None:
-    """Make the sweeper known to Hydra under TARGET."""
-    Plugins.instance().class_name_to_class[TARGET] = StudySweeper
+    """Make the sweeper known to Hydra under the name in conf/hydra/sweeper/study.yaml: it instantiates plug-ins of `hydra_plugins` only."""
+    Plugins.instance().class_name_to_class[SWEEPER] = StudySweeper
 
 
 def outcome_table(folder: Path, outcomes: Mapping[Path, Outcome]) -> Table:
@@ -198,7 +198,7 @@ def _compare(paths: Sequence[Path]) -> None:
     try:
         show(study_of(map(load_run, paths), ""), console())
     except (ConfigError, OSError, ValueError) as error:
-        print(f"The cells could not be compared: {sentence(error)}", file=sys.stderr)
+        print(visible(f"The cells could not be compared: {sentence(error)}"), file=sys.stderr)
 
 
 def _outcome(job: JobReturn) -> Outcome:

@@ -1,0 +1,62 @@
+"""The one way to show a text that somebody else may have written, for each place where texts are shown.
+
+Names, reasons and responses come from files of runs. A terminal obeys control characters in them, a spreadsheet computes cells that
+begin with =, Markdown reads marks. HTML is escaped by the templates (autoescape), mathematics is off in all figures (`report.style`).
+"""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Control characters but tab and newline, marks that reorder or hide text, and halves of characters, which no terminal can be sent."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet computes."""
+MARKS = re.compile(r"([\\`*_{}\[\]<>|~$#!&])")
+"""Marks of Markdown, those of tables, HTML and mathematics included."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+
+
+def visible(text: str) -> str:
+    """`text` for a terminal or a log: one replacement character for each that would be obeyed or not seen.
+
+    >>> visible("\\x1b[2Jdone\\n")
+    '\ufffd[2Jdone\\n'
+    """
+    return HIDDEN.sub("\ufffd", text)
+
+
+def sentence(text: str) -> str:
+    """`text` on one visible line."""
+    return visible(" ".join(text.split()))
+
+
+def csv_cell(text: str) -> str:
+    """`text` as a cell that no spreadsheet computes: a quote before what would be a formula; numbers stay.
+
+    >>> csv_cell("=1+1"), csv_cell("-0.25"), csv_cell("-2+3")
+    ("'=1+1", '-0.25', "'-2+3")
+    """
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(FORMULA) and not NUMBER.fullmatch(shown) else shown
+
+
+def markdown(text: str) -> str:
+    """`text` in a line or cell of Markdown, with a backslash before each mark that would be read as one.
+
+    A mark inside a word is none (sft_frontier), and brackets without an address behind them are none ([+1, +5]).
+
+    >>> markdown("a|b <script>"), markdown("[x](http://y)"), markdown("sft_frontier 3.4 [+1, +5]")
+    ('a\\\\|b \\\\<script\\\\>', '\\\\[x\\\\](http://y)', 'sft_frontier 3.4 [+1, +5]')
+    """
+    return MARKS.sub(_escaped, " ".join(visible(text).split()))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    text, at, mark = found.string, found.start(), found[0]
+    before, after = text[:at][-1:], text[at + 1 :][:1]
+    if mark == "_" and before.isalnum() and after.isalnum():
+        return mark
+    if mark in "[]" and not re.search(r"\][(\[:]", text):
+        return mark
+    return "\\" + mark
