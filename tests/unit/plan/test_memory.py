@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,22 @@ from percasym.plan.memory import stack_bytes
 ROOT = Path(__file__).resolve().parents[3]
 
 
+STAGES = {"torch": 0, "deepspeed": 0, "deepspeed1": 1, "deepspeed2": 2, "deepspeed3": 3, "deepspeed2-offload": 2, "deepspeed3-offload": 3}
+QUICK = {("qwen3vl", name) for name in STAGES if name not in ("deepspeed1", "deepspeed3-offload")} | {("internvl35", "deepspeed3")}
+"""What `make test` runs of all families and engines: the bytes of an engine follow from the parameters, whatever the family."""
+
+
 @pytest.mark.parametrize("lora", ["full", "lora"], indirect=True)
 @pytest.mark.parametrize(
-    ("name", "stage"),
-    [("torch", 0), ("deepspeed", 0), ("deepspeed1", 1), ("deepspeed2", 2), ("deepspeed3", 3), ("deepspeed2-offload", 2),
-     ("deepspeed3-offload", 3)],
-)  # fmt: skip
-def test_model_states_are_the_bytes_that_an_engine_holds(name, stage, lora, states_held, layout):
+    ("family_name", "name"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case))
+        for case in product(("qwen3vl", "internvl35"), STAGES)
+    ],
+)
+def test_model_states_are_the_bytes_that_an_engine_holds(name, lora, states_held, layout):
     parameters, held = states_held(name)
-    layout = replace(layout, zero_stage=stage, offload=name.endswith("offload"), adapters=lora is not None)
+    layout = replace(layout, zero_stage=STAGES[name], offload=name.endswith("offload"), adapters=lora is not None)
     expected = sum(memory.on_gpu(parameters, layout).values()) + sum(memory.on_host(parameters, layout).values())
     assert sum(held.values()) == pytest.approx(expected, rel=0.06)
 
