@@ -48,15 +48,15 @@ SPECIAL = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """Keys that `hydra.utils.instantiate` acts on, at any depth."""
 ROOT = "multirun"
 """Folder, below the current one, in which runs of a configuration file lie."""
-COMMANDED = ("plugins", "run.overwrite")
-"""Options that count only on the command line: the first imports code, the second deletes a run."""
+COMMANDED = ("plugins", "run.overwrite", "task.allow_outside")
+"""Options that count only on the command line: they import code, delete a run, read any file of this machine."""
 
 
 def install() -> None:
     """Check every configuration that Hydra composes in this process from now on."""
     if not hasattr(ConfigLoaderImpl.load_configuration, "checks_files"):
         ConfigLoaderImpl.load_configuration = _checked(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
-        ConfigRepository.load_config = _bounded(ConfigRepository.load_config)  # type: ignore[method-assign]
+        ConfigRepository.load_config = _bounded(ConfigRepository.load_config)  # type: ignore[method-assign,assignment]
 
 
 def check_files(cfg: DictConfig, words: Sequence[str]) -> None:

@@ -71,8 +71,8 @@ def rebuild(record: Mapping[str, Any], *, path: Path, plugins: Sequence[str] | N
     if unnamed := [name for name in used if name not in (plugins or ())]:
         asked = f"Add --plugins {' '.join(unnamed)} if you trust it."
         raise ConfigError(f"{path} was made with plugins=[{','.join(unnamed)}], whose code would run. {asked}")
-    if plugins is not None and (asked := next(filter(is_secret, named_variables(record)), None)):
-        raise ConfigError(f"{path} asks for the environment variable {asked}, a secret by its name. Write a value in its place.")
+    if plugins is not None and (secret := next(filter(is_secret, named_variables(record)), None)):
+        raise ConfigError(f"{path} asks for the environment variable {secret}, a secret by its name. Write a value in its place.")
     return _settings(_from_environment(record), {}, path, raw=record)
 
 

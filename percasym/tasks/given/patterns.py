@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import regex
 
@@ -18,14 +20,47 @@ MAX_CHARACTERS = 4096
 
 MAX_REPEATS = 10_000
 """Product of the counts {m,n} of an expression: regex compiles (a{1000}){1000} to a million nodes."""
-_COUNT = re.compile(r"\{(\d*),?(\d*)\}")
-
-Pattern = regex.Pattern
-Match = regex.Match
+_COUNT = re.compile(r"\{(\d{0,9}),?(\d{0,9})[\d,]*\}")
 
 
-def compiled(option: str, pattern: str | None) -> Pattern[str] | None:
-    """The expression of an option of the task; None where there is none. Raises ValueError when it is not one."""
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression of one option."""
+
+    option: str
+    """Its name, for messages."""
+    compiled: regex.Pattern[str]
+    seconds: float = SECONDS
+    """Longest search."""
+
+    @property
+    def pattern(self) -> str:
+        """Its text."""
+        return self.compiled.pattern
+
+    @property
+    def groupindex(self) -> Mapping[str, int]:
+        """Its named groups."""
+        return self.compiled.groupindex
+
+    def search(self, text: str) -> regex.Match[str] | None:
+        """The first match in `text`. Raises ValueError when the search takes too long."""
+        try:
+            return self.compiled.search(text, timeout=self.seconds)
+        except TimeoutError:
+            what = f"task.{self.option}={self.pattern[:60]!r} has not matched after {self.seconds:g} seconds"
+            raise ValueError(f"{what}. Write it without nested repetition.") from None
+
+
+def compiled(option: str, pattern: str | None) -> Expression | None:
+    """The expression of an option of the task; None where there is none.
+
+    >>> found = compiled("boundary", " ?THINK").search("Two red. THINK")
+    >>> found.span()
+    (8, 14)
+
+    Raises ValueError when it is not one, or would take long to compile.
+    """
     if pattern is None:
         return None
     if len(pattern) > MAX_CHARACTERS:
@@ -34,22 +69,6 @@ def compiled(option: str, pattern: str | None) -> Pattern[str] | None:
     if (repeats := math.prod(counts)) > MAX_REPEATS:
         raise ValueError(f"task.{option} repeats {repeats:,} times, and at most {MAX_REPEATS:,} are allowed: {pattern[:60]!r}.")
     try:
-        return regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
-        raise ValueError(f"task.{option} must be a regular expression, got {pattern!r} ({error}).") from None
-
-
-def search(option: str, pattern: Pattern[str], text: str, seconds: float = SECONDS) -> Match[str] | None:
-    """The first match in `text`.
-
-    >>> found = search("boundary", regex.compile(" ?THINK"), "Two red. THINK")
-    >>> found and found.span()
-    (8, 14)
-
-    Raises ValueError when the search takes longer than `seconds`.
-    """
-    try:
-        return pattern.search(text, timeout=seconds)
-    except TimeoutError:
-        short = pattern.pattern[:60]
-        raise ValueError(f"task.{option}={short!r} has not matched after {seconds:g} seconds. Write it without nested repetition.") from None
+        return Expression(option, regex.compile(pattern))
+    except (regex.error, RecursionError, OverflowError, MemoryError, ValueError) as error:
+        raise ValueError(f"task.{option} must be a regular expression, got {pattern[:60]!r} ({error}).") from None
