@@ -19,16 +19,19 @@ from percasym.balance.ngdiff import NGDiff
 from percasym.config.paradigm import Sft
 from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings, TorchSettings
+from percasym.data.checks import with_checked_rows
 from percasym.data.generated import Generated
-from percasym.engine.span_gradients import Parts, dot
+from percasym.engine.inner_products import Parts, gramian
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import PARTS, Part, part_of
 from percasym.models.checkpoint import silence_transformers
 from percasym.objectives.coefficients import span_counts
-from percasym.tasks.base import data_summary
+from percasym.tasks.base import Task, data_summary, require_rows
 from percasym.training.span_gradients import Share, measure_spans, part, share_of
 from percasym.types import Span
 
+NUM_SAMPLES = 64
+"""Samples of an audit that does not say how many."""
 STARVED = 0.2
 """Share of the language model's gradient below which perception is called starved: at 8 to 12 % balancing raised a_p by 7 to 9 points, at
 36 % it raised nothing (experiments/sft_balance)."""
@@ -46,6 +49,8 @@ class Audit:
     """Loss of a uniform guess in nats per token: ln of the vocabulary's size."""
     data: str | None
     """How many rows were read and dropped, for tasks that read files; None otherwise."""
+    num_samples: int
+    """Samples that were measured."""
 
     @property
     def share(self) -> Share:
@@ -98,18 +103,22 @@ class Audit:
         )
 
 
-def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audit:
+def audit(settings: Settings, *, num_samples: int | None, device: torch.device) -> Audit:
     """Measure the first `num_samples` training samples of a configuration, as its first step would with `paradigm.batch_size=num_samples`.
+
+    None measures `NUM_SAMPLES`, or all rows of collected data where they are fewer; no row is counted twice.
 
     Raises ConfigError for a wrong number, for paradigm=rl, and for data or a checkpoint that cannot be read.
     """
     paradigm = settings.paradigm
-    if num_samples < 1:
+    if num_samples is not None and num_samples < 1:
         raise ConfigError(f"--samples must be at least 1, got {num_samples}.")
     if not isinstance(paradigm, Sft):
         raise ConfigError("percasym audit measures demonstrations, and paradigm=rl has none. Leave paradigm=rl out.")
     silence_transformers()
     torch.manual_seed(settings.seed)
+    settings = with_checked_rows(settings)
+    num_samples = _available(settings.task, num_samples)
     rows = max(size for size in range(1, min(paradigm.micro_batch_size, num_samples) + 1) if num_samples % size == 0)
     data = Generated(
         task=settings.task,
@@ -143,11 +152,22 @@ def audit(settings: Settings, *, num_samples: int, device: torch.device) -> Audi
         groups={group: products(*of(group)) for group in PARTS if group in owners.values()},
         chance=chance,
         data=None if (about := settings.task.about()) is None else data_summary(about),
+        num_samples=num_samples,
     )
+
+
+def _available(task: Task, num_samples: int | None) -> int:
+    """The number of samples to measure. Raises ConfigError where rows of collected data would be counted twice, or cannot be read."""
+    try:
+        if num_samples is not None:
+            require_rows(task, SftRecipe.split, num_samples, "--samples")
+            return num_samples
+        return NUM_SAMPLES if (about := task.about()) is None else min(NUM_SAMPLES, max(1, about["rows"][SftRecipe.split]))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def products(perception: Parts, reasoning: Parts) -> Gramian:
     """Inner products of two gradients."""
-    return Gramian(
-        perception=dot(perception, perception).item(), reasoning=dot(reasoning, reasoning).item(), cross=dot(perception, reasoning).item()
-    )
+    of_perception, of_reasoning, cross = gramian(perception, reasoning).tolist()
+    return Gramian(perception=of_perception, reasoning=of_reasoning, cross=cross)

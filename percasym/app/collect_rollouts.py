@@ -18,11 +18,13 @@ from percasym.app.recipes.rl import rollout_engine
 from percasym.config.paradigm import Rl
 from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
+from percasym.data.checks import with_checked_rows
 from percasym.diagnosis.rollout_file import write_rollouts
 from percasym.engine.precision import inference
 from percasym.models.checkpoint import silence_transformers
 from percasym.rewards import registry
 from percasym.runs.progress import ProgressBar
+from percasym.tasks.base import require_rows
 from percasym.training.collect import RolloutCollector
 
 
@@ -51,6 +53,7 @@ def collect_rollouts(settings: Settings, *, num_prompts: int, split: str, device
 
     Raises ConfigError for a configuration that cannot be sampled, and when `out` exists.
     """
+    settings = with_checked_rows(settings)
     assert isinstance(settings.paradigm, Rl)
     assert settings.reward is not None
     assert settings.rollout is not None
@@ -61,6 +64,7 @@ def collect_rollouts(settings: Settings, *, num_prompts: int, split: str, device
     silence_transformers()
     paradigm = replace(settings.paradigm, steps=1, batch_size=num_prompts, resample=0, diagnose_every=1)
     try:
+        require_rows(settings.task, split, num_prompts, "--prompts")
         name, rewards = registry.measured_rewards(settings.reward, settings.task)
         model = settings.family.load()
         torch.nn.Module.to(model, device)

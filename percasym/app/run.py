@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from percasym.app.run_context import run_context
 from percasym.config.paradigm import Rl, Sft
 from percasym.config.schema import ConfigError
 from percasym.config.settings import DeepSpeedSettings, Settings, TorchSettings
+from percasym.data.checks import data_fingerprint, with_checked_rows
 from percasym.engine.base import Engine
 from percasym.engine.checkpoint import num_bytes
 from percasym.engine.deepspeed import deepspeed_engine
@@ -63,10 +65,12 @@ def run(settings: Settings) -> None:
     device = choose_device(place.local_rank)
     ranks = Ranks.join(place.rank, place.num_ranks, device)
     console = PlainConsole(quiet=ranks.rank > 0)
-    found = ranks.broadcast(lambda: find(settings.path, settings.record, overwrite=settings.run.overwrite))
+    fingerprint = partial(data_fingerprint, settings)
+    found = ranks.broadcast(lambda: find(settings.path, settings.record, overwrite=settings.run.overwrite, fingerprint=fingerprint))
     if found.status == "finished":
         console.print(f"{settings.path} is finished; run.overwrite=true would repeat it.", soft_wrap=True, highlight=False)
         return show(settings.path, console)
+    settings = with_checked_rows(settings)
     engine, recipe = prepare(settings, device, ranks)
     where = describe(device, ranks)
     about: dict[str, Any] = {"device": where, "images": settings.family.image_settings()}

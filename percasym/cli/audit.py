@@ -21,14 +21,13 @@ def register(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
     audit = commands.add_parser("audit", help="perception's share of tokens, loss and gradient, without training")
     audit.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=jsonl task.path=FILE model.path=DIR")
-    audit.add_argument("--samples", type=int, default=64, metavar="N", help="training samples to look at (default: 64)")
+    audit.add_argument("--samples", type=int, metavar="N", help="training samples to look at (default: 64, or all rows where they are fewer)")
     audit.set_defaults(work=_audit)
 
 
 def _audit(given: argparse.Namespace) -> None:
-    from percasym.runs.console import PlainConsole
-
     from percasym.config.resolve import composed
+    from percasym.runs.console import PlainConsole
 
     settings = composed(given.words, conf_folder())
     from percasym.app.audit import audit
@@ -38,13 +37,13 @@ def _audit(given: argparse.Namespace) -> None:
     console = PlainConsole()
     if found.data:
         console.print(found.data, soft_wrap=True)
-    console.print(table(found, given.samples))
+    console.print(table(found))
     if (caution := found.caution()) is not None:
         console.print(caution, soft_wrap=True)
     console.print(found.advice(), soft_wrap=True)
 
 
-def table(found: Audit, num_samples: int) -> Table:
+def table(found: Audit) -> Table:
     """Tokens, loss and gradient of both spans, and perception's share of each under the token average."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -53,7 +52,7 @@ def table(found: Audit, num_samples: int) -> Table:
 
     stats, share = found.stats, found.share
     assert stats.losses is not None and stats.gramian is not None
-    shown = Table(box=SIMPLE_HEAD, title=f"first step on {num_samples} samples", title_justify="left")
+    shown = Table(box=SIMPLE_HEAD, title=f"first step on {found.num_samples} samples", title_justify="left")
     for column in ("", "perception", "reasoning", "perception's share", "cosine"):
         shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     shown.add_row("tokens", *(f"{count:,}" for count in stats.counts), _percent(share.tokens), "")

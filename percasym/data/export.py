@@ -11,7 +11,7 @@ from typing import Literal
 from percasym.config.schema import ConfigError
 from percasym.runs.records import write_lines
 from percasym.spans.grammar import Grammar
-from percasym.tasks.base import Task
+from percasym.tasks.base import Task, require_rows
 from percasym.types import Sample, SampleKey
 
 Format = Literal["jsonl", "hub"]
@@ -20,7 +20,7 @@ Format = Literal["jsonl", "hub"]
 def export(task: Task, *, split: str, seed: int, num: int, out: Path, format: Format) -> Path:
     """Write the first `num` samples of a split to `out/<split>.jsonl`, with images in `out/images/`. Returns the path of the file.
 
-    Raises ConfigError when the task has no such split, and when the file exists.
+    Raises ConfigError when the task has no such split, when it has fewer rows (none is repeated), and when the file exists.
     """
     if num < 1:
         raise ConfigError(f"--num must be at least 1, got {num}.")
@@ -29,6 +29,7 @@ def export(task: Task, *, split: str, seed: int, num: int, out: Path, format: Fo
         raise ConfigError(f"{path} exists. Give --out another folder, or remove it.")
     columns = {"jsonl": jsonl_columns, "hub": hub_columns}[format]
     try:
+        require_rows(task, split, num, "--num")
         samples = [task.sample(SampleKey(task=task.name, split=split, seed=seed, index=index)) for index in range(num)]
     except ValueError as error:
         raise ConfigError(str(error)) from error

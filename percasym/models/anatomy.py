@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from percasym.models.adapt import Part
-from percasym.models.checkpoint import released, released_sizes
+from percasym.models.checkpoint import origin, released, released_sizes
 
 Kind = Literal["linear", "experts", "router", "patches", "head", "table", "vector"]
 """How a tensor is used: `linear` (may carry adapters), `experts` (a subset per token), `router` and `patches` multiply each token or
@@ -108,7 +108,7 @@ def configuration(family: str, path: str) -> tuple[Mapping[str, Any], Path | Non
 
     Raises AnatomyError when `path` is neither a local directory nor a released size: planning never contacts the hub.
     """
-    local = Path(path).expanduser()
+    local = Path(origin(path)).expanduser()
     if (local / "config.json").is_file():
         return json.loads((local / "config.json").read_text(encoding="utf-8")), local
     for size in released_sizes(family):

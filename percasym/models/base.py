@@ -5,7 +5,7 @@ Shapes: B rows, T tokens (right padded), K spans.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -136,6 +136,10 @@ class Family(Protocol):
 
     def image_settings(self) -> Mapping[str, int]:
         """How images are resized, recorded in meta.json; training, rollout and evaluation all use `prompt`."""
+        ...
+
+    def limits(self) -> Callable[[Mapping[str, str], tuple[int, int]], None]:
+        """A check of collected rows (`percasym.tasks.base.RowCheck`) that loads no weights; equal for equal checkpoints."""
         ...
 
     def prompt(self, prompt: Prompt) -> Row:

@@ -6,6 +6,7 @@ What is recorded of each released size (`released/<family>/<size>.json`) can be 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -16,12 +17,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
+from percasym.models.hub import cached, unreachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 PACKAGED = files("percasym") / "models" / "tiny"
 RELEASED = files("percasym") / "models" / "released"
+FAMILY_OF = {"qwen3_vl": "qwen3vl", "qwen3_vl_moe": "qwen3vl", "internvl": "internvl35"}
+"""`model_type` of a config.json -> the option of the group `model`."""
+PROCESSOR = "processor_config.json"
+PROCESSOR_FILES = (PROCESSOR, "tokenizer_config.json")
+"""The files that `complete_processor` writes."""
+INTERNVL_TOKENS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+"""Attributes of InternVL's tokenizer, as in tokenizer_config.json of the released checkpoints."""
+NUM_BLOCKS, BLOCK_BYTES = 256, 2**16
+"""Blocks of a weight file that its fingerprint covers: 16 MiB of a file, spread evenly."""
 
 
 class CheckpointError(ValueError):
@@ -75,13 +91,86 @@ def resolve(family: str, size: str, path: str | None) -> str:
     """
     if path is not None and not path.strip():  # An unset shell variable.
         raise CheckpointError("model.path is empty. Give it a Hugging Face directory or a hub id, or leave it out.")
-    if path or size != "tiny":
-        return path or released(family, size).hub
+    if path is not None:
+        require_family(path, family)
+        return path
+    if size != "tiny":
+        return released(family, size).hub
     if not (PACKAGED / family / "config.json").is_file():
         raise CheckpointError(
             f"The tiny {family} checkpoint is not packaged yet. Make it with `make base FAMILY={family}`, or set model.path."
         )
     return packaged(family)
+
+
+def family_of(path: str) -> str | None:
+    """Name of the family (an option of the group `model`) of a checkpoint; None where its config.json is not here or of another type.
+
+    >>> family_of("Qwen/Qwen3-VL-8B-Instruct"), family_of("gpt2")
+    ('qwen3vl', None)
+    """
+    for family in FAMILY_OF.values():
+        if path in (released(family, size).hub for size in released_sizes(family)):
+            return family
+    file = Path(path).expanduser() / "config.json"
+    try:
+        return FAMILY_OF.get(json.loads(file.read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def fingerprint(path: str) -> str | None:
+    """Digest of the weights of a local checkpoint, from `NUM_BLOCKS` blocks of each weight file; None for a hub id.
+
+    A training step changes every block of a trained tensor, so retrained weights at the same path are told apart at any size.
+    """
+    folder = Path(path).expanduser()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as weights:
+            for block in range(NUM_BLOCKS):
+                weights.seek(size * block // NUM_BLOCKS)
+                digest.update(weights.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def require_family(path: str, family: str) -> None:
+    """Raise CheckpointError where a checkpoint is known to be of another family: a local directory, or a released size."""
+    folder = Path(path).expanduser()
+    if is_adapter(folder) and not (folder / "config.json").is_file():
+        folder = Path(adapter_base(path)).expanduser()
+    file = folder / "config.json"
+    if file.is_file():
+        if kind := _model_type(file, file.stat().st_mtime_ns):
+            require_type(path, kind, family)
+    elif (other := family_of(path)) not in (None, family):
+        raise CheckpointError(f"{path} is a checkpoint of model={other}, not of model={family}. Set model={other}.")
+
+
+def require_type(path: str, kind: str, family: str) -> None:
+    """Raise CheckpointError where a `model_type` is not of a family."""
+    if (other := FAMILY_OF.get(kind)) == family:
+        return
+    expected = " or ".join(name for name, owner in FAMILY_OF.items() if owner == family)
+    advice = f"Set model={other}." if other else "Check model.path."
+    if kind == "internvl_chat":
+        advice = "Give model.path the -HF form of the checkpoint (InternVL3_5-8B-HF)."
+    raise CheckpointError(f"{path} is of type {kind}, and model={family} reads {expected}. {advice}")
+
+
+@lru_cache(maxsize=16)
+def _model_type(file: Path, changed: int) -> str | None:
+    """The type in a config.json of a time; None for a file that cannot be read, which loading will say."""
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return kind if isinstance(kind, str) else None
 
 
 def silence_transformers() -> None:
@@ -96,7 +185,7 @@ def config(path: str) -> PreTrainedConfig:
     """The configuration of a checkpoint (loads no weights)."""
     from transformers import PreTrainedConfig
 
-    return _loaded(lambda where: config_from_dict(PreTrainedConfig.get_config_dict(where)[0]), path)
+    return _loaded(lambda where: config_from_dict(PreTrainedConfig.get_config_dict(where)[0]), origin(path))
 
 
 def config_from_dict(values: Mapping[str, Any]) -> PreTrainedConfig:
@@ -118,7 +207,7 @@ def tokenizer(path: str) -> Any:
     """The tokenizer of a checkpoint."""
     from transformers import AutoTokenizer
 
-    return _loaded(AutoTokenizer.from_pretrained, path, trust_remote_code=False)
+    return _loaded(AutoTokenizer.from_pretrained, origin(path), trust_remote_code=False)
 
 
 @lru_cache(maxsize=4)
@@ -126,7 +215,7 @@ def image_processor(path: str) -> Any:
     """The image processor of a checkpoint, on the PIL backend."""
     from transformers import AutoImageProcessor
 
-    return _loaded(AutoImageProcessor.from_pretrained, path, trust_remote_code=False, backend="pil")
+    return _loaded(AutoImageProcessor.from_pretrained, origin(path), trust_remote_code=False, backend="pil")
 
 
 def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
@@ -140,10 +229,11 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")
     if is_adapter(path):
-        base = model(_base(path), attention)
-        return _loaded(lambda where: merge_adapters(base, where), path)
+        base = model(adapter_base(path), attention)
+        return check_finite(_loaded(lambda where: merge_adapters(base, where), path), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
-    return with_onednn(_loaded(partial(load_complete, AutoModelForImageTextToText), path, config=config(path), **options))
+    loaded = _loaded(partial(load_complete, AutoModelForImageTextToText), path, config=config(path), **options)
+    return with_onednn(check_finite(loaded, path))
 
 
 def save(trained: PreTrainedModel, source: str, directory: Path) -> None:
@@ -152,9 +242,54 @@ def save(trained: PreTrainedModel, source: str, directory: Path) -> None:
     trained.config.save_pretrained(directory)  # Not written with adapters, but needed to load tokenizer and image processor.
     tokenizer(source).save_pretrained(directory)
     image_processor(source).save_pretrained(directory)
+    complete_processor(directory)
 
 
-def _base(path: str) -> str:
+def complete_processor(directory: Path) -> None:
+    """Write what transformers' processor of InternVL reads beside the tokenizer, and vLLM with it; other families need nothing.
+
+    Its image tokens are attributes of the tokenizer (`model_specific_special_tokens`), and their number is `image_seq_length`.
+    """
+    if not lacks_processor(directory):
+        return
+    sequence = json.loads((directory / "config.json").read_text(encoding="utf-8"))["image_seq_length"]
+    processor = {"processor_class": "InternVLProcessor", "image_seq_length": sequence}
+    (directory / PROCESSOR).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+    file = directory / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["model_specific_special_tokens"] = settings.get("model_specific_special_tokens", {}) | INTERNVL_TOKENS
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def lacks_processor(directory: Path) -> bool:
+    """Whether a directory is a checkpoint of InternVL without what its processor reads, as this package wrote them before."""
+    try:
+        kind = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
+        settings = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, AttributeError):
+        return False
+    named = {*settings, *settings.get("model_specific_special_tokens", {})}
+    return kind == "internvl" and not ((directory / PROCESSOR).is_file() and named >= set(INTERNVL_TOKENS))
+
+
+def origin(path: str) -> str:
+    """Where configuration, tokenizer and image processor of a checkpoint lie: of adapters that came without a config.json (those of
+    peft, ms-swift and LLaMA-Factory), the base model; else `path`.
+    """
+    return adapter_base(path) if is_adapter(path) and not (Path(path).expanduser() / "config.json").is_file() else path
+
+
+def check_finite(loaded: PreTrainedModel, path: str) -> PreTrainedModel:
+    """The model. Raises CheckpointError for a weight that is no finite number."""
+    import torch
+
+    for name, weight in loaded.named_parameters():
+        if weight.device.type != "meta" and weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
+            raise CheckpointError(f"The checkpoint {path} has a weight that is no finite number, in {name}. Take an earlier checkpoint.")
+    return loaded
+
+
+def adapter_base(path: str) -> str:
     """The base model of an adapter directory."""
     try:
         base = json.loads((Path(path).expanduser() / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -171,8 +306,13 @@ def _loaded(load: Callable[..., Any], path: str, **options: Any) -> Any:
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         if not local.expanduser().is_dir():
             raise CheckpointError(f"No checkpoint directory at {path}. Give model.path a Hugging Face directory or a hub id.")
-        if not (local.expanduser() / "config.json").is_file():
+        if not (local.expanduser() / "config.json").is_file() and not is_adapter(path):
             raise CheckpointError(f"{path} holds no config.json, so it is not a Hugging Face checkpoint. Check model.path.")
+    if not local.expanduser().is_dir() and (reason := unreachable()) and not cached(path):
+        raise CheckpointError(
+            f"{path} is no directory here, is not in the local cache, and the Hugging Face hub cannot be reached ({reason}). "
+            "Give model.path a directory, or download the checkpoint where there is a network."
+        )
     try:
         return load(str(local.expanduser()) if local.expanduser().is_dir() else path, **options)
     except Exception as error:  # transformers raises many types for one cause: the checkpoint cannot be read.

@@ -29,6 +29,7 @@ from percasym.models.anatomy import (
     vector,
 )
 from percasym.models.base import Batch, Row
+from percasym.models.limits import InputLimits, control_tokens, num_positions
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
 
@@ -86,6 +87,10 @@ class InternVL35(Adaptation):
         """Every image becomes one tile of fixed size."""
         tile = _tile(self.checkpoint)
         return {"height": tile.height, "width": tile.width, "tokens": tile.num_tokens}
+
+    def limits(self) -> InputLimits:
+        """A check of collected rows against this checkpoint; a tile takes a picture of any shape."""
+        return _limits(self.checkpoint)
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to the start of the response; nothing in it is supervised."""
@@ -149,6 +154,20 @@ def _tile(path: str) -> _Tile:
     height, width = config.vision_config.image_size
     patch = tuple(config.vision_config.patch_size)
     return _Tile(height=height, width=width, patch=patch, shuffle=config.downsample_ratio, num_tokens=config.image_seq_length)
+
+
+@lru_cache(maxsize=4)
+def _limits(path: str) -> InputLimits:
+    positions = num_positions(path, "internvl35")
+    num_tokens = _tile(path).num_tokens
+    return InputLimits(
+        path=path,
+        placeholder=IMAGE,
+        positions=positions,
+        max_ratio=None,
+        num_image_tokens=lambda width, height: num_tokens,
+        control=control_tokens(path),
+    )
 
 
 def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,7 @@ from percasym.models.anatomy import (
     vector,
 )
 from percasym.models.base import Batch, Row
+from percasym.models.limits import InputLimits, control_tokens, num_positions
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 SIZES = checkpoint.released_sizes("qwen3vl")
 IMAGE = "<|image_pad|>"
 VISION = "model.visual"
+MAX_RATIO = 200.0
+"""Longer over shorter side of a picture beyond which the image processor raises (`smart_resize` of transformers)."""
 RELEASED_PIXELS = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
 """Minimum and maximum pixels of an image, from preprocessor_config.json of every released size."""
 
@@ -92,6 +95,10 @@ class Qwen3VL(Adaptation):
         processor = checkpoint.image_processor(self.checkpoint)
         bounds = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
         return {**bounds, "pixels_a_token": (processor.patch_size * processor.merge_size) ** 2}
+
+    def limits(self) -> InputLimits:
+        """A check of collected rows against this checkpoint."""
+        return _limits(self.checkpoint)
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to the start of the response; nothing in it is supervised."""
@@ -146,6 +153,21 @@ class Qwen3VL(Adaptation):
     def _merge(self) -> int:
         """Patches per side of one image token."""
         return checkpoint.image_processor(self.checkpoint).merge_size
+
+
+@lru_cache(maxsize=4)
+def _limits(path: str) -> InputLimits:
+    processor = checkpoint.image_processor(path)
+    sides = {"patch": processor.patch_size, "merge": processor.merge_size}
+    bounds = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
+    return InputLimits(
+        path=path,
+        placeholder=IMAGE,
+        positions=num_positions(path, "qwen3vl"),
+        max_ratio=MAX_RATIO,
+        num_image_tokens=lambda width, height: image_tokens(width, height, **sides, **bounds).tokens,
+        control=control_tokens(path),
+    )
 
 
 def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from percasym.types import Prompt, Sample, SampleKey
 
@@ -24,6 +24,9 @@ MAX_ATTEMPTS = 10_000
 """Bound on retries for one sample: at 15 % acceptance the chance to reach it is below 1e-700."""
 
 Puzzle = TypeVar("Puzzle")
+
+RowCheck = Callable[[Mapping[str, str], tuple[int, int]], None]
+"""A check of collected rows against a model: the texts of a row by name and the (width, height) of its picture. Raises ValueError."""
 
 Skill = Literal["draw", "solve", "valid", "verify"]
 """Methods that a task may not support."""
@@ -85,7 +88,11 @@ class Task(Protocol):
 
     def about(self) -> Mapping[str, Any] | None:
         """What a run directory records of collected data: `path`, `rows` of each split, number of `skipped` rows, `examples` of the
-        reasons, and a `fingerprint`. None for generated samples."""
+        reasons, `notes` on what was done to rows, and a `fingerprint`. None for generated samples."""
+        ...
+
+    def checked(self, check: RowCheck) -> Task:
+        """The task with every collected row checked by `check` when rows are read; itself for generated samples."""
         ...
 
 
@@ -106,16 +113,27 @@ class SyntheticTask(ABC):
     def about(self) -> None:  # noqa: B027
         """None, because no data is read."""
 
+    def checked(self, check: RowCheck) -> Self:
+        """Itself: generated samples are made to fit."""
+        return self
+
 
 def data_summary(about: Mapping[str, Any]) -> str:
-    """The result of `Task.about` in one line.
+    """The result of `Task.about` in one line, and a line for each note.
 
     >>> data_summary({"path": "a.jsonl", "rows": {"train_sft": 7, "test": 2}, "skipped": 1, "examples": ["a.jsonl, line 3: not JSON."]})
     'a.jsonl: 7 train_sft, 2 test rows, 1 skipped (a.jsonl, line 3: not JSON.)'
     """
     rows = ", ".join(f"{number} {split}" for split, number in about["rows"].items())
     skipped = f", {about['skipped']} skipped ({'; '.join(about['examples'])})" if about["skipped"] else ""
-    return f"{about['path']}: {rows} rows{skipped}"
+    return "\n".join([f"{about['path']}: {rows} rows{skipped}", *about.get("notes", ())])
+
+
+def require_rows(task: Task, split: str, num: int, option: str) -> None:
+    """Raise ValueError where `num` samples of a split would repeat rows of collected data; `option` is what asked for them."""
+    about = task.about()
+    if about is not None and num > (rows := about["rows"].get(split, 0)):
+        raise ValueError(f"{about['path']} has {rows} rows of split {split}, and {option}={num} would repeat some. Ask for at most {rows}.")
 
 
 def prompt_as_text(sample: Sample) -> Prompt:

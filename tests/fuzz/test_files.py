@@ -23,8 +23,9 @@ from percasym.report.study import study_of
 from percasym.report.tables import runs_markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
-from percasym.tasks.given.item import from_columns, from_hub, read_image
-from percasym.tasks.given.rows import json_lines
+from percasym.tasks.given.files import json_lines
+from percasym.tasks.given.item import from_columns, from_hub
+from percasym.tasks.given.picture import Limits, read_image
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import SampleKey
 from tests.fuzz.conftest import altered, cases, damaged
@@ -103,7 +104,7 @@ def test_columns_of_any_kind_are_read_or_refused(folder: Path, record: dict) -> 
 @given(damaged([SAMPLE.prompt.image or b""]) | st.binary(max_size=40))
 def test_a_picture_is_decoded_whole_or_refused(data: bytes) -> None:
     try:
-        seen = read_image(data, max_pixels=2**16, max_bytes=2**16)
+        seen = read_image(data, Limits(max_pixels=2**16, max_decoded_pixels=2**16, max_bytes=2**16))
     except ValueError:
         return
     assert seen.startswith(b"\x89PNG")

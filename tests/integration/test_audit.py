@@ -54,7 +54,7 @@ def made_up(language: tuple[float, float], **others: tuple[float, float]) -> Aud
     groups = {name: Gramian(perception=p * p, reasoning=r * r, cross=0.0) for name, (p, r) in norms.items()}
     total = Gramian(perception=sum(g.perception for g in groups.values()), reasoning=sum(g.reasoning for g in groups.values()), cross=0.0)
     stats = SpanStats(step=0, num_steps=1, counts=(10, 90), losses=(1.0, 1.0), gramian=total)
-    return Audit(stats=stats, groups=groups, chance=math.log(10), data=None)  # type: ignore[arg-type]
+    return Audit(stats=stats, groups=groups, chance=math.log(10), data=None, num_samples=8)  # type: ignore[arg-type]
 
 
 def test_a_model_that_does_worse_than_a_blind_guess_is_said_to() -> None:

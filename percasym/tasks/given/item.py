@@ -1,33 +1,34 @@
 """Parse one row of collected data into a picture, a question, a percept, reasoning and an answer.
 
 Whatever its columns are, a row becomes one response in the grammar and is parsed as a model's completion would be, so every training
-target can also be graded. The header of an image is checked before it is decoded: a small file can expand to gigabytes.
+target can also be graded.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
+import regex
 
 from percasym.spans.grammar import Grammar
+from percasym.tasks.given.files import Record
+from percasym.tasks.given.messages import columns_of, refuse_tags, without_image_tag
+from percasym.tasks.given.patterns import Expression
+from percasym.tasks.given.picture import Source, image_source
 from percasym.types import Demonstration
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""Accepted encodings. PIL's other decoders are never run on untrusted bytes."""
-
-Record = Mapping[str, Any]
-"""The columns of a row by name."""
-Source = Path | bytes
-"""An image file, or its encoded bytes."""
+REMARKS = {
+    "image_tag": "{} questions had a placeholder <image>, which was dropped: the picture stands before the question.",
+    "resized": "{} rows have a picture that was resized to task.max_pixels.",
+    "system": "{} rows have a system message, which was put before the question.",
+}
+"""What is done to rows, by the remark of an item; `{}` is the number of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,10 @@ class Item:
     answer: str
     content: str = ""
     """Digest of picture and question; empty until the picture has been read."""
+    picture_digest: str = ""
+    """Digest of the pixels alone; empty until the picture has been read."""
+    remarks: tuple[str, ...] = ()
+    """Keys of `REMARKS`: what was done to the row."""
 
     @property
     def demonstration(self) -> Demonstration:
@@ -53,21 +58,28 @@ class Item:
         """Everything but the picture."""
         return self.query, self.percept, self.reasoning, self.answer
 
+    @property
+    def named_texts(self) -> Mapping[str, str]:
+        """The same by name."""
+        return dict(zip(("query", "perception", "reasoning", "answer"), self.texts, strict=True))
 
-def from_columns(record: Record, folder: Path, boundary: re.Pattern[str] | None) -> Item:
-    """Parse a row with columns image, query and (perception, reasoning, answer), or image, query, response and optionally answer.
+
+def from_columns(record: Record, folder: Path, boundary: Expression | None) -> Item:
+    """Parse a row with columns image, query and (perception, reasoning, answer), or image, query, response and optionally answer, or a
+    chat row. A column that is null counts as absent.
 
     Raises ValueError with the reason when the row is malformed.
     """
+    record = columns_of({name: value for name, value in record.items() if value is not None})
     if "response" not in record:
         if boundary:
             raise ValueError(f"it has no response that task.boundary could cut; its columns are {', '.join(record)}.")
-        return _item(record, folder, _text(record, "perception"), _text(record, "reasoning"), _text(record, "answer"))
-    answer = _text(record, "answer") if "answer" in record else None
+        return _item(record, folder, _text(record, "perception"), _text(record, "reasoning"), _number_or_text(record, "answer"))
+    answer = _number_or_text(record, "answer") if "answer" in record else None
     return _item(record, folder, *split_response(_text(record, "response"), boundary, answer))
 
 
-def from_hub(record: Record, folder: Path, boundary: re.Pattern[str] | None, ground_truth: re.Pattern[str] | None) -> Item:
+def from_hub(record: Record, folder: Path, boundary: Expression | None, ground_truth: Expression | None) -> Item:
     """Parse a row of the paper's released sets: image, query, ground_truth, and a response that is empty outside the SFT split.
 
     p* is taken from the response, or from the ground truth when the response is empty. The pattern `ground_truth` has a group `answer`,
@@ -84,14 +96,17 @@ def from_hub(record: Record, folder: Path, boundary: re.Pattern[str] | None, gro
     return _item(record, folder, percept, "", answer)
 
 
-def split_response(response: str, boundary: re.Pattern[str] | None, answer: str | None) -> tuple[str, str, str]:
+def split_response(response: str, boundary: Expression | None, answer: str | None) -> tuple[str, str, str]:
     """Percept, reasoning and answer of a whole response.
 
-    In an untagged response, the first match of `boundary` separates percept from reasoning and is dropped. An `answer` that the response
-    does not tag is appended.
+    In an untagged response, the first match of `boundary` separates percept from reasoning and is dropped. A boundary with the groups
+    `percept` and `reasoning` (and `answer`) picks the parts out instead, and the rest is dropped. An `answer` that the response does not
+    tag is appended.
 
     >>> split_response("Two red. THINK One and one.", re.compile(" ?THINK"), "2")
     ('Two red.', ' One and one.', '2')
+    >>> split_response("[2 red] 1 + 1.", re.compile(r"\\[(?P<percept>.*)\\] (?P<reasoning>.*)"), "2")
+    ('2 red', '1 + 1.', '2')
 
     Raises ValueError when the response cannot be parsed, or contradicts `answer`.
     """
@@ -100,7 +115,7 @@ def split_response(response: str, boundary: re.Pattern[str] | None, answer: str 
         found = boundary.search(response)
         if not found:
             raise ValueError(f"task.boundary={boundary.pattern!r} matches nothing in its response: {response[:60]!r}.")
-        response = tags.perception(response[: found.start()]) + response[found.end() :]
+        response, answer = _cut(response, found, answer)
     if answer is not None and tags.open_answer not in response:
         response = f"{response}{tags.open_answer}{answer}{tags.close_answer}"
     read = tags.read(response.encode())
@@ -130,66 +145,22 @@ def same_words(one: str, other: str) -> bool:
     return one.split() == other.split()
 
 
-def image_source(value: object, folder: Path) -> Source:
-    """Resolve the `image` column: a path relative to `folder`, base64 (a data URI or bare), encoded bytes, or a {bytes, path} mapping.
-
-    A string without a dot is base64, whose alphabet has none; any other string is a path.
-
-    >>> image_source("images/7.png", Path("data")).as_posix(), image_source("aGk=", Path("data"))
-    ('data/images/7.png', b'hi')
-
-    Raises ValueError for anything else.
-    """
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes) and value:
-        return value
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"its image must be a path or base64, got {value!r:.80}.")
-    if not value.startswith("data:") and "." in value:
-        return folder / Path(value).expanduser()
-    try:
-        return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"its image is neither a path (no dot in it) nor base64 ({error}): {value[:40]!r}.") from None
+def _cut(response: str, found: regex.Match[str], answer: str | None) -> tuple[str, str | None]:
+    """The response with its percept tagged, and its answer."""
+    tags, parts = Grammar(), found.groupdict()
+    if "percept" not in parts:
+        return tags.perception(response[: found.start()]) + response[found.end() :], answer
+    stated = parts.get("answer")
+    if stated is None:
+        tagged = re.search(re.escape(tags.open_answer) + "(.*?)" + re.escape(tags.close_answer), response, re.DOTALL)
+        stated = tagged[1] if tagged else None
+    if stated is not None and answer is not None and not same_words(answer, stated):
+        raise ValueError(f"its answer is {answer[:40]!r}, and its response says {stated[:40]!r}.")
+    kept = tags.perception(parts["percept"] or "") + (parts["reasoning"] or "").partition(tags.open_answer)[0]
+    return kept, answer if stated is None else stated
 
 
-def read_image(source: Source, *, max_pixels: int, max_bytes: int) -> bytes:
-    """Read and decode an image once, and return it as PNG bytes: PNG files unchanged, other formats re-encoded in RGB.
-
-    Raises ValueError when the image is missing, exceeds a limit, or cannot be decoded completely.
-    """
-    try:
-        if isinstance(source, Path) and source.stat().st_size > max_bytes:
-            raise ValueError(f"its image {source} has {source.stat().st_size:,} bytes, and task.max_bytes={max_bytes}.")
-        data = source.read_bytes() if isinstance(source, Path) else source
-    except OSError as error:
-        raise ValueError(f"its image {source!s} cannot be read ({error.strerror}).") from None
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise TooManyPixelsError(f"its image has {width} x {height} pixels, and task.max_pixels={max_pixels}.")
-            image.load()
-            if image.format == "PNG":
-                return data
-            out = io.BytesIO()
-            image.convert("RGB").save(out, "PNG")
-            return out.getvalue()
-    except TooManyPixelsError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # PIL's own limit, raised while it reads the header.
-        raise TooManyPixelsError(f"its image has more pixels than PIL decodes, and task.max_pixels={max_pixels}.") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # What PIL's decoders raise for broken files.
-        shown = source if isinstance(source, Path) else f"of {len(data):,} bytes"
-        raise ValueError(f"its image {shown} is no whole picture of {', '.join(FORMATS)} ({error}).") from None
-
-
-class TooManyPixelsError(ValueError):
-    """An image larger than the limit."""
-
-
-def _truth(value: object, pattern: re.Pattern[str] | None) -> tuple[str | None, str]:
+def _truth(value: object, pattern: Expression | None) -> tuple[str | None, str]:
     """p* (None if not stated) and the answer of a ground truth."""
     if value is None or value == "":
         raise ValueError("its ground_truth is empty.")
@@ -205,16 +176,28 @@ def _truth(value: object, pattern: re.Pattern[str] | None) -> tuple[str | None, 
 
 
 def _item(record: Record, folder: Path, percept: str, reasoning: str, answer: str) -> Item:
-    query = _text(record, "query")
-    for name, text in (("query", query), ("perception", percept), ("answer", answer)):
-        if not text.strip():
+    query, tagged = without_image_tag(_text(record, "query"))
+    remarks = ["image_tag"] * tagged
+    if "system" in record and (system := _text(record, "system")).strip():
+        query, remarks = f"{system}\n{query}", [*remarks, "system"]
+    texts = {"query": query, "perception": percept, "reasoning": reasoning, "answer": answer}
+    for name, text in texts.items():
+        if name != "reasoning" and not text.strip():
             raise ValueError(f"its {name} is empty.")
-    if "image" not in record:
-        raise ValueError(f"it has no column image; its columns are {', '.join(record)}.")
-    picture = image_source(record["image"], folder)
-    item = Item(picture=picture, query=query, percept=tidy(percept), reasoning=reasoning, answer=answer)
+        refuse_tags(name, text)
+    picture = image_source(_picture(record), folder)
+    item = Item(picture=picture, query=query, percept=tidy(percept), reasoning=reasoning, answer=answer, remarks=tuple(remarks))
     assert item.demonstration, "raises ValueError for a text that contains a tag"
     return item
+
+
+def _picture(record: Record) -> object:
+    """The column image or images. Raises ValueError when there is none, or both."""
+    found = [record[name] for name in ("image", "images") if record.get(name) is not None]
+    if len(found) != 1:
+        how = "both image and images" if found else "no column image"
+        raise ValueError(f"it has {how}; its columns are {', '.join(record)}.")
+    return found[0]
 
 
 def _text(record: Record, column: str) -> str:
@@ -223,4 +206,21 @@ def _text(record: Record, column: str) -> str:
     value = record[column]
     if not isinstance(value, str):
         raise ValueError(f"its {column} must be text, got {value!r:.60}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        at = f"{value[error.start]!a} at character {error.start + 1}"
+        raise ValueError(f"its {column} holds half of a surrogate pair, {at}, which no encoding can write. Correct the text.") from None
     return value
+
+
+def _number_or_text(record: Record, column: str) -> str:
+    """A text, or a number as text: 6, and 6.0 too, since pandas writes whole numbers so where a column has gaps.
+
+    >>> [_number_or_text({"answer": value}, "answer") for value in (6, 6.0, 2.5, "6")]
+    ['6', '6', '2.5', '6']
+    """
+    value = record.get(column)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return _text(record, column)
+    return str(int(value)) if value == int(value) else str(value)

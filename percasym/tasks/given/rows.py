@@ -1,59 +1,36 @@
-"""Read all rows of a collected data set, check them, and assign them to splits.
+"""Check all rows of a collected data set, and assign them to splits.
 
-Rows come from a file of JSON lines, a folder of them, or the package `datasets`. Unlike a lazy loader, every row is parsed and every
-image decoded before training starts, so no run fails at step 1,000 because of row 1,000.
+Unlike a lazy loader, every row is parsed and every image decoded before training starts, so no run fails at step 1,000 because of row
+1,000. Splits are decided by the picture, so no test picture is trained on under another question; a data set that names its own splits
+keeps them, and the table says where they share pictures.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from percasym.tasks.base import split_of
-from percasym.tasks.given.item import Item, Record
+from percasym.tasks.base import RowCheck, split_of
+from percasym.tasks.given.files import Record, Row, json_lines
+from percasym.tasks.given.item import REMARKS, Item
+from percasym.tasks.given.picture import Look, Source
 from percasym.types import SampleKey
 
 SPLITS = ("train_sft", "train_rl", "test")
 """Splits of a collected data set; it has no `base` split because no base model is pretrained on it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """An unparsed row."""
-
-    where: str
-    """Its location, for error messages: "rows.jsonl, line 7"."""
-    split: str | None
-    """None if the split is derived from the content."""
-    raw: bytes | Record | None
-    """A line of JSON, or the columns; None for a line over the size limit."""
-
-    @property
-    def record(self) -> Record:
-        """Its columns.
-
-        Raises ValueError when the line is no JSON object.
-        """
-        if self.raw is None:
-            raise ValueError("it is longer than task.max_bytes.")
-        if not isinstance(self.raw, bytes):
-            return self.raw
-        try:
-            record = json.loads(self.raw)
-        except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-            raise ValueError(f"it is not JSON ({error}).") from None
-        except RecursionError:
-            raise ValueError("it is nested too deeply.") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"it is no JSON object, got {type(record).__name__}.")
-        return record
+VALIDATION = "validation"
+"""Rows that are the test split where no row is called test, and are left out elsewhere."""
+SPLIT_NAMES = {
+    **{split: split for split in SPLITS}, "train": "train_sft", "training": "train_sft", "sft": "train_sft", "rl": "train_rl",
+    "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "eval": VALIDATION,
+}  # fmt: skip
+"""Values of a column `split`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +43,8 @@ class OfflineTable:
     """One sentence for each skipped row."""
     fingerprint: str
     """Digest of all items in order; equal data give an equal fingerprint."""
+    notes: Sequence[str] = ()
+    """What was done to rows, or is questionable about the splits, one sentence each."""
 
     def item(self, key: SampleKey) -> Item:
         """The item of a key; each epoch has its own permutation of the split, derived from the key's seed.
@@ -84,25 +63,6 @@ class OfflineTable:
             )
         epoch_key = SampleKey(task=key.task, split=key.split, seed=key.seed, index=epoch)
         return items[_permutation(epoch_key, len(items))[position]]
-
-
-def json_lines(path: Path, *, max_bytes: int, split: str | None = None) -> Iterator[Row]:
-    """The non-blank lines of a file; a line over the limit is skipped while reading, not stored.
-
-    Raises ValueError when the file does not exist.
-    """
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}. Give task.path a file of JSON lines.")
-    with path.open("rb") as file:
-        for number in count(1):
-            line = file.readline(max_bytes + 1)
-            if not line:
-                return
-            fits = len(line) <= max_bytes or line.endswith(b"\n")
-            while not line.endswith(b"\n") and (more := file.readline(max_bytes)):
-                line = more
-            if not fits or line.strip():
-                yield Row(where=f"{path}, line {number}", split=split, raw=line if fits else None)
 
 
 def released_rows(path: str, *, max_bytes: int) -> Iterator[Row]:
@@ -126,46 +86,118 @@ def released_rows(path: str, *, max_bytes: int) -> Iterator[Row]:
 def build_table(
     rows: Iterable[Row],
     parse: Callable[[Record], Item],
-    image: Callable[[Item], bytes],
+    look: Callable[[Source], Look],
     *,
     source: str,
     skip: bool,
+    check: RowCheck | None = None,
 ) -> OfflineTable:
-    """Parse all rows. A row without a split is assigned by the hash of its picture and question, so duplicates share a split.
+    """Parse and check all rows. A row without a split is assigned by the hash of its picture.
 
-    Raises ValueError with the location of the first bad row, unless `skip`.
+    `check` refuses rows that the model cannot take. Raises ValueError with the location of the first bad row, unless `skip`.
     """
-    items: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    split_of_content: dict[str, str] = {}
-    skipped = []
-    digest = hashlib.blake2b(digest_size=8)
+    table = _Builder(split_of_content={}, looks={})
     for row in rows:
         try:
-            item = parse(row.record)
-            content = hashlib.blake2b(image(item) + item.query.encode(), digest_size=16).hexdigest()
-            split = row.split or content_split(content)
-            if split_of_content.setdefault(content, split) != split:
-                raise ValueError(f"its picture and question stand in split {split_of_content[content]} too.")
+            table.add(row, parse, look, check)
         except ValueError as error:
             if not skip:
                 raise ValueError(f"{row.where}: {error} Correct the row, or set task.on_error=skip.") from error
-            skipped.append(f"{row.where}: {error}")
-            continue
-        items[split].append(replace(item, content=content))
-        digest.update("\x1f".join((content, split, *item.texts)).encode())
-    if not split_of_content:
-        reason = f" The first of {len(skipped)} that were skipped: {skipped[0]}" if skipped else ""
+            table.skipped.append(f"{row.where}: {error}")
+    if not table.added:
+        reason = f" The first of {len(table.skipped)} that were skipped: {table.skipped[0]}" if table.skipped else ""
         raise ValueError(f"{source} has no rows.{reason}")
-    return OfflineTable(source=source, items=items, skipped=skipped, fingerprint=digest.hexdigest())
+    return table.finished(source)
 
 
-def content_split(content: str) -> str:
-    """The split of a content digest: 70 % train_sft (which takes the share of `base` too), 15 % train_rl, 15 % test.
+@dataclass(slots=True, kw_only=True)
+class _Builder:
+    """The rows that were read so far."""
+
+    split_of_content: dict[str, str]
+    """Split of each picture and question."""
+    looks: dict[Path, Look]
+    """Pictures that were decoded, by path: a picture with ten questions is decoded once."""
+    added: list[tuple[str, Item]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
+    named: bool | None = None
+    """Whether the rows name their splits; None before the first row."""
+
+    def add(self, row: Row, parse: Callable[[Record], Item], look: Callable[[Source], Look], check: RowCheck | None) -> None:
+        """Raises ValueError with what is wrong with the row."""
+        record = row.record
+        item = parse(record)
+        seen = self._look(item.picture, look)
+        if check is not None:
+            check(item.named_texts, seen.size)
+        split = self._split(row, record, seen)
+        content = hashlib.blake2b(f"{seen.digest}{item.query}".encode(), digest_size=16).hexdigest()
+        if row.split and self.split_of_content.setdefault(content, split) != split:
+            raise ValueError(f"its picture and question stand in split {self.split_of_content[content]} too.")
+        self.added.append((split, replace(item, content=content, picture_digest=seen.digest)))
+        self.remarks.update([*item.remarks, *(["resized"] if seen.resized else [])])
+
+    def finished(self, source: str) -> OfflineTable:
+        """The table of all rows."""
+        notes = [REMARKS[remark].format(number) for remark, number in sorted(self.remarks.items())]
+        present = Counter(split for split, _ in self.added)
+        if present[VALIDATION] and present["test"]:
+            notes.append(f"{present[VALIDATION]} validation rows were left out, because there are test rows.")
+        elif present[VALIDATION]:
+            notes.append(f"The {present[VALIDATION]} validation rows are the test split.")
+            self.added = [("test" if split == VALIDATION else split, item) for split, item in self.added]
+        items: dict[str, list[Item]] = {split: [] for split in SPLITS}
+        digest = hashlib.blake2b(digest_size=8)
+        for split, item in self.added:
+            if split in items:
+                items[split].append(item)
+                digest.update("\x1f".join((item.content, split, *item.texts)).encode())
+        notes += leaks(items)
+        return OfflineTable(source=source, items=items, skipped=self.skipped, fingerprint=digest.hexdigest(), notes=notes)
+
+    def _look(self, picture: Source, look: Callable[[Source], Look]) -> Look:
+        if isinstance(picture, bytes):
+            return look(picture)
+        if picture not in self.looks:
+            self.looks[picture] = look(picture)
+        return self.looks[picture]
+
+    def _split(self, row: Row, record: Record, seen: Look) -> str:
+        if row.split:
+            return row.split
+        value = record.get("split")
+        if self.named is None:
+            self.named = value is not None
+        if self.named != (value is not None):
+            here, others = ("a", "no") if value is not None else ("no", "a")
+            raise ValueError(f"it has {here} split, and the rows before have {others} split.")
+        if value is None:
+            return content_split(seen.digest)
+        if not isinstance(value, str) or value.lower() not in SPLIT_NAMES:
+            raise ValueError(f"its split must be one of {', '.join(SPLIT_NAMES)}, got {value!r:.40}.")
+        return SPLIT_NAMES[value.lower()]
+
+
+def leaks(items: Mapping[str, Sequence[Item]]) -> list[str]:
+    """A warning where test pictures are trained on, which only a data set's own splits can do."""
+    trained = {item.picture_digest for split in ("train_sft", "train_rl") for item in items[split]}
+    tested = {item.picture_digest for item in items["test"]}
+    shared = tested & trained
+    if not shared:
+        return []
+    questions = {item.content for split in ("train_sft", "train_rl") for item in items[split]} & {item.content for item in items["test"]}
+    same = f", {len(questions)} of them with the same question" if questions else ""
+    return [f"Warning: {len(shared)} of {len(tested)} test pictures are trained on, too{same}. Gains on them are no measure of seeing."]
+
+
+def content_split(digest: str) -> str:
+    """The split of a picture's digest: 70 % train_sft (which takes the share of `base` too), 15 % train_rl, 15 % test.
 
     >>> [content_split(str(number)) for number in range(3)]
     ['test', 'train_sft', 'train_sft']
     """
-    split = split_of(content)
+    split = split_of(digest)
     return "train_sft" if split == "base" else split
 
 

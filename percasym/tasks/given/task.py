@@ -7,23 +7,28 @@ Unlike a generated task it cannot draw, solve or validate a percept; those metho
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
 from rapidfuzz.distance import Levenshtein
 
+from percasym.config.files import home, inside, read_text
 from percasym.config.schema import ConfigError, at_least, one_of
-from percasym.tasks.base import SKILLS, Skill
-from percasym.tasks.given.item import Item, Record, from_columns, from_hub, read_image, same_words, tidy
-from percasym.tasks.given.rows import OfflineTable, build_table, json_lines, released_rows
+from percasym.tasks.base import SKILLS, RowCheck, Skill
+from percasym.tasks.given.files import Record, read_rows
+from percasym.tasks.given.item import Item, from_columns, from_hub, same_words, tidy
+from percasym.tasks.given.patterns import Expression, compiled
+from percasym.tasks.given.picture import Limits, Look, Source, look, read_image
+from percasym.tasks.given.rows import OfflineTable, build_table, released_rows
 from percasym.types import Prompt, Sample, SampleKey
 
 Format = Literal["columns", "hub"]
 OnError = Literal["raise", "skip"]
+MAX_PATTERN_BYTES = 2**16
+"""Of task.boundary_file; a larger file is something else."""
 NUM_EXAMPLES = 3
 """Skipped rows whose reason is kept in the run directory; all are counted."""
 
@@ -32,19 +37,24 @@ NUM_EXAMPLES = 3
 class Given:
     """Rows of a file, a folder or the hub; percepts are free text, compared line by line up to white space.
 
-    A row has the columns image and query, and then perception, reasoning and answer, or one tagged response, or a response that
-    `boundary` cuts in two, beside its answer. `image` is a path relative to the file, or base64.
+    A row has the columns image (or images) and query, and then perception, reasoning and answer, or one tagged response, or a response
+    that `boundary` cuts in two, beside its answer; or it is a chat row (`messages`, `conversations`) of one turn. docs/your-data.md lists
+    what is read and what is refused.
     """
 
     name: ClassVar[str] = "given"
     lacks: ClassVar[tuple[Skill, ...]] = ("draw", "solve", "valid", "verify")
 
     path: str
-    """A file of JSON lines; with format=hub a folder of <split>.jsonl, or anything the package datasets loads."""
+    """A file of JSON lines, a JSON array or Parquet; with format=hub a folder of <split>.jsonl, or whatever the package datasets loads."""
     format: Format = "columns"
-    """`columns` assigns rows to splits by their content; `hub` (image, query, ground_truth, response) has its own splits."""
+    """`columns` assigns rows to splits by a column `split`, or by their picture; `hub` (image, query, ground_truth, response) has its
+    own."""
     boundary: str | None = None
-    """Regular expression between perception and reasoning in an untagged response; its first match is dropped."""
+    """Regular expression between perception and reasoning in an untagged response, dropped; or one with the groups percept and
+    reasoning."""
+    boundary_file: str | None = None
+    """A file that holds the regular expression, for one that a shell would change; its last line end does not count."""
     ground_truth: str | None = None
     """Regular expression with a group `percept`, a group `answer`, or both, for format=hub; null reads tags, or takes it as the answer."""
     on_error: OnError = "raise"
@@ -52,14 +62,26 @@ class Given:
     max_bytes: int = 2**24
     """Of one line, and of one image file (our choice: 16 MiB)."""
     max_pixels: int = 2**24
-    """Of one image (our choice: 4,096 x 4,096, 48 MiB decoded)."""
+    """Of one image; a larger one is resized to this area (our choice: 4,096 x 4,096)."""
+    max_decoded_pixels: int = 2**26
+    """Of one image; a larger one is refused before it is decoded (our choice: 8,192 x 8,192, 192 MiB decoded)."""
+    allow_outside: bool = False
+    """Read pictures outside the folder of the data, too; a path that a stranger wrote could name any file of this machine."""
+    _check: RowCheck | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         one_of("task", Format, format=self.format)
         one_of("task", OnError, on_error=self.on_error)
-        at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels)
-        _compiled("boundary", self.boundary)
-        pattern = _compiled("ground_truth", self.ground_truth)
+        at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
+        if self.max_decoded_pixels < self.max_pixels:
+            raise ValueError(
+                f"task.max_decoded_pixels must be at least task.max_pixels={self.max_pixels}, got {self.max_decoded_pixels}: "
+                "pictures are decoded before they are resized."
+            )
+        cut = self._boundary()
+        if cut and cut.groupindex and not {"percept", "reasoning"} <= set(cut.groupindex):
+            raise ValueError(f"A boundary with groups must name both percept and reasoning, as (?P<percept>...), got {cut.pattern!r}.")
+        pattern = compiled("ground_truth", self.ground_truth)
         if pattern and self.format != "hub":
             raise ValueError("task.ground_truth is for task=hub; rows of task=jsonl say their answer in a column, or tagged.")
         if pattern and not {"percept", "answer"} & set(pattern.groupindex):
@@ -78,7 +100,11 @@ class Given:
         table = self.table
         rows = {split: len(items) for split, items in table.items.items()}
         skipped = {"skipped": len(table.skipped), "examples": list(table.skipped[:NUM_EXAMPLES])}
-        return {"path": self.path, "rows": rows, **skipped, "fingerprint": table.fingerprint}
+        return {"path": self.path, "rows": rows, **skipped, "notes": list(table.notes), "fingerprint": table.fingerprint}
+
+    def checked(self, check: RowCheck) -> Given:
+        """The same rows; those that `check` refuses end the command or are skipped, as `on_error` says."""
+        return replace(self, _check=check)
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key. Raises ValueError when its split is empty or exhausted."""
@@ -124,7 +150,29 @@ class Given:
 
     def image(self, item: Item) -> bytes:
         """The image of a row as PNG bytes."""
-        return read_image(item.picture, max_pixels=self.max_pixels, max_bytes=self.max_bytes)
+        return read_image(item.picture, self._limits)
+
+    def look(self, picture: Source) -> Look:
+        """Decode a picture for the check before training."""
+        return look(picture, self._limits)
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
+
+    def _boundary(self) -> Expression | None:
+        """The boundary, from the option or its file."""
+        if self.boundary_file is None:
+            return compiled("boundary", self.boundary)
+        if self.boundary is not None:
+            raise ValueError("task.boundary and task.boundary_file are both set. Leave one out.")
+        try:
+            text = read_text(Path(self.boundary_file), max_bytes=MAX_PATTERN_BYTES)
+        except OSError as error:
+            raise ValueError(f"task.boundary_file={self.boundary_file} cannot be read ({error.strerror}).") from None
+        if not text.strip("\r\n"):
+            raise ValueError(f"task.boundary_file={self.boundary_file} must hold a regular expression, and it is empty.")
+        return compiled("boundary_file", text.removesuffix("\n").removesuffix("\r"))
 
     def _refuse(self, skill: Skill) -> NoReturn:
         raise ConfigError(f"The rows of {self.path} were collected, not made: nobody can {SKILLS[skill]}. Choose what does not ask for it.")
@@ -141,21 +189,15 @@ def similarity(one: str, other: str) -> float:
 
 @lru_cache(maxsize=2)  # One for a run; two, so that tests and comparisons do not alternate.
 def _table(task: Given) -> OfflineTable:
-    path, boundary = Path(task.path).expanduser(), _compiled("boundary", task.boundary)
-    ground_truth, hub = _compiled("ground_truth", task.ground_truth), task.format == "hub"
-    folder = path if hub else path.parent
+    path, boundary = home(Path(task.path)), task._boundary()
+    ground_truth, hub = compiled("ground_truth", task.ground_truth), task.format == "hub"
+    folder = path if hub or path.is_dir() else path.parent
 
     def parse(record: Record) -> Item:
-        return from_hub(record, folder, boundary, ground_truth) if hub else from_columns(record, folder, boundary)
+        item = from_hub(record, folder, boundary, ground_truth) if hub else from_columns(record, folder, boundary)
+        if not task.allow_outside and isinstance(item.picture, Path) and not inside(item.picture, folder):
+            raise ValueError(f"its image {item.picture} lies outside {folder}. Move it there, or set task.allow_outside=true.")
+        return item
 
-    rows = released_rows(task.path, max_bytes=task.max_bytes) if hub else json_lines(path, max_bytes=task.max_bytes)
-    return build_table(rows, parse, task.image, source=task.path, skip=task.on_error == "skip")
-
-
-def _compiled(option: str, pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"task.{option} must be a regular expression, got {pattern!r} ({error}).") from None
+    rows = released_rows(task.path, max_bytes=task.max_bytes) if hub else read_rows(path, max_bytes=task.max_bytes)
+    return build_table(rows, parse, task.look, source=task.path, skip=task.on_error == "skip", check=task._check)

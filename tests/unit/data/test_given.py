@@ -135,15 +135,21 @@ BAD: dict[str, tuple[Any, str]] = {
     "no object": ("[1, 2]", "it is no JSON object, got list."),
     "nested too deeply": ("[" * 40_000, "it is "),
     "too long": ('{"query": "' + "x" * 60_000 + '"}', "it is longer than task.max_bytes."),
-    "no answer column": ({"answer": None}, "its answer must be text, got None."),
-    "empty answer": ({"answer": " "}, "its answer is empty."),
-    "a number for an answer": ({"answer": 3}, "its answer must be text, got 3."),
+    "a null answer": ({"answer": None}, "it has no column answer; its columns are image, query, perception, reasoning."),
+    "an empty answer": ({"answer": " "}, "its answer is empty."),
+    "a truth value for an answer": ({"answer": True}, "its answer must be text, got True."),
+    "a number for a percept": ({"perception": 3}, "its perception must be text, got 3."),
     "a tag in the percept": ({"perception": "a</perception>b"}, "The percept of a demonstration contains a tag"),
     "no such picture": ({"image": "nowhere.png"}, "nowhere.png cannot be read (No such file or directory)."),
-    "a folder for a picture": ({"image": "./"}, "cannot be read (Is a directory)."),
-    "no base64": ({"image": "not base64!"}, "its image is neither a path (no dot in it) nor base64"),
-    "base64 of no picture": ({"image": base64.b64encode(b"hello").decode()}, "its image of 5 bytes is no whole picture of PNG, "),
-    "a list for a picture": ({"image": [1]}, "its image must be a path or base64, got [1]."),
+    "a folder for a picture": ({"image": "./"}, "is a folder, not a regular file."),
+    "no base64": ({"image": "data:image/png;base64,not base64!"}, "its image is not base64"),
+    "base64 of no picture": ({"image": base64.b64encode(b"hello").decode()}, "If it is base64, it is not that of a picture."),
+    "a number for a picture": ({"image": [1]}, "its image must be a path or base64, got 1."),
+    "two pictures": ({"image": ["a.png", "b.png"]}, "it has 2 pictures, and one picture is trained for each row."),
+    "no picture": ({"image": []}, "it has 0 pictures, and one picture is trained for each row."),
+    "a web address": ({"image": "https://example.com/a.png"}, "its image is a web address (https://example.com/a.png), and nothing is dow"),
+    "the drive of another machine": ({"image": "C:\\data\\a.png"}, "names a drive of a Windows machine"),
+    "a picture outside the folder": ({"image": "../outside.png"}, "Move it there, or set task.allow_outside=true."),
     "an untagged response": ({"response": "red"}, "its response cannot be read: no perception is stated. Tag it, or set task.boundary."),
     "an answer that the response contradicts": (
         {"response": "<perception>red</perception><answer>4</answer>"},
@@ -182,7 +188,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(row: Callable, wri
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
-    for side, message in ((60_000, "more pixels than PIL decodes"), (5_000, "has 5000 x 5000 pixels, and task.max_pixels=16777216")):
+    for side, message in ((60_000, "more pixels than PIL decodes"), (9_000, "has 9000 x 9000 pixels, and task.max_decoded_pixels=67")):
         header = side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"  # A few bytes that claim gigabytes: 8 bits, RGB.
         bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\x00" * 1000)) + chunk(b"IEND", b"")
         (tmp_path / "bomb.png").write_bytes(bomb)
@@ -199,7 +205,7 @@ def test_a_picture_cut_short_is_noticed_before_training(row: Callable, write: Ca
 
 
 def test_a_file_that_is_not_there_or_empty_is_one_sentence(write: Callable) -> None:
-    with pytest.raises(ValueError, match=r"There is no file /nowhere.jsonl. Give task.path a file of JSON lines."):
+    with pytest.raises(ValueError, match=r"There is no file /nowhere.jsonl. Give task.path a file of JSON lines, a JSON array or Parquet."):
         assert Given(path="/nowhere.jsonl").table
     with pytest.raises(ValueError, match=r"rows.jsonl has no rows."):
         assert Given(path=write(["", "  "])).table

@@ -154,7 +154,7 @@ def test_a_missing_packaged_checkpoint_says_how_to_make_it(monkeypatch: pytest.M
 
 
 def test_a_checkpoint_of_another_family_is_named() -> None:
-    with pytest.raises(CheckpointError, match="of type qwen3_vl, not internvl"):
+    with pytest.raises(CheckpointError, match="is of type qwen3_vl, and model=internvl35 reads internvl"):
         InternVL35(path=checkpoint.packaged("qwen3vl")).prompt(sample(TASKS[0]).prompt)
 
 

@@ -1,0 +1,240 @@
+"""Read rows from a file: JSON lines, a JSON array, either of them gzipped, or Parquet; the kind is told by content, not by name.
+
+Lines and elements are read one by one, so memory depends on the longest row (at most `max_bytes`) and not on the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from percasym.config.files import opened
+
+Record = Mapping[str, Any]
+"""The columns of a row by name."""
+
+MOST_BYTES = 2**44
+"""Of a file of rows; no more than one row of it is held."""
+CHUNK = 2**20
+"""Bytes that are read of a JSON array at a time."""
+ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+BOM = b"\xef\xbb\xbf"
+SPACE = " \t\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An unparsed row."""
+
+    where: str
+    """Its location, for error messages: "rows.jsonl, line 7"."""
+    split: str | None
+    """None if the split is given by a column or derived from the picture."""
+    raw: bytes | Record | None
+    """A line of JSON, or the columns; None for a line over the size limit."""
+
+    @property
+    def record(self) -> Record:
+        """Its columns without those that are null: pandas and datasets write null where a row has no such column.
+
+        Raises ValueError when the line is no JSON object.
+        """
+        if self.raw is None:
+            raise ValueError("it is longer than task.max_bytes.")
+        record = parsed(self.raw) if isinstance(self.raw, bytes) else self.raw
+        if not isinstance(record, Mapping):
+            raise ValueError(f"it is no JSON object, got {type(record).__name__}.")
+        return {name: value for name, value in record.items() if value is not None and value == value}  # NaN, too, differs from itself.
+
+
+def parsed(line: bytes) -> object:
+    """The value of a line of JSON. Raises ValueError when it is none."""
+    try:
+        return json.loads(line)
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+        raise ValueError(f"it is not JSON ({error}).") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+
+
+def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterator[Row]:
+    """The rows of a file, or of a folder of Parquet files.
+
+    Raises ValueError when there is no such file, or it is none of the kinds that are read.
+    """
+    if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):
+        for part in parts:
+            yield from parquet_rows(part, named=_split_of_name(part.name))
+        return
+    if not path.exists():
+        raise ValueError(f"There is no file {path}. Give task.path a file of JSON lines, a JSON array or Parquet.")
+    with _opened(path) as file:
+        head = file.read(4)
+    if head == b"PAR1":
+        yield from parquet_rows(path)
+        return
+    try:
+        with _opened(path, gzipped=head.startswith(b"\x1f\x8b")) as file:
+            start = file.read(len(BOM))
+            _refuse_other_encodings(path, start)
+            if start != BOM:
+                file.seek(0)
+            begin = file.tell()
+            first = next((char for char in iter(lambda: file.read(1), b"") if char not in b" \t\r\n"), b"")
+            file.seek(begin)
+            yield from (_array if first == b"[" else _lines)(path, file, max_bytes, split)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}).") from None
+
+
+def json_lines(path: Path, *, max_bytes: int, split: str | None = None) -> Iterator[Row]:
+    """The non-blank lines of a file of JSON lines; a line over the limit is skipped while reading, not stored.
+
+    Raises ValueError when the file does not exist.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}. Give task.path a file of JSON lines.")
+    with _opened(path) as file:
+        yield from _lines(path, file, max_bytes, split)
+
+
+def parquet_rows(path: Path, *, named: str | None = None) -> Iterator[Row]:
+    """The rows of a Parquet file, in batches; `named` is the value of a column `split` that the file does not have.
+
+    Raises ValueError when pyarrow is not installed, or cannot read the file.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ValueError(f"{path} is a Parquet file, and that needs the package pyarrow: pip install 'percasym[parquet]'.") from None
+    number = count(1)
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):  # Rows may hold their pictures.
+                for record in batch.to_pylist():
+                    own = {"split": named, **record} if named else record
+                    yield Row(where=f"{path}, row {next(number)}", split=None, raw=own)
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:200]}).") from None
+
+
+@contextmanager
+def _opened(path: Path, *, gzipped: bool = False) -> Iterator[IO[bytes]]:
+    """A regular file of any size, for rows are read one by one; decompressed if `gzipped`."""
+    try:
+        with opened(path, max_bytes=MOST_BYTES) as file:
+            yield gzip.GzipFile(fileobj=file) if gzipped else file
+    except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise
+        raise ValueError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _refuse_other_encodings(path: Path, start: bytes) -> None:
+    encoding = ENCODINGS.get(start[:2]) or ("UTF-16" if b"\0" in start else None)
+    if encoding:
+        raise ValueError(f"{path} is {encoding}. Save it as UTF-8, as in: iconv -f {encoding} -t UTF-8.")
+
+
+def _lines(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> Iterator[Row]:
+    for number in count(1):
+        line = file.readline(max_bytes + 1)
+        if not line:
+            return
+        if number == 1 and line.strip() == b"{":
+            raise ValueError(f"{path} is one JSON object over several lines. Write an array of rows, or one object a line.")
+        fits = len(line) <= max_bytes or line.endswith(b"\n")
+        while not line.endswith(b"\n") and (more := file.readline(max_bytes)):
+            line = more
+        if not fits or line.strip():
+            yield Row(where=f"{path}, line {number}", split=split, raw=line if fits else None)
+
+
+def _array(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> Iterator[Row]:
+    """The elements of an array, each with the line on which it begins."""
+    text = _Text(path, file, max_bytes)
+    text.skip("[")
+    while text.next() != "]":
+        where = f"{path}, line {text.line}"
+        yield Row(where=where, split=split, raw={"": value} if not isinstance(value := text.element(), dict) else value)
+        if text.next() == ",":
+            text.skip(",")
+        elif text.next() != "]":
+            raise ValueError(f"{path}, line {text.line}: a comma or ] must follow an element of the array.")
+    text.skip("]")
+    if text.next():
+        raise ValueError(f"{path}, line {text.line}: something follows the end of the array.")
+
+
+class _Text:
+    """The unread text of a file, decoded in chunks."""
+
+    def __init__(self, path: Path, file: IO[bytes], max_bytes: int) -> None:
+        self.path, self.max_bytes, self.line = path, max_bytes, 1
+        """`line` is the number of the line at which the unread text begins."""
+        self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")  # type: ignore[type-var]
+        self._held, self._at = "", 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def next(self) -> str:
+        """The next character that is no white space; "" at the end."""
+        while True:
+            rest = self._held[self._at :]
+            if stripped := rest.lstrip(SPACE):
+                self._advance(len(rest) - len(stripped))
+                return stripped[0]
+            self._advance(len(rest))
+            if not self._more():
+                return ""
+
+    def skip(self, char: str) -> None:
+        """Read `char`, which `next` returned."""
+        assert self.next() == char
+        self._advance(len(char))
+
+    def element(self) -> object:
+        """Read one value. Raises ValueError, with its line, for text that is no JSON and for a value over the limit."""
+        where = f"{self.path}, line {self.line}: the element that begins here"
+        while True:
+            try:
+                value, end = self._decode(self._held, self._at)
+                if self._held[end : end + 1] or not self._more():  # "1" may be the beginning of "12".
+                    self._advance(end - self._at)
+                    return value
+            except RecursionError:
+                raise ValueError(f"{where} is nested too deeply.") from None
+            except ValueError as error:
+                if not self._more():
+                    raise ValueError(f"{where} is not JSON ({error}).") from None
+            if len(self._held) - self._at > self.max_bytes + CHUNK:
+                raise ValueError(f"{where} is longer than task.max_bytes, or is not JSON.")
+
+    def _advance(self, number: int) -> None:
+        self.line += self._held.count("\n", self._at, self._at + number)
+        self._at += number
+
+    def _more(self) -> bool:
+        try:
+            chunk = self._file.read(CHUNK)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path} is not UTF-8 text ({error}).") from None
+        self._held, self._at = self._held[self._at :] + chunk, 0
+        return bool(chunk)
+
+
+def _split_of_name(name: str) -> str | None:
+    """The split that a shard names, as datasets writes it.
+
+    >>> _split_of_name("test-00000-of-00001.parquet"), _split_of_name("rows.parquet")
+    ('test', None)
+    """
+    prefix, dash, _ = name.partition("-")
+    return prefix if dash and prefix in ("train", "validation", "test", "train_sft", "train_rl") else None
