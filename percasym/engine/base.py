@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
 from percasym.engine.hidden_norms import HiddenNorms
-from percasym.engine.span_gradients import Parts
+from percasym.engine.inner_products import Parts
 from percasym.models.base import Batch
 from percasym.types import Span
 

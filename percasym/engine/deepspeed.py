@@ -32,9 +32,9 @@ from percasym.config.schema import ConfigError
 from percasym.config.settings import DeepSpeedSettings
 from percasym.engine.base import Updater
 from percasym.engine.engine import Backend, SpanEngine
+from percasym.engine.inner_products import Parts
 from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import SINGLE_RANK, Ranks
-from percasym.engine.span_gradients import Parts
 from percasym.engine.torch import WholeUpdater, adamw, set_lr
 from percasym.objectives.token_nll import TokenNll
 

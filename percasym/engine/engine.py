@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
@@ -23,9 +22,10 @@ from percasym.config.paradigm import Training
 from percasym.engine import checkpoint
 from percasym.engine.base import StepInfo, Updater
 from percasym.engine.hidden_norms import HiddenNorms
+from percasym.engine.inner_products import Parts, squared_norm
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
-from percasym.engine.span_gradients import Parts, SpanGradients
+from percasym.engine.span_gradients import SpanGradients
 from percasym.engine.vision_cache import VisionCache
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
@@ -125,7 +125,7 @@ class SpanEngine:
     def step(self, lr: float) -> StepInfo:
         """Clip the open gradient, update the parameters, and open an empty gradient; no update is made if the gradient is not finite."""
         parts = [part for part in self._updater.gradient() if part is not None]
-        norm = math.sqrt(self._over_parts(get_total_norm(parts).double().square()))
+        norm = math.sqrt(self._over_parts(squared_norm(parts)))
         if not math.isfinite(norm):
             return StepInfo(grad_norm=norm, lr=lr)
         if norm > self._max_norm:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
+from percasym.engine.inner_products import Parts, gramian
 from percasym.types import Span
-
-Parts = Sequence[Tensor | None]
-"""A gradient as one rank holds it, in a fixed order of parameters; None for a parameter without a gradient."""
 
 
 class SpanGradients:
@@ -35,19 +32,12 @@ class SpanGradients:
 
     def products(self) -> Tensor:
         """[3] float64: <p, p>, <r, r> and <p, r> of this rank's parts."""
-        perception, reasoning = self._kept[Span.perception], self._kept[Span.reasoning]
-        return torch.stack([dot(perception, perception), dot(reasoning, reasoning), dot(perception, reasoning)])
+        return gramian(self._kept[Span.perception], self._kept[Span.reasoning])
 
     def combined(self, weights: Mapping[Span, float]) -> Parts:
         """The weighted sum of the kept gradients, computed in place; none is kept afterwards."""
         kept, self._kept = self._kept, {}
         return [_weighted(parts, [weights[span] for span in kept]) for parts in zip(*kept.values(), strict=True)]
-
-
-def dot(left: Parts, right: Parts) -> Tensor:
-    """<left, right>, a float64 scalar; a missing part is zero."""
-    products = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True) if a is not None and b is not None]
-    return torch.stack(products).double().sum() if products else torch.zeros((), dtype=torch.float64)
 
 
 def _weighted(parts: Parts, weights: Sequence[float]) -> Tensor | None:

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from percasym.config.paradigm import Training
 from percasym.config.settings import TorchSettings
 from percasym.engine.engine import Backend, SpanEngine
+from percasym.engine.inner_products import Parts
 from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import SINGLE_RANK, Ranks
-from percasym.engine.span_gradients import Parts
 from percasym.objectives.token_nll import TokenNll
 
 
