@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from percasym.models import checkpoint
 from percasym.models.base import Batch, Row
+from percasym.models.template import render
 from percasym.spans.codec import Codec
 from percasym.types import UNSUPERVISED, Prompt, Sample
 
@@ -94,5 +95,9 @@ def _chat_ids(path: str, question: str, has_image: bool) -> tuple[int, ...]:
     content = [{"type": "image"}] * has_image + [{"type": "text", "text": question}]
     tokenizer = checkpoint.tokenizer(path)
     messages = [{"role": "user", "content": content}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    options = {**tokenizer.special_tokens_map, "add_generation_prompt": True, "enable_thinking": False}
+    try:
+        text = render(tokenizer.get_chat_template(), messages, **options)
+    except Exception as error:  # jinja's own types, of a template of this package; TemplateError, of any other.
+        raise checkpoint.CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
     return tuple(tokenizer.encode(text, add_special_tokens=False))

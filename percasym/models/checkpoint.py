@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
 from percasym.models.hub import cached, unreachable
+from percasym.models.untrusted import check_bases, check_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -229,6 +230,7 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")
     if is_adapter(path):
+        _loaded(lambda where: check_bases(Path(where)), path)
         base = model(adapter_base(path), attention)
         return check_finite(_loaded(lambda where: merge_adapters(base, where), path), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
@@ -314,6 +316,8 @@ def _loaded(load: Callable[..., Any], path: str, **options: Any) -> Any:
             "Give model.path a directory, or download the checkpoint where there is a network."
         )
     try:
+        if local.expanduser().is_dir():
+            check_checkpoint(local.expanduser())
         return load(str(local.expanduser()) if local.expanduser().is_dir() else path, **options)
     except Exception as error:  # transformers raises many types for one cause: the checkpoint cannot be read.
         reason = " ".join(str(error).split())[:200]

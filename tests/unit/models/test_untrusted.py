@@ -1,0 +1,136 @@
+"""Checkpoints that somebody else wrote: refused in a sentence before anything is built, and templates end in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from percasym.models import checkpoint, template
+from percasym.models.checkpoint import CheckpointError, packaged
+from percasym.models.template import TemplateError, known_templates, render
+from percasym.models.untrusted import check_bases, check_checkpoint, check_numbers, check_pattern
+
+HUGE = "9" * 5000
+"""Written as a number, which Python does not convert."""
+LOOP = "{% for i in range(99999) %}"
+MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Solve."}]}]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the packaged tiny checkpoint."""
+    shutil.copytree(packaged("qwen3vl"), tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def change(file: Path, *way: str, to: object) -> None:
+    values = json.loads(file.read_text()) if file.exists() else {}
+    inside = values
+    for step in way[:-1]:
+        inside = inside.setdefault(step, {})
+    inside[way[-1]] = to
+    file.write_text(json.dumps(values))
+
+
+def test_every_released_configuration_and_every_packaged_checkpoint_is_inside_the_bounds() -> None:
+    for family in ("qwen3vl", "internvl35"):
+        for size in checkpoint.released_sizes(family):
+            check_numbers(checkpoint.released(family, size).config, size)
+        check_checkpoint(Path(packaged(family)))
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "value", "reason"),
+    [
+        ("config.json", ("text_config", "num_hidden_layers"), 10**7, "sets num_hidden_layers to 10,000,000, and 0 to 1,024 are allowed"),
+        ("config.json", ("text_config", "num_hidden_layers"), 1000, "weights or more, and the files beside it cannot hold them"),
+        ("config.json", ("text_config", "vocab_size"), 2**24, "weights or more, and the files beside it cannot hold them"),
+        ("config.json", ("vision_config", "depth"), -1, "sets depth to -1"),
+        ("config.json", ("x",), HUGE, "is not JSON"),
+        ("config.json", ("x",), 10**30, "sets x to a number of 31 digits, a number beyond reason"),
+        ("preprocessor_config.json", ("size", "shortest_edge"), 10**12, "sets shortest_edge to 1,000,000,000,000"),
+        ("tokenizer_config.json", ("chat_template",), "x" * 2**20, "has 1,048,576 characters under chat_template"),
+        ("model.safetensors.index.json", ("weight_map", "a"), "../../secret.safetensors", "names the weights '../../secret.safetensors'"),
+        ("model.safetensors.index.json", ("weight_map", "a"), "/etc/passwd", "names the weights '/etc/passwd'"),
+        ("model.safetensors.index.json", ("weight_map", "a"), "gone.safetensors", "gone.safetensors is no regular file"),
+    ],
+)  # fmt: skip
+def test_numbers_and_names_beyond_reason_are_refused(copy: Path, name: str, way: tuple[str, ...], value: object, reason: str) -> None:
+    if value == HUGE:
+        (copy / name).write_text('{"x": ' + HUGE + "}")
+    else:
+        change(copy / name, *way, to=value)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        check_checkpoint(copy)
+    with pytest.raises(CheckpointError, match="could not be loaded") as refused:
+        checkpoint.config(str(copy))
+    assert len(str(refused.value)) < 600
+
+
+def test_a_pipe_among_the_files_hangs_nothing(copy: Path) -> None:
+    (copy / "preprocessor_config.json").unlink()
+    os.mkfifo(copy / "preprocessor_config.json")
+    with pytest.raises(ValueError, match="is a pipe, not a regular file"):
+        check_checkpoint(copy)
+
+
+def test_patterns_that_backtrack_and_packages_of_peft_are_refused(copy: Path) -> None:
+    for pattern in ("(a+)+$", "(a|aa)+$", "(.*a){30}", ".*.*.*x", r"(a*)\1", "(", "([a-z]+\\.?)+x", "((a{0,99}){0,99})x"):
+        with pytest.raises(ValueError, match="pattern of modules"):
+            check_pattern(pattern, "f")
+    for pattern in ("q_proj", r".*\.(q|v)_proj", r"a\.\d+\.k|a\.\d+\.q", "all-linear", r"^(?:.*\.)?mlp\.(up|down)$"):
+        check_pattern(pattern, "f")
+    for key, value in (("megatron_config", {"a": 1}), ("target_modules", "(a+)+$"), ("rank_pattern", {"(a+)+$": 1})):
+        (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", "target_modules": ["q_proj"], key: value}))
+        with pytest.raises(ValueError, match=r"megatron_config|pattern of modules"):
+            check_checkpoint(copy)
+
+
+def test_adapters_on_themselves_are_refused(tmp_path: Path) -> None:
+    for name, base in (("a", "b"), ("b", "a"), ("itself", "itself")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / base)}))
+    for name in ("a", "itself"):
+        with pytest.raises(ValueError, match="name themselves as their base"):
+            check_bases(tmp_path / name)
+        with pytest.raises(CheckpointError, match="name themselves as their base"):
+            checkpoint.model(str(tmp_path / name))
+
+
+def test_the_templates_of_this_package_are_known_and_render_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "_child", None)
+    for family in ("qwen3vl", "internvl35"):
+        assert "Solve." in render(checkpoint.chat_template(family), MESSAGES, add_generation_prompt=True)
+    assert known_templates()
+
+
+def test_another_template_renders_in_a_child_as_it_would_here() -> None:
+    text = "{% for m in messages %}<{{ m.role }}>{{ m.content[0].text }}{{ eos_token }}{% endfor %}"
+    assert render(text, MESSAGES, eos_token="</s>") == template.rendered(text, MESSAGES, {"eos_token": "</s>"}) == "<user>Solve.</s>"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LOOP * 3 + "{% endfor %}" * 3, "takes longer"),
+        ("{{ 'a' * 10**11 }}", "Memory|out of memory"),
+        ("{% for i in range(9999) %}{{ 'a' * 99999 }}{% endfor %}", "too long|Memory|out of memory"),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "SecurityError|UndefinedError"),
+        ("{{ raise_exception('no') }}", "no"),
+        ("{% if %}", "TemplateSyntaxError"),
+    ],
+)  # fmt: skip
+def test_a_template_that_loops_fills_the_memory_or_breaks_out_is_refused(monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:
+    monkeypatch.setattr(template, "SECONDS", 3.0)
+    began = time.monotonic()
+    with pytest.raises(TemplateError, match=reason):
+        render(text, MESSAGES)
+    assert time.monotonic() - began < 200
+    with pytest.raises(TemplateError):
+        render(text, MESSAGES)
