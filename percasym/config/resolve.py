@@ -28,6 +28,8 @@ OF_RL = ("reward", "rollout")
 """Groups that only paradigm=rl has."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
 VALUES: dict[str, Any] = {"seed": int, "study": str, "plugins": tuple[str, ...]}
+VERBATIM = ("task.boundary", "task.ground_truth")
+"""Options whose value is a regular expression: Hydra would drop backslashes before brackets, and spaces at the end."""
 STUDY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -118,12 +120,25 @@ def force_options(argv: Sequence[str], conf: Path) -> list[str]:
     """The command line with `++` before each option that is no group of `conf`.
 
     Without it, Hydra rejects options that no yaml contains. `resolve` checks them against the dataclass instead, with a better message.
-    Groups, flags and Hydra's own keys stay as they are.
+    Groups, flags and Hydra's own keys stay as they are. The value of an option in VERBATIM is quoted, so that Hydra's grammar does not
+    change it.
 
     >>> force_options(["task=sudoku", "task.size=9", "-m", "hydra.run.dir=x"], Path("conf"))
     ['task=sudoku', '++task.size=9', '-m', 'hydra.run.dir=x']
+    >>> print(*force_options([r"task.boundary=\\(So\\) "], Path("conf")), sep="|")
+    ++task.boundary='\\(So\\) '
     """
-    return [f"++{word}" if _is_option(word, conf) else word for word in argv]
+    return [f"++{_verbatim(word)}" if _is_option(word, conf) else word for word in argv]
+
+
+def _verbatim(word: str) -> str:
+    """`word`, its value in Hydra's quotes where it must not be changed; null, and a value that is quoted already, stay."""
+    key, _, value = word.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key not in VERBATIM or quoted or value in ("", "null"):
+        return word
+    value = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (f"\\{found[2]}" if found[2] else ""), value)
+    return f"{key}='{value}'"
 
 
 def sentence(error: Exception) -> str:

@@ -5,8 +5,8 @@ Lines and elements are read one by one, so memory depends on the longest row (at
 
 from __future__ import annotations
 
+import codecs
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -180,7 +180,7 @@ class _Text:
     def __init__(self, path: Path, file: IO[bytes], max_bytes: int) -> None:
         self.path, self.max_bytes, self.line = path, max_bytes, 1
         """`line` is the number of the line at which the unread text begins."""
-        self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")  # type: ignore[type-var]
+        self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")()
         self._held, self._at = "", 0
         self._decode = json.JSONDecoder().raw_decode
 
@@ -222,12 +222,13 @@ class _Text:
         self._at += number
 
     def _more(self) -> bool:
+        data = self._file.read(CHUNK)
         try:
-            chunk = self._file.read(CHUNK)
+            chunk = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             raise ValueError(f"{self.path} is not UTF-8 text ({error}).") from None
         self._held, self._at = self._held[self._at :] + chunk, 0
-        return bool(chunk)
+        return bool(data)
 
 
 def _split_of_name(name: str) -> str | None:

@@ -103,9 +103,10 @@ def split_response(response: str, boundary: Expression | None, answer: str | Non
     `percept` and `reasoning` (and `answer`) picks the parts out instead, and the rest is dropped. An `answer` that the response does not
     tag is appended.
 
-    >>> split_response("Two red. THINK One and one.", re.compile(" ?THINK"), "2")
+    >>> from percasym.tasks.given.patterns import compiled
+    >>> split_response("Two red. THINK One and one.", compiled("boundary", " ?THINK"), "2")
     ('Two red.', ' One and one.', '2')
-    >>> split_response("[2 red] 1 + 1.", re.compile(r"\\[(?P<percept>.*)\\] (?P<reasoning>.*)"), "2")
+    >>> split_response("[2 red] 1 + 1.", compiled("boundary", r"\\[(?P<percept>.*)\\] (?P<reasoning>.*)"), "2")
     ('2 red', '1 + 1.', '2')
 
     Raises ValueError when the response cannot be parsed, or contradicts `answer`.

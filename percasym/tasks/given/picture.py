@@ -209,7 +209,7 @@ def _within(image: Image.Image, max_pixels: int) -> tuple[Image.Image, bool]:
         return image, False
     scale = math.sqrt(max_pixels / (width * height))
     columns, rows = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
-    columns, rows = min(columns, max_pixels // rows), min(rows, max_pixels // columns)  # A side of one pixel is not made smaller.
+    columns, rows = min(columns, max_pixels // rows), min(rows, max(1, max_pixels // columns))  # A side of one pixel stays.
     return image.convert("RGB").resize((columns, rows), Image.Resampling.LANCZOS), True
 
 
