@@ -100,7 +100,7 @@ def check_cells(keys: Iterable[str]) -> None:
     """
     for key in keys:
         plain = _plain(key)
-        if re.split(r"[./]", plain)[0] == "hydra" or any(f"{each}.".startswith(f"{plain}.") for each in COMMANDED):
+        if re.split(r"[./]", plain)[0] == "hydra" or plain in (*COMMANDED, "run"):  # `task` alone chooses an option of that group.
             raise ConfigError(f"The cells of a study set {plain}, and that counts only on the command line. Give it there.")
 
 
