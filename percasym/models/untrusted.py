@@ -8,6 +8,7 @@ Known checkpoints stay far inside each bound; a test reads every released config
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,10 @@ def check_adapter(values: Mapping[str, Any], where: str) -> None:
 def check_pattern(pattern: str, where: str) -> None:
     """Raise ValueError for a regular expression whose search could take more than a polynomial of degree MAX_LOOSE in a module's name."""
     try:
-        parsed = parser.parse(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Of a set inside a set.
+            parsed = parser.parse(pattern)
+    except (re.error, RecursionError, OverflowError, Warning) as error:
         raise UnfitFileError(f"{where} has a pattern of modules that is no regular expression ({error}): {pattern[:60]!r}.") from None
     if len(pattern) > 2**16 or _loose(parsed, inside=False) > MAX_LOOSE:
         raise UnfitFileError(f"{where} has a pattern of modules that repeats inside a repeat, or too often: {pattern[:60]!r}.")

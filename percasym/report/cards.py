@@ -15,10 +15,11 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
+
+from rapidfuzz.distance import LCSseq
 
 from percasym.report.load import last_evaluation, read_samples
 from percasym.report.study import Cell, CellGroup, seed_of
@@ -48,6 +49,10 @@ _GRAPH = re.compile(r"([0-9]{1,2}):((?: [A-Z][A-Z])*)")
 
 Pieces = Sequence[tuple[str, bool]]
 """A text in pieces, each with whether it departs from p*."""
+
+
+MAX_DECODED_PIXELS = 2**24
+"""Of one picture (as `task.max_pixels`): a file of 27 kB can expand to a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +128,17 @@ class CardGallery:
 
 
 def card_gallery(groups: Sequence[CellGroup]) -> CardGallery | None:
-    """The first samples of the last evaluation of each cell's first seed; None where no run kept an evaluation."""
+    """The first samples of the last evaluation of each cell's first seed; None where no run kept an evaluation.
+
+    Raises ValueError when a record is not as a run writes it.
+    """
     cells = [cell for group in groups for cell in group.cells]
     files = [(cell, file) for cell in cells if (file := last_evaluation(cell.runs[0].path)) is not None]
-    return _gallery(files) if files else None
+    try:
+        return _gallery(files) if files else None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, SyntaxError) as error:
+        names = ", ".join(str(file) for _, file in files[:3])
+        raise ValueError(f"The responses in {names} cannot be shown ({type(error).__name__}: {' '.join(str(error).split())}).") from error
 
 
 def category(grades: Mapping[str, bool | float | None]) -> str:
@@ -169,14 +181,16 @@ def word_marks(truth: str, stated: str) -> Pieces:
     words, wanted = pieces[::2], truth.split()
     if max(len(words), len(wanted)) > MAX_WORDS:
         return [(stated, False)]
-    blocks = SequenceMatcher(a=wanted, b=words, autojunk=False).get_matching_blocks()
-    shared = {block.b + i for block in blocks for i in range(block.size)}
+    blocks = LCSseq.opcodes(wanted, words)  # In bits: a thousand words in a millisecond, however often they repeat.
+    shared = {place for block in blocks if block.tag == "equal" for place in range(block.dest_start, block.dest_end)}
     return [(piece, place % 2 == 0 and piece != "" and place // 2 not in shared) for place, piece in enumerate(pieces)]
 
 
 def page_picture(name: str, data: str) -> Picture:
     """The picture of a record (`data` is base64 of a PNG) in its own proportions; a large one becomes a smaller JPEG."""
     width, height = (int.from_bytes(b64decode(data[:32])[at : at + 4], "big") for at in (16, 20))  # Of the first chunk of a PNG.
+    if not 0 < width * height <= MAX_DECODED_PIXELS:
+        raise ValueError(f"its picture has {width} x {height} pixels, and 1 to {MAX_DECODED_PIXELS:,} are drawn.")
     longer = max(width, height)
     small = longer <= MAX_PIXELS_A_SIDE
     uri = f"data:image/png;base64,{data}" if small else _shrunk(data)

@@ -88,6 +88,11 @@ def _compared(study: Study) -> tuple[list[Comparison], str]:
 
 
 def _page(report: _Report) -> str:
+    gallery, unreadable = None, []
+    try:
+        gallery = card_gallery(report.study.groups)
+    except ValueError as error:
+        unreadable = [str(error)]
     return render(
         "page.html.j2",
         name=report.study.name,
@@ -100,9 +105,9 @@ def _page(report: _Report) -> str:
         figures=[_figure_values(one.drawing, one.svg) for one in report.figures],
         groups=[_group_values(group) for group in report.study.groups],
         rewards=None if report.rewards is None else _reward_values(report.rewards),
-        gallery=card_gallery(report.study.groups),
+        gallery=gallery,
         categories=CATEGORIES,
-        left_out=report.left_out,
+        left_out=[*report.left_out, *unreadable],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import yaml
 
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
+from percasym.launch import main as launch
+from percasym.launch.sweep.cell_process import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUCH = {"_target_": "os.mkdir", "path": "owned"}
@@ -29,6 +32,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site" / "evil").mkdir(parents=True)
     (tmp_path / "site" / "evil" / "__init__.py").write_text("import os\nos.makedirs('owned', exist_ok=True)\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
 
 
 @pytest.fixture
@@ -111,7 +115,7 @@ def test_words_for_commands_without_hydra_are_checked_alike(experiment, tmp_path
     assert not (tmp_path / "owned").exists()
 
 
-def test_what_a_study_needs_may_be_in_its_file(experiment, resolved, tmp_path: Path) -> None:
+def test_what_a_study_needs_may_be_in_its_file(experiment, command, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {
         "defaults": [{"override /hydra/launcher": "joblib"}],
         "hydra": {
@@ -120,8 +124,15 @@ def test_what_a_study_needs_may_be_in_its_file(experiment, resolved, tmp_path: P
             "sweeper": {"cells": ["balance=fixed balance.weight=0.1"], "params": {"seed": "0,1"}},
         },
     }
-    found = resolved("-m", *experiment(content))
-    assert [settings.seed for settings in found] == [0, 1]
+    ran: list[Path] = []
+
+    def run_cell(command: list[str], path: Path) -> Outcome:
+        ran.append(path)
+        return Outcome(state="done")
+
+    monkeypatch.setattr(launch, "run_cell", run_cell)
+    command("-m", *experiment(content))
+    assert [path.name for path in ran] == ["seed0", "seed1"]
 
 
 def test_the_command_line_may_say_what_a_file_may_not(experiment, resolved, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import time
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from rich.table import Table
 
 from percasym.config.escaping import csv_cell, markdown, visible
 from percasym.config.schema import ConfigError
+from percasym.report.cards import MAX_WORDS, page_picture, word_marks
 from percasym.report.load import MAX_METRICS_BYTES, load_run
 from percasym.report.style import canvas
 from percasym.report.tables import markdown_table
@@ -78,3 +81,20 @@ def test_a_configuration_of_another_form_is_refused(run: Path, text: str) -> Non
     (run / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.yaml is not as a run writes it"):
         load_run(run)
+
+
+def picture(width: int, height: int) -> str:
+    return b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0").decode()
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (0, 9), (50_000, 50_000), (2**31, 1)])
+def test_a_picture_without_pixels_or_with_gigapixels_is_not_decoded(width: int, height: int) -> None:
+    with pytest.raises(ValueError, match=f"has {width} x {height} pixels"):
+        page_picture("a", picture(width, height))
+
+
+def test_a_thousand_words_that_repeat_are_marked_in_time() -> None:
+    began = time.monotonic()
+    marked = word_marks("a b " * (MAX_WORDS // 2), "b a a " * (MAX_WORDS // 3))
+    assert time.monotonic() - began < 5
+    assert any(wrong for _, wrong in marked)
