@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -177,15 +178,15 @@ def make_engine(monkeypatch):
     from percasym.engine.ranks import SINGLE_RANK, Ranks
     from percasym.engine.torch import torch_engine
 
-    def make(name: str, model: torch.nn.Module, ranks: Ranks = SINGLE_RANK, **options: float):
+    def make(name: str, model: torch.nn.Module, ranks: Ranks = SINGLE_RANK, vision: Sequence[str] = (), **options: float):
         paradigm = Sft(**{"steps": 20, "batch_size": 8, "micro_batch_size": 8, "lr": 1e-3} | options)
         cpu = torch.device("cpu")
         if name == "torch":
-            return torch_engine(model, settings=TorchSettings(), paradigm=paradigm, device=cpu, ranks=ranks)
+            return torch_engine(model, settings=TorchSettings(), paradigm=paradigm, device=cpu, ranks=ranks, vision=vision)
         stage, _, offload = name.removeprefix("deepspeed").partition("-")
         if stage == "3":
             monkeypatch.setenv("LOCAL_RANK", os.environ.get("LOCAL_RANK", "0"))  # ZeRO-3 needs it to stay; other tests need it to go.
         settings = DeepSpeedSettings(zero_stage=int(stage or 0), offload=bool(offload))
-        return deepspeed_engine(model, settings=settings, paradigm=paradigm, device=cpu, ranks=ranks)
+        return deepspeed_engine(model, settings=settings, paradigm=paradigm, device=cpu, ranks=ranks, vision=vision)
 
     return make

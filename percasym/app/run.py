@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from rich.console import Console
+from transformers import PreTrainedModel
 
 from percasym.app.evaluator import TEST, Evaluator
 from percasym.app.recipes.rl import RlRecipe
@@ -30,6 +31,7 @@ from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
+from percasym.models.adapt import names_of
 from percasym.models.checkpoint import silence_transformers
 from percasym.report.curves import curves
 from percasym.report.load import load_run
@@ -125,19 +127,34 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
         for split, seed, last in ((recipe.split, settings.seed, 0), (TEST, settings.evaluation.seed, last_test)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=last)))])
         build = ENGINES[type(settings.engine)]
+        model = family.load()
         engine = build(
-            family.load(),
+            model,
             settings=settings.engine,
             paradigm=settings.paradigm,
             device=device,
             ranks=ranks,
             temperature=settings.rollout.temperature if settings.rollout else 1.0,  # Of its log-probabilities.
+            vision=trained_vision(model, settings),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if ranks.num_ranks > 1:
         torch.manual_seed(settings.seed * ranks.num_ranks + ranks.rank)  # Ranks train on different rows and need different dropout masks.
     return engine, recipe
+
+
+def trained_vision(model: PreTrainedModel, settings: Settings) -> list[str]:
+    """Names of the trained parameters of the vision tower, for `paradigm.lr_vision`.
+
+    Raises ConfigError when it is set and there are none.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    vision = [name for name in names_of(model, "vision", settings.family.parts) if name in trained]
+    if settings.paradigm.lr_vision is not None and not vision:
+        given = f"paradigm.lr_vision={settings.paradigm.lr_vision} is for a trained vision tower, and none of its weights is trained"
+        raise ConfigError(f"{given}. Leave it out, or train the tower: model.freeze=[], or model.lora.targets with vision.")
+    return vision
 
 
 def show(path: Path, console: Console) -> None:

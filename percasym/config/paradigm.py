@@ -46,6 +46,8 @@ class Training:
     """Rows in one forward on one rank; its whole share of a step where that is less."""
     lr: float
     """Peak learning rate of AdamW."""
+    lr_vision: float | None = None
+    """Peak learning rate of the vision tower, for one that is trained; null is that of all else."""
     warmup_frac: float = 0.05
     """Share of the steps in which the learning rate rises linearly."""
     final_lr_frac: float = 0.1
@@ -70,6 +72,8 @@ class Training:
             raise ValueError(f"paradigm.betas must lie in [0, 1), got {list(self.betas)}.")
         if not self.lr > 0:
             raise ValueError(f"paradigm.lr must be above 0, got {self.lr}.")
+        if self.lr_vision is not None and not self.lr_vision > 0:
+            raise ValueError(f"paradigm.lr_vision must be above 0, got {self.lr_vision}. model.freeze=[vision] leaves the tower as it is.")
 
     def evaluates_after(self, step: int) -> bool:
         """Whether an evaluation during training is due after `step` steps."""

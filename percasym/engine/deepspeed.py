@@ -50,16 +50,18 @@ def deepspeed_engine(
     device: torch.device,
     ranks: Ranks = SINGLE_RANK,
     temperature: float = 1.0,
+    vision: Sequence[str] = (),
 ) -> SpanEngine:
     """Move `model` to `device` (under ZeRO-3, this rank's part of it) and create its optimizer.
 
-    `paradigm` gives learning rate, betas, weight decay and clipping. Losses are those of the model's distribution at `temperature`.
+    `paradigm` gives learning rates, betas, weight decay and clipping; `vision` are the names of the parameters that `paradigm.lr_vision` is
+    for. Losses are those of the model's distribution at `temperature`.
     Raises ConfigError when a device could not hold the whole model during an evaluation.
     """
     stage = settings.zero_stage
     dtype = compute_dtype(settings.precision, device)
     module = TokenNll(lowered(model, dtype), dtype=dtype, temperature=temperature).train()
-    optimizer = adamw(module, paradigm)  # Before ZeRO-3 partitions the parameters: their shapes decide which ones decay.
+    optimizer = adamw(module, paradigm, vision)  # Before ZeRO-3 partitions the parameters: their shapes decide which ones decay.
     config = _config(settings, pin_memory=device.type == "cuda")
     deepspeed = _start(device)
     with _local_rank(device, stay=stage == 3):

@@ -31,15 +31,18 @@ def torch_engine(
     device: torch.device,
     ranks: Ranks = SINGLE_RANK,
     temperature: float = 1.0,
+    vision: Sequence[str] = (),
 ) -> SpanEngine:
-    """Move `model` to `device` and create its optimizer; `paradigm` gives learning rate, betas, weight decay and clipping.
+    """Move `model` to `device` and create its optimizer; `paradigm` gives learning rates, betas, weight decay and clipping.
+
+    `vision` are the names of the parameters that `paradigm.lr_vision` is for.
 
     Losses are those of the model's distribution at `temperature`. All ranks must have the same weights.
     """
     dtype = compute_dtype(settings.precision, device)
     nn.Module.to(lowered(model, dtype), device).train()
     module = TokenNll(model, dtype=dtype, temperature=temperature)
-    updater = WholeUpdater(module, adamw(module, paradigm), ranks)
+    updater = WholeUpdater(module, adamw(module, paradigm, vision), ranks)
     backend = Backend(
         module=module, forward=module, backward=Tensor.backward, updater=updater, gathered_weights=lambda changing: nullcontext()
     )
@@ -108,17 +111,27 @@ class WholeUpdater:
         self._summed = False
 
 
-def adamw(module: nn.Module, settings: Training) -> AdamW:
-    """AdamW over the trainable parameters, with weight decay on matrices only, not on gains and biases (the usual choice)."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def adamw(module: nn.Module, settings: Training, vision: Sequence[str] = ()) -> AdamW:
+    """AdamW over the trainable parameters, with weight decay on matrices only, not on gains and biases (the usual choice).
+
+    With `settings.lr_vision`, the parameters of the model named in `vision` have groups of their own with that rate.
+    """
+    scale = 1.0 if settings.lr_vision is None else settings.lr_vision / settings.lr
+    apart = {"model." + name for name in vision} | {*vision} if settings.lr_vision is not None else set[str]()
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [parameter for name, parameter in trained if (parameter.ndim > 1) == decays and (name in apart) == own],
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "lr_scale": scale if own else 1.0,
+        }
+        for own in (False, True)
+        for decays in (True, False)
     ]
     return AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set one learning rate for all parameters."""
+    """Set the learning rate of the schedule; the vision tower's follows in its proportion."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # Checkpoints of before have no scales.

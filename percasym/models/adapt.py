@@ -115,6 +115,11 @@ def part_of(name: str, parts: PartModules) -> Part:
     return max(found)[1]
 
 
+def names_of(model: PreTrainedModel, part: Part, parts: PartModules) -> list[str]:
+    """Names of the parameters of one part."""
+    return [name for name, _ in model.named_parameters() if part_of(name, parts) == part]
+
+
 def linear_layers(model: PreTrainedModel, targets: Sequence[Part], parts: PartModules) -> list[str]:
     """Names of the linear layers of some parts that get adapters: neither the head nor experts of a mixture."""
     from torch import nn

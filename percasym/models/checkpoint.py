@@ -238,12 +238,18 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     return with_onednn(check_finite(loaded, path))
 
 
-def save(trained: PreTrainedModel, source: str, directory: Path) -> None:
-    """Write a trained model with the tokenizer and image processor of `source`; of a model with adapters these only, in peft's format."""
+def save(trained: PreTrainedModel, source: str, directory: Path, *, images: Mapping[str, Any] | None = None) -> None:
+    """Write a trained model with the tokenizer and image processor of `source`; of a model with adapters these only, in peft's format.
+
+    `images` are settings that the image processor was used with in place of its own.
+    """
     trained.save_pretrained(directory)
     trained.config.save_pretrained(directory)  # Not written with adapters, but needed to load tokenizer and image processor.
     tokenizer(source).save_pretrained(directory)
-    image_processor(source).save_pretrained(directory)
+    processor = deepcopy(image_processor(source))
+    for name, value in (images or {}).items():
+        setattr(processor, name, value)
+    processor.save_pretrained(directory)
     complete_processor(directory)
 
 

@@ -6,6 +6,7 @@ image has the same number of tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SIZES = checkpoint.released_sizes("internvl35")
+MOST_TILES = 40  # Our choice; the released image processors cut into at most 12.
 START, IMAGE, END = "<img>", "<IMG_CONTEXT>", "</img>"
 TOWER, PROJECTOR = "model.vision_tower", "model.multi_modal_projector"
 
@@ -56,11 +58,16 @@ class InternVL35(Adaptation):
     """tiny (packaged), or 1B, 2B, 4B, 8B, 14B, 38B (the -HF checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
+    max_tiles: int = 1
+    """Most tiles that a picture is cut into, with a thumbnail beside several; 1 resizes every picture to one tile, so that all are equally
+    hard to see."""
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
         if self.size not in ("tiny", *SIZES):
             raise ValueError(f"model.size must be one of tiny, {', '.join(SIZES)}, got {self.size!r}.")
+        if not 1 <= self.max_tiles <= MOST_TILES:
+            raise ValueError(f"model.max_tiles must lie between 1 and {MOST_TILES}, got {self.max_tiles}.")
 
     @property
     def checkpoint(self) -> str:
@@ -69,7 +76,7 @@ class InternVL35(Adaptation):
 
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone."""
-        return anatomy(*configuration("internvl35", self.checkpoint))
+        return anatomy(*configuration("internvl35", self.checkpoint), max_tiles=self.max_tiles)
 
     def codec(self) -> Codec:
         """The grammar with the tokenizer of the checkpoint (loads no weights)."""
@@ -84,13 +91,14 @@ class InternVL35(Adaptation):
         checkpoint.save(model, self.checkpoint, directory)
 
     def image_settings(self) -> Mapping[str, int]:
-        """Every image becomes one tile of fixed size."""
+        """Every image becomes one tile of fixed size, or up to `max_tiles` and a thumbnail."""
         tile = _tile(self.checkpoint)
-        return {"height": tile.height, "width": tile.width, "tokens": tile.num_tokens}
+        several = {"max_tiles": self.max_tiles} if self.max_tiles > 1 else {}
+        return {"height": tile.height, "width": tile.width, "tokens": tile.num_tokens, **several}
 
     def limits(self) -> InputLimits:
         """A check of collected rows against this checkpoint; a tile takes a picture of any shape."""
-        return _limits(self.checkpoint)
+        return _limits(self.checkpoint, self.max_tiles)
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to the start of the response; nothing in it is supervised."""
@@ -98,9 +106,10 @@ class InternVL35(Adaptation):
             return chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE)
         tile = _tile(self.checkpoint)
         size = {"height": tile.height, "width": tile.width}
-        values = chat.pixels(self.checkpoint, prompt.image, crop_to_patches=False, do_resize=True, size=size)["pixel_values"]
+        cut = {"crop_to_patches": self.max_tiles > 1, "min_patches": 1, "max_patches": self.max_tiles}
+        values = chat.pixels(self.checkpoint, prompt.image, do_resize=True, size=size, **cut)["pixel_values"]  # [tiles, 3, H, W]
         start, context, end = (chat.token(self.checkpoint, name) for name in (START, IMAGE, END))
-        image = (start, *[context] * tile.num_tokens, end)
+        image = (start, *[context] * (tile.num_tokens * len(values)), end)
         return chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=image, inputs={"pixel_values": values})
 
     def vllm_prompt(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
@@ -108,6 +117,8 @@ class InternVL35(Adaptation):
         ids = chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=[chat.token(self.checkpoint, IMAGE)]).ids
         if prompt.image is None:
             return ids, None
+        if self.max_tiles > 1:
+            raise ValueError(f"model.max_tiles={self.max_tiles} needs rollout=native: vLLM cuts pictures into tiles by a rule of its own.")
         tile, resample = _tile(self.checkpoint), checkpoint.image_processor(self.checkpoint).resample
         return ids, chat.decoded(prompt.image).resize((tile.width, tile.height), resample)
 
@@ -156,26 +167,51 @@ def _tile(path: str) -> _Tile:
     return _Tile(height=height, width=width, patch=patch, shuffle=config.downsample_ratio, num_tokens=config.image_seq_length)
 
 
+def num_tiles(width: int, height: int, *, side: tuple[int, int], max_tiles: int) -> int:
+    """Tiles of a picture of `width` x `height` pixels, its thumbnail included; `side` is (width, height) of a tile.
+
+    The grid with the nearest aspect ratio is taken, of equal ones the largest that the picture fills to more than a half. As
+    `get_optimal_tiled_canvas` of transformers (GotOcr2ImageProcessor), without importing it.
+
+    >>> num_tiles(896, 448, side=(448, 448), max_tiles=12), num_tiles(448, 448, side=(448, 448), max_tiles=1)
+    (3, 1)
+    """
+    grids = {(columns, rows) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles // columns + 1)}
+    best, difference = (1, 1), math.inf
+    for grid in sorted(grids, key=lambda grid: (grid[0] * grid[1], grid)):
+        other = abs(width / height - grid[0] / grid[1])
+        if other < difference or (other == difference and width * height > 0.5 * side[0] * side[1] * grid[0] * grid[1]):
+            best, difference = grid, other
+    tiles = best[0] * best[1]
+    return tiles + (tiles > 1)
+
+
 @lru_cache(maxsize=4)
-def _limits(path: str) -> InputLimits:
+def _limits(path: str, max_tiles: int) -> InputLimits:
     positions = num_positions(path, "internvl35")
-    num_tokens = _tile(path).num_tokens
+    tile = _tile(path)
     return InputLimits(
         path=path,
         placeholder=IMAGE,
         positions=positions,
         max_ratio=None,
-        num_image_tokens=lambda width, height: num_tokens,
+        num_image_tokens=lambda width, height: (
+            tile.num_tokens * num_tiles(width, height, side=(tile.width, tile.height), max_tiles=max_tiles)
+        ),
         control=control_tokens(path),
     )
 
 
-def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:
-    """Every tensor of the model of a config.json."""
+def anatomy(config: Mapping[str, Any], directory: Path | None, *, max_tiles: int = 1) -> Anatomy:
+    """Every tensor of the model of a config.json; `max_tiles` bounds the tiles of a picture."""
     text, vision = config["text_config"], config["vision_config"]
-    (height, width), (patch_height, patch_width) = vision["image_size"], vision["patch_size"]
-    num_patches = (height // patch_height) * (width // patch_width)
-    tile = ImageTokens(patches=num_patches + 1, tokens=config["image_seq_length"])  # One position more: the class token.
+    (tile_height, tile_width), (patch_height, patch_width) = vision["image_size"], vision["patch_size"]
+    num_patches = (tile_height // patch_height) * (tile_width // patch_width)
+
+    def image_tokens(width: int, height: int) -> ImageTokens:
+        tiles = num_tiles(width, height, side=(tile_width, tile_height), max_tiles=max_tiles)
+        return ImageTokens(patches=tiles * (num_patches + 1), tokens=tiles * config["image_seq_length"])  # One more: the class token.
+
     return Anatomy(
         weights=(*decoder(text, tied=is_tied(config)), *_tower(vision, num_patches), *_projector(config)),
         language=decoder_stack(text),
@@ -192,7 +228,7 @@ def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:
         vocabulary=text["vocab_size"],
         experts_frac=experts_frac(text),
         directory=directory,
-        image_tokens=lambda width, height: tile,
+        image_tokens=image_tokens,
     )
 
 

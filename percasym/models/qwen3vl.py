@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from percasym.config.schema import at_least
 from percasym.models import chat, checkpoint
 from percasym.models.adapt import Adaptation, PartModules, adapt
 from percasym.models.anatomy import (
@@ -63,11 +64,18 @@ class Qwen3VL(Adaptation):
     """tiny (packaged), or 2B, 4B, 8B, 30B-A3B, 32B (the Instruct checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
+    min_pixels: int | None = None
+    """A smaller picture is enlarged to this area; null is the checkpoint's own bound."""
+    max_pixels: int | None = None
+    """A larger picture is reduced to this area (262144 in usual recipes); null is the checkpoint's own bound."""
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
         if self.size not in ("tiny", *SIZES):
             raise ValueError(f"model.size must be one of tiny, {', '.join(SIZES)}, got {self.size!r}.")
+        at_least("model", 1, **{name: bound for name in ("min_pixels", "max_pixels") if (bound := getattr(self, name)) is not None})
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"model.min_pixels={self.min_pixels} is above model.max_pixels={self.max_pixels}.")
 
     @property
     def checkpoint(self) -> str:
@@ -76,7 +84,7 @@ class Qwen3VL(Adaptation):
 
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone."""
-        return anatomy(*configuration("qwen3vl", self.checkpoint))
+        return anatomy(*configuration("qwen3vl", self.checkpoint), min_pixels=self.min_pixels, max_pixels=self.max_pixels)
 
     def codec(self) -> Codec:
         """The grammar with the tokenizer of the checkpoint (loads no weights)."""
@@ -88,28 +96,35 @@ class Qwen3VL(Adaptation):
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         """Write `model` with the tokenizer, image processor and chat template of this checkpoint."""
-        checkpoint.save(model, self.checkpoint, directory)
+        checkpoint.save(model, self.checkpoint, directory, images={"size": self._size} if self.min_pixels or self.max_pixels else {})
 
     def image_settings(self) -> Mapping[str, int]:
         """An image keeps its aspect ratio; its area is clamped between two bounds."""
-        processor = checkpoint.image_processor(self.checkpoint)
-        bounds = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
+        processor, size = checkpoint.image_processor(self.checkpoint), self._size
+        bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
         return {**bounds, "pixels_a_token": (processor.patch_size * processor.merge_size) ** 2}
 
     def limits(self) -> InputLimits:
         """A check of collected rows against this checkpoint."""
-        return _limits(self.checkpoint)
+        return _limits(self.checkpoint, self.min_pixels, self.max_pixels)
 
     def prompt(self, prompt: Prompt) -> Row:
         """The chat prompt up to the start of the response; nothing in it is supervised."""
-        inputs = chat.pixels(self.checkpoint, prompt.image) if prompt.image is not None else {}
+        inputs = chat.pixels(self.checkpoint, prompt.image, size=self._size) if prompt.image is not None else {}
         num_tokens = sum(int(grid.prod()) for grid in inputs.get("image_grid_thw", ())) // self._merge**2
         return chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token] * num_tokens, inputs=inputs)
 
     def vllm_prompt(self, prompt: Prompt) -> tuple[Sequence[int], Image.Image | None]:
-        """One placeholder, and the unprocessed image: vLLM uses the same image processor."""
+        """One placeholder, and the image: vLLM uses the same image processor. Within other bounds the image is resized beforehand."""
         ids = chat.prompt_row(self.checkpoint, prompt, placeholder=IMAGE, image=[self._image_token]).ids
-        return ids, chat.decoded(prompt.image) if prompt.image is not None else None
+        if prompt.image is None:
+            return ids, None
+        image = chat.decoded(prompt.image)
+        if self.min_pixels or self.max_pixels:
+            processor = checkpoint.image_processor(self.checkpoint)
+            _, rows, columns = (int(number) for number in chat.pixels(self.checkpoint, prompt.image, size=self._size)["image_grid_thw"][0])
+            image = image.resize((columns * processor.patch_size, rows * processor.patch_size), processor.resample)
+        return ids, image
 
     def row(self, sample: Sample) -> Row:
         """A prompt followed by its demonstration, with span labels."""
@@ -150,31 +165,55 @@ class Qwen3VL(Adaptation):
         return chat.token(self.checkpoint, IMAGE)
 
     @property
+    def _size(self) -> dict[str, int]:
+        """The bounds on a picture's area as the image processor names them."""
+        return bounds(checkpoint.image_processor(self.checkpoint).size, self.min_pixels, self.max_pixels)
+
+    @property
     def _merge(self) -> int:
         """Patches per side of one image token."""
         return checkpoint.image_processor(self.checkpoint).merge_size
 
 
+def bounds(size: Mapping[str, int], min_pixels: int | None, max_pixels: int | None) -> dict[str, int]:
+    """The bounds of an image processor, with those that are set in their place.
+
+    >>> bounds({"shortest_edge": 65_536, "longest_edge": 16_777_216}, None, 262_144)
+    {'shortest_edge': 65536, 'longest_edge': 262144}
+
+    Raises CheckpointError when the one that is set contradicts the checkpoint's other.
+    """
+    found = {"shortest_edge": min_pixels or size["shortest_edge"], "longest_edge": max_pixels or size["longest_edge"]}
+    if found["shortest_edge"] > found["longest_edge"]:
+        raise checkpoint.CheckpointError(
+            f"model.min_pixels={found['shortest_edge']} is above model.max_pixels={found['longest_edge']} "
+            "(null is the checkpoint's own bound). Set both."
+        )
+    return found
+
+
 @lru_cache(maxsize=4)
-def _limits(path: str) -> InputLimits:
+def _limits(path: str, min_pixels: int | None, max_pixels: int | None) -> InputLimits:
     processor = checkpoint.image_processor(path)
     sides = {"patch": processor.patch_size, "merge": processor.merge_size}
-    bounds = {"min_pixels": processor.size["shortest_edge"], "max_pixels": processor.size["longest_edge"]}
+    size = bounds(processor.size, min_pixels, max_pixels)
+    area = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     return InputLimits(
         path=path,
         placeholder=IMAGE,
         positions=num_positions(path, "qwen3vl"),
         max_ratio=MAX_RATIO,
-        num_image_tokens=lambda width, height: image_tokens(width, height, **sides, **bounds).tokens,
+        num_image_tokens=lambda width, height: image_tokens(width, height, **sides, **area).tokens,
         control=control_tokens(path),
     )
 
 
-def anatomy(config: Mapping[str, Any], directory: Path | None) -> Anatomy:
-    """Every tensor of the model of a config.json; image settings come from `directory` if it is given."""
+def anatomy(config: Mapping[str, Any], directory: Path | None, *, min_pixels: int | None = None, max_pixels: int | None = None) -> Anatomy:
+    """Every tensor of the model of a config.json; bounds on a picture's area that are not set come from `directory` if it is given."""
     text, vision = config["text_config"], config["vision_config"]
     settings = directory / "preprocessor_config.json" if directory else None
-    pixels = json.loads(settings.read_text(encoding="utf-8"))["size"] if settings and settings.is_file() else RELEASED_PIXELS
+    own = json.loads(settings.read_text(encoding="utf-8"))["size"] if settings and settings.is_file() else RELEASED_PIXELS
+    pixels = bounds(own, min_pixels, max_pixels)
     return Anatomy(
         weights=(*decoder(text, tied=is_tied(config)), *_tower(vision), *_mergers(vision)),
         language=decoder_stack(text),

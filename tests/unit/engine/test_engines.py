@@ -167,6 +167,22 @@ def test_only_matrices_decay(tiny_qwen):
     assert len(matrices["params"]) + len(rest["params"]) == len(list(tiny_qwen().parameters()))
 
 
+@pytest.mark.parametrize("name", ["torch", "deepspeed", "deepspeed2", "deepspeed3"])
+def test_the_vision_tower_learns_at_a_rate_of_its_own(name, make_engine, tiny_qwen, tiny_batch):
+    """The first step of AdamW moves each weight by its learning rate (Adam's ratio of moments is 1), whatever the gradient."""
+    model = tiny_qwen()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    vision = [name for name in before if name.startswith("model.visual.") and "merger" not in name]
+    engine = make_engine(name, model, vision=vision, lr=1e-3, lr_vision=1e-4)
+    train_step(engine, tiny_batch(), {P: 0.5, R: 0.5}, lr=5e-4)  # Half of the peak, as in a warm-up.
+    with engine.gathered_weights() as after:
+        moved = {name: float((weight.detach() - before[name]).abs().max()) for name, weight in after.named_parameters()}
+    own = [moved[name] for name in vision if moved[name]]
+    rest = [moved[name] for name in moved if name not in vision and moved[name]]
+    assert own and rest
+    assert max(own) == pytest.approx(5e-5, rel=1e-2) and max(rest) == pytest.approx(5e-4, rel=1e-2)
+
+
 def test_a_frozen_parameter_stays_where_it_is(make_engine, tiny_qwen, tiny_batch):
     model = tiny_qwen()
     model.model.visual.requires_grad_(False)

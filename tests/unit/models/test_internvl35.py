@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from percasym.models import checkpoint
 from percasym.models.checkpoint import CheckpointError
-from percasym.models.internvl35 import InternVL35
+from percasym.models.internvl35 import InternVL35, num_tiles
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.canvas import Look
@@ -161,3 +161,37 @@ def test_a_checkpoint_of_another_family_is_named() -> None:
 def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model.size must be one of tiny, 1B, 2B, 4B, 8B, 14B, 38B, got '30B'"):
         InternVL35(size="30B")
+
+
+# Tiles
+
+
+@pytest.mark.parametrize("max_tiles", [1, 2, 6, 12])
+def test_the_number_of_tiles_is_that_of_the_stock_image_processor(family: InternVL35, max_tiles: int) -> None:
+    processor = checkpoint.image_processor(family.checkpoint)
+    options = {"crop_to_patches": max_tiles > 1, "min_patches": 1, "max_patches": max_tiles}
+    for width in (30, 96, 97, 150, 192, 250, 480, 1000):
+        for height in (30, 96, 100, 144, 192, 300, 960):
+            expected = processor.get_number_of_image_patches(height, width, options) if max_tiles > 1 else 1
+            assert num_tiles(width, height, side=(96, 96), max_tiles=max_tiles) == expected, (width, height)
+
+
+def test_a_picture_of_several_tiles_has_tokens_for_each_and_trains_like_any_other(family: InternVL35, model: torch.nn.Module) -> None:
+    cut = replace(family, max_tiles=4)
+    one = sample(TASKS[2])  # 200 x 200 pixels: 2 x 2 tiles of 96 x 96 and a thumbnail.
+    row = cut.row(one)
+    assert row.inputs["pixel_values"].shape == (5, 3, 96, 96)
+    image = checkpoint.tokenizer(cut.checkpoint).convert_tokens_to_ids("<IMG_CONTEXT>")
+    assert row.ids.count(image) == 5 * 36 == cut.limits().num_image_tokens(200, 200)
+    batch = cut.collate([row, cut.row(sample(TASKS[0]))])  # The second has 64 x 64 pixels, and one tile or more.
+    with torch.no_grad():
+        assert torch.isfinite(model(**batch.arguments).logits).all()
+    assert cut.image_settings()["max_tiles"] == 4
+    assert cut.anatomy().image_tokens(200, 200).tokens == 5 * 36
+
+
+def test_several_tiles_are_refused_where_vllm_would_cut_them(family: InternVL35) -> None:
+    with pytest.raises(ValueError, match=r"model.max_tiles=2 needs rollout=native"):
+        replace(family, max_tiles=2).vllm_prompt(sample(TASKS[0]).prompt)
+    with pytest.raises(ValueError, match=r"model.max_tiles must lie between 1 and 40, got 0"):
+        InternVL35(max_tiles=0)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from percasym.models import checkpoint
 from percasym.models.checkpoint import CheckpointError
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.base import prompt_as_text
+from percasym.tasks.canvas import Look
 from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import UNSUPERVISED, Sample, SampleKey, Span
@@ -92,3 +94,44 @@ def test_damaged_weights_are_one_sentence(tmp_path) -> None:
 def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model.size must be one of tiny, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'"):
         Qwen3VL(size="7B")
+
+
+# Resolution
+
+
+def test_bounds_on_the_area_change_the_tokens_of_a_picture(tmp_path) -> None:
+    one = sample(Sudoku(look=Look(image_px=128)))
+    tokens, image = {}, checkpoint.tokenizer(FAMILY.checkpoint).convert_tokens_to_ids("<|image_pad|>")
+    for name, family in {
+        "own": Qwen3VL(),
+        "small": Qwen3VL(max_pixels=64**2, min_pixels=32**2),
+        "large": Qwen3VL(min_pixels=192**2),
+    }.items():
+        row = family.row(one)
+        tokens[name] = row.ids.count(image)
+        assert tokens[name] == family.limits().num_image_tokens(128, 128) == family.anatomy().image_tokens(128, 128).tokens
+        assert family.collate([row]).ids.shape[1] == len(row.ids)
+    # 16 pixels a token: 8 x 8 tokens as drawn, 4 x 4 when reduced to 64 x 64, 12 x 12 when enlarged to 192 x 192.
+    assert tokens == {"own": 64, "small": 16, "large": 144}
+    assert Qwen3VL(max_pixels=64**2, min_pixels=32**2).image_settings()["max_pixels"] == 64**2
+
+
+def test_vllm_gets_a_picture_that_its_image_processor_leaves_as_it_is() -> None:
+    family = Qwen3VL(max_pixels=64**2, min_pixels=32**2)
+    one = sample(Sudoku(look=Look(image_px=128))).prompt
+    image = family.vllm_prompt(one)[1]
+    assert image is not None and image.size == (64, 64)
+    assert checkpoint.image_processor(family.checkpoint)(images=[image])["image_grid_thw"].tolist() == [[1, 8, 8]]
+
+
+def test_the_bounds_are_saved_with_the_model(model: torch.nn.Module, tmp_path) -> None:
+    family = Qwen3VL(max_pixels=64**2, min_pixels=32**2)
+    family.save(model, tmp_path)
+    assert Qwen3VL(path=str(tmp_path)).image_settings() == family.image_settings() != Qwen3VL().image_settings()
+
+
+def test_contradicting_bounds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model.min_pixels=9 is above model.max_pixels=4"):
+        Qwen3VL(min_pixels=9, max_pixels=4)
+    with pytest.raises(CheckpointError, match=r"model.min_pixels=4096 is above model.max_pixels=100"):
+        Qwen3VL(max_pixels=100).image_settings()

@@ -59,7 +59,7 @@ def test_a_plan_names_every_part_and_says_whether_it_fits(capsys) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_states_of_a_whole_model_on_one_gpu(family: str) -> None:
-    held = planned(f"scale=paper model={family} paradigm.batch_size=2").training
+    held = planned(f"scale=paper model={family} model.freeze=[] paradigm.batch_size=2").training
     total = {"qwen3vl": 8_767_123_696, "internvl35": 8_528_318_464}[family]
     assert [held[name] for name in ("weights", "gradients", "span gradient", "optimizer")] == [4 * total, 4 * total, 4 * total, 8 * total]
 
@@ -110,6 +110,17 @@ def test_a_plan_of_rl_shows_its_rollouts(capsys) -> None:
     assert re.search(r"training ┃ evaluation ┃ rollouts", out) and re.search(r"│ reference +│", out)
     assert "of them sampling)" in out
     assert "rollout.max_new_tokens=8 cuts the mean response short. Raise it." in out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_paper_scale_freezes_what_usual_recipes_freeze(family: str) -> None:
+    frozen, whole = planned(f"scale=paper model={family}"), planned(f"scale=paper experiment=vision_trained model={family}")
+    assert frozen.parameters.trained["vision"] == frozen.parameters.trained["projector"] == 0
+    assert dict(whole.parameters.trained) == dict(whole.parameters.base)
+    assert frozen.parameters.num_trained == whole.parameters.base["language"]
+    settings = composed(["scale=paper", "experiment=vision_trained", f"model={family}"], ROOT / "conf")
+    assert (settings.paradigm.lr, settings.paradigm.lr_vision, settings.paradigm.warmup_frac) == (1e-5, 1e-6, 0.1)
+    assert composed(["scale=paper", "paradigm=rl"], ROOT / "conf").paradigm.warmup_frac == 0.1
 
 
 def test_what_would_help_is_said_with_what_it_leads_to() -> None:
