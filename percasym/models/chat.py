@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+OPEN_THOUGHT = "<think>"
+"""How templates of thinking models begin a response, unless `enable_thinking=False` closes the thought at once."""
+
+
 @lru_cache(maxsize=4)
 def codec(path: str) -> Codec:
     """The codec (grammar and tokenizer) of a checkpoint."""
@@ -100,4 +104,9 @@ def _chat_ids(path: str, question: str, has_image: bool) -> tuple[int, ...]:
         text = render(tokenizer.get_chat_template(), messages, **options)
     except Exception as error:  # jinja's own types, of a template of this package; TemplateError, of any other.
         raise checkpoint.CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
+    if text.rstrip().endswith(OPEN_THOUGHT):
+        raise checkpoint.CheckpointError(
+            f"The chat template of {path} ends every prompt inside {OPEN_THOUGHT}, so a response would be part of a thought. "
+            "Use the Instruct checkpoint, or close the thought in its chat_template.jinja."
+        )
     return tuple(tokenizer.encode(text, add_special_tokens=False))

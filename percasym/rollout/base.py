@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from percasym.models.base import Row
 from percasym.spans.codec import Codec
-from percasym.types import UNSUPERVISED, Completion, Prompt, Rollout
+from percasym.types import UNSUPERVISED, Completion, Demonstration, Prompt, Rollout
 
 
 class RolloutEngine(Protocol):
@@ -27,7 +27,7 @@ class RolloutEngine(Protocol):
         group_size: int,
         seed: int,
         prompt_rows: Sequence[Row] | None = None,
-        forced_percepts: Sequence[str] | None = None,
+        forced: Sequence[Demonstration] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
         """`group_size` rollouts of each prompt, with the log-probability of each token; `advance` is called with finished rows.
@@ -35,7 +35,7 @@ class RolloutEngine(Protocol):
         A rollout is a function of the weights, its prompt, `seed` and its index in the group, independent of the rest of the batch.
 
         - prompt_rows: the prompts as tokens, if the caller has them already.
-        - forced_percepts: one percept for each prompt, forced as the perception span of its rollouts. These have no log-probabilities.
+        - forced: one demonstration for each prompt, whose perception span is forced upon its rollouts. These have no log-probabilities.
         """
         ...
 
@@ -48,9 +48,9 @@ class ForcedPrefix:
     forced: tuple[int, ...]
 
     @classmethod
-    def all(cls, codec: Codec, prompts: Sequence[Prompt], percepts: Sequence[str] | None) -> list[ForcedPrefix]:
-        """One for each prompt: the perception span of its percept, or no tokens without `percepts`."""
-        spans = [()] * len(prompts) if percepts is None else [tuple(codec.encode(codec.grammar.perception(own))) for own in percepts]
+    def all(cls, codec: Codec, prompts: Sequence[Prompt], demonstrations: Sequence[Demonstration] | None) -> list[ForcedPrefix]:
+        """One for each prompt: the perception span of its demonstration, or no tokens without `demonstrations`."""
+        spans = [()] * len(prompts) if demonstrations is None else [tuple(codec.perception_ids(own)) for own in demonstrations]
         return [cls(prompt=prompt, forced=span) for prompt, span in zip(prompts, spans, strict=True)]
 
     def row(self, prompt: Row) -> Row:

@@ -18,7 +18,7 @@ from percasym.models.base import Family, Row
 from percasym.rollout.base import ForcedPrefix
 from percasym.rollout.loop import Greedy, Sampler, Stop, generate_batch
 from percasym.spans.codec import Codec
-from percasym.types import Completion, Prompt, Rollout
+from percasym.types import Completion, Demonstration, Prompt, Rollout
 
 
 def decode(
@@ -89,13 +89,13 @@ class NativeRollouts:
         group_size: int,
         seed: int,
         prompt_rows: Sequence[Row] | None = None,
-        forced_percepts: Sequence[str] | None = None,
+        forced: Sequence[Demonstration] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
         """`group_size` rollouts of each prompt, as in `RolloutEngine`."""
         model, codec = self._model, self.family.codec()
         assert model is not None, "refresh comes before generate"
-        prefixes = ForcedPrefix.all(codec, prompts, forced_percepts)
+        prefixes = ForcedPrefix.all(codec, prompts, forced)
         prompt_rows = [self.family.prompt(prompt) for prompt in prompts] if prompt_rows is None else prompt_rows
         rows = [prefix.row(row) for prefix, row in zip(prefixes, prompt_rows, strict=True)]
         banned = torch.tensor(codec.banned, device=next(model.parameters()).device)

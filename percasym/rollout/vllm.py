@@ -23,7 +23,7 @@ from percasym.config.sampling import Vllm
 from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
 from percasym.rollout.base import ForcedPrefix
-from percasym.types import Completion, Prompt, Rollout
+from percasym.types import Completion, Demonstration, Prompt, Rollout
 
 MAX_LOGPROB_GAP = 0.1
 """Mean |difference| of log-probabilities, nats per token, that kernels and bfloat16 may cause (our choice; wrong weights cause more)."""
@@ -88,7 +88,7 @@ class VllmRollouts:
         group_size: int,
         seed: int,
         prompt_rows: Sequence[Row] | None = None,
-        forced_percepts: Sequence[str] | None = None,
+        forced: Sequence[Demonstration] | None = None,
         advance: Callable[[int], None] = lambda num_rows: None,
     ) -> list[list[Rollout]]:
         """`group_size` rollouts of each prompt, as in `RolloutEngine`.
@@ -97,7 +97,7 @@ class VllmRollouts:
         """
         codec, llm = self.family.codec(), self._llm
         assert llm is not None, "refresh comes before generate"
-        prefixes = ForcedPrefix.all(codec, prompts, forced_percepts)
+        prefixes = ForcedPrefix.all(codec, prompts, forced)
         requests = [self._request(prefix) for prefix in prefixes for _ in range(group_size)]
         parameters = [
             self._parameters(prompt.key.entropy("rollout", seed, i) % SEED_RANGE) for prompt in prompts for i in range(group_size)
@@ -108,7 +108,7 @@ class VllmRollouts:
             expected = prefix.row(row).ids
             groups.append([prefix.rollout(codec, _completion(next(answers), expected, codec.end)) for _ in range(group_size)])
             advance(group_size)
-        if self._due and forced_percepts is None:
+        if self._due and forced is None:
             self._compare([rollout for group in groups for rollout in group][:NUM_COMPARED])
         return groups
 

@@ -1,8 +1,9 @@
 """Convert between responses and token ids with span labels.
 
-A demonstration is tokenised span by span and the ids are concatenated, so the boundary is exact by construction; a sampled completion is
-labelled by the bytes of its tokens. Unlike labelling by character offsets, which shift when image placeholders are expanded, nothing is
-decoded and tokenised again.
+A demonstration is tokenised as one text, as a model writes it, and labelled by the bytes of its tokens like a sampled completion: a token
+belongs to the span in which it starts. Tokenised apart, the spans would be unnatural where they meet: Qwen's merges join the ">" of the
+closing tag and a line break. Unlike character offsets, which shift when image placeholders are expanded, bytes of tokens are exact, and
+nothing is decoded and tokenised again.
 """
 
 from __future__ import annotations
@@ -84,9 +85,22 @@ class Codec:
 
     def encode_demonstration(self, demonstration: Demonstration) -> tuple[list[int], list[Span]]:
         """Ids of perception, reasoning and end of sequence, and one label for each."""
-        perception = self.encode(demonstration.perception)
-        reasoning = [*self.encode(demonstration.reasoning), self.end]
-        return perception + reasoning, [Span.perception] * len(perception) + [Span.reasoning] * len(reasoning)
+        ids = self.encode(demonstration.perception + demonstration.reasoning)
+        boundary = len(b"".join(self.pieces(self.encode(demonstration.perception))))
+        labels = label_tokens(self.pieces(ids[:boundary]), boundary)  # A token has at least one byte.
+        return [*ids, self.end], [*labels, *[Span.reasoning] * (len(ids) + 1 - len(labels))]
+
+    def perception_ids(self, demonstration: Demonstration) -> list[int]:
+        """The tokens with which a demonstration states its percept, for forcing them.
+
+        They include line breaks that the tokenizer joins to the closing tag, so what follows is as in training. Where it joins more of the
+        reasoning to the tag (which takes a reasoning without white space before it), the span is tokenised by itself.
+        """
+        ids, labels = self.encode_demonstration(demonstration)
+        own = [token for token, label in zip(ids, labels, strict=True) if label == Span.perception]
+        alone = self.encode(demonstration.perception)
+        joined = b"".join(self.pieces(own))[len(b"".join(self.pieces(alone))) :]
+        return alone if joined.strip(b"\r\n") else own
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each token."""

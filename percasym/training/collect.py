@@ -130,7 +130,7 @@ class RolloutCollector:
             group_size=self.settings.group_size,
             seed=self.seed,
             prompt_rows=[group.prompt_row for group in groups],
-            forced_percepts=[group.sample.truth for group in groups],
+            forced=[group.sample.demonstration for group in groups],
             advance=self.advance,
         )
         return [

@@ -78,7 +78,7 @@ def evaluate(
         return greedy.answer(prompts, prefixes, **limits, advance=advance)
 
     codec, prompts = family.codec(), [sample.prompt for sample in samples]
-    prefixes = ForcedPrefix.all(codec, prompts, percepts=[sample.truth for sample in samples])
+    prefixes = ForcedPrefix.all(codec, prompts, [sample.demonstration for sample in samples])
     no_prefix: list[Sequence[int]] = [()] * len(samples)
     from_picture = answers(prompts, no_prefix)
     from_prefix = {i: rest for i, prefix in enumerate(prefixes) if (rest := _rest(from_picture[i], prefix.forced))}

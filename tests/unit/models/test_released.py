@@ -117,6 +117,13 @@ def test_a_template_that_can_think_is_told_not_to(real: Callable[..., Family]) -
     assert text(family, question(None)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
+def test_a_template_that_leaves_a_thought_open_is_refused(real: Callable[..., Family]) -> None:
+    """As those of the Thinking checkpoints, which have no switch: a perception would be stated inside the thought."""
+    family = real("qwen3vl", "2B", template=checkpoint.chat_template("qwen3vl") + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    with pytest.raises(checkpoint.CheckpointError, match=r"ends every prompt inside <think>.*Use the Instruct checkpoint"):
+        family.prompt(question(None))
+
+
 def test_the_mixture_of_experts_takes_the_same_arguments(real: Callable[..., Family]) -> None:
     family = real("qwen3vl", "30B-A3B")
     values = json.loads(json.dumps(dict(checkpoint.released("qwen3vl", "30B-A3B").config)))

@@ -13,6 +13,7 @@ import torch
 from percasym.config.sampling import Native
 from percasym.models.base import Family
 from percasym.rollout.native import NativeRollouts, decode
+from percasym.spans.grammar import Grammar
 from percasym.types import Prompt, Rollout, Span
 
 TEMPERATURE = 0.7
@@ -119,7 +120,7 @@ def test_a_forced_percept_starts_every_rollout(model, family: Family, prompts: l
     codec = family.codec()
     engine = NativeRollouts(family=family, sampling=Native(max_new_tokens=TOKENS, top_k=1))
     engine.refresh(model)
-    groups = engine.generate(prompts, group_size=2, seed=0, forced_percepts=["12/34", "1-2"])
+    groups = engine.generate(prompts, group_size=2, seed=0, forced=[Grammar().demonstrate(percept, "", "") for percept in ("12/34", "1-2")])
     for prompt, group, percept in zip(prompts, groups, ["12/34", "1-2"], strict=True):
         prompt_row, forced = family.prompt(prompt), codec.encode(codec.grammar.perception(percept))
         row = replace(prompt_row, ids=(*prompt_row.ids, *forced), labels=(-1,) * (len(prompt_row.ids) + len(forced)))

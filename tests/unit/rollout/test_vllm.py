@@ -18,6 +18,7 @@ from percasym.config.schema import ConfigError
 from percasym.models.adapt import Lora
 from percasym.models.base import Family
 from percasym.rollout.vllm import VllmMismatchError, VllmRollouts, merged_weights
+from percasym.spans.grammar import Grammar
 from percasym.types import Prompt, SampleKey, Span
 
 TOKENS = 6
@@ -169,7 +170,7 @@ def test_banned_tokens_are_never_sampled(family: Family, model, prompts: list[Pr
 def test_a_forced_percept_starts_every_rollout(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
     ours = engine(family)
     ours.refresh(model)
-    ((rollout,),) = ours.generate(prompts[:1], group_size=1, seed=0, forced_percepts=["12/34"])
+    ((rollout,),) = ours.generate(prompts[:1], group_size=1, seed=0, forced=[Grammar().demonstrate("12/34", "", "")])
     codec = family.codec()
     forced = codec.encode(codec.grammar.perception("12/34"))
     assert list(rollout.completion.ids[: len(forced)]) == forced and len(rollout.completion.ids) > len(forced)
