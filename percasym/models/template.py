@@ -46,7 +46,7 @@ def rendered(template: str, messages: Sequence[Mapping[str, Any]], options: Mapp
     """The text of a prompt, rendered in this process."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts = render_jinja_template(conversations=[list(messages)], chat_template=template, **options)
+    texts = render_jinja_template(conversations=[[dict(message) for message in messages]], chat_template=template, **options)
     return (texts[0] if isinstance(texts, tuple) else texts)[0]
 
 

@@ -11,16 +11,11 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from re import _constants as opcodes  # type: ignore[attr-defined]
+from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 from percasym.config.files import UnfitFileError, read_json
-
-try:
-    from re import _constants as opcodes  # type: ignore[attr-defined]
-    from re import _parser as parser  # type: ignore[attr-defined]
-except ImportError:  # Before Python 3.11.
-    import sre_constants as opcodes  # type: ignore[no-redef]
-    import sre_parse as parser  # type: ignore[no-redef]
 
 LIMITS = {
     r"(num_hidden_layers|num_layers|n_layers?|depth)": 1_024,
