@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import pytest
 from hypothesis import settings
+
+# A worker of pytest-xdist ignores SIGINT, and a process that a test starts would inherit that and never be interrupted.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and current_thread() is main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("unhurried", deadline=None)  # A busy machine is no defect of what is tested.
 settings.load_profile("unhurried")
