@@ -29,6 +29,7 @@ from percasym.config.settings import Evaluation
 from percasym.models.base import Family, Row
 from percasym.models.checkpoint import silence_transformers
 from percasym.models.qwen3vl import Qwen3VL
+from percasym.rollout import native
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training import evaluate as evaluation
 from percasym.types import Completion
@@ -80,19 +81,21 @@ def main() -> None:
     asked = parser.parse_args()
     silence_transformers()
     torch.set_num_threads(1)
-    family, ours = Qwen3VL(), (evaluation.decode_branches, evaluation._rest)
+    family, ours = Qwen3VL(), (native.decode_branches, evaluation._rest)
     model = family.load().eval()
+    greedy = native.NativeAnswers(family=family)
+    greedy.refresh(model)
     settings = Evaluation(num_samples=asked.samples, num_curve_samples=1, batch_size=asked.batch, max_new_tokens=asked.tokens)
     sides = {"ours": ours, "generate": (generated, lambda free, forced: None)}  # The library's side decodes all three answers.
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     results: dict[str, evaluation.EvalResult] = {}
     for _ in range(asked.pairs):
         for name, side in sides.items():
-            evaluation.decode_branches, evaluation._rest = side
+            native.decode_branches, evaluation._rest = side
             began = time.process_time(), time.perf_counter()
-            results[name] = evaluation.evaluate(model=model, family=family, task=TASK, settings=settings)
+            results[name] = evaluation.evaluate(greedy=greedy, family=family, task=TASK, settings=settings)
             seconds[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
-    evaluation.decode_branches, evaluation._rest = ours
+    native.decode_branches, evaluation._rest = ours
     ratios, of_clock = ([b[i] / a[i] for a, b in zip(seconds["ours"], seconds["generate"], strict=True)] for i in (0, 1))
     said = [[one["ids"] for record in results[name].records for one in record["responses"].values()] for name in sides]
     equal = fmean(a == b for a, b in zip(*said, strict=True))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from percasym.app.recipes.rl import rollout_engine
+from percasym.app.samplers import rollout_engine
 from percasym.config.paradigm import Rl
 from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
@@ -23,6 +23,7 @@ from percasym.diagnosis.rollout_file import write_rollouts
 from percasym.engine.precision import inference
 from percasym.models.checkpoint import silence_transformers
 from percasym.rewards import registry
+from percasym.rollout.base import Gather
 from percasym.runs.progress import ProgressBar
 from percasym.tasks.base import require_rows
 from percasym.training.collect import RolloutCollector
@@ -42,6 +43,12 @@ class InferenceOnlyEngine:
         """The model in inference mode."""
         with inference(self.model, self.device):
             yield self.model
+
+    @contextmanager
+    def partitioned_weights(self) -> Iterator[tuple[PreTrainedModel, Gather | None]]:
+        """The model in inference mode; nothing is partitioned."""
+        with inference(self.model, self.device):
+            yield self.model, None
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Returns `values`: there is one rank."""

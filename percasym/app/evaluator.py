@@ -8,13 +8,16 @@ Rank r of R decodes the samples r, r + R, ..., and all ranks gather all records.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Protocol
+
+from transformers import PreTrainedModel
 
 from percasym.config.settings import Settings
-from percasym.engine.base import Engine
+from percasym.engine.base import Gather
 from percasym.engine.ranks import Ranks, interleaved
+from percasym.rollout.base import GreedyEngine
 from percasym.runs.base import Run
 from percasym.runs.requests import Stopped
 from percasym.training.evaluate import METRICS, EvalResult, evaluate
@@ -24,16 +27,28 @@ NUM_SAMPLES = "eval/num_samples"
 """Samples behind the other `eval/*` numbers of a step."""
 
 
+class EvaluatedEngine(Protocol):
+    """The part of an engine that evaluations use."""
+
+    def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
+        """Within the context, the model with all its weights."""
+        ...
+
+    def partitioned_weights(self) -> AbstractContextManager[tuple[PreTrainedModel, Gather | None]]:
+        """Within the context, the model as ZeRO-3 has partitioned it, and how to complete one parameter."""
+        ...
+
+
 class Evaluator:
     """Evaluates one model on the test split and writes the results into its run.
 
     After a signal that stops the run, an evaluation ends at the next batch and writes nothing: the resumed run repeats it.
     """
 
-    def __init__(self, settings: Settings, run: Run, engine: Engine, ranks: Ranks) -> None:
+    def __init__(self, settings: Settings, run: Run, engine: EvaluatedEngine, ranks: Ranks, greedy: GreedyEngine) -> None:
         self.seconds = 0.0
         """Seconds spent in evaluations so far."""
-        self._settings, self._run, self._engine, self._ranks = settings, run, engine, ranks
+        self._settings, self._run, self._engine, self._ranks, self._greedy = settings, run, engine, ranks, greedy
         self._num_curve_samples = min(settings.evaluation.num_curve_samples, settings.evaluation.num_samples)
 
     def evaluate_all(self, step: int, title: str) -> EvalResult:
@@ -92,10 +107,10 @@ class Evaluator:
                 raise Stopped(self._run.requests.stop)
             advance(num_rows)
 
-        with suppress(Stopped), self._engine.gathered_weights() as model:
+        with suppress(Stopped), self._refreshed() as greedy:
             advance_unless_stopped(0)
             return evaluate(
-                model=model,
+                greedy=greedy,
                 family=self._settings.family,
                 task=self._settings.task,
                 settings=self._settings.evaluation,
@@ -104,3 +119,19 @@ class Evaluator:
                 advance=advance_unless_stopped,
             ).records
         return ()
+
+    @contextmanager
+    def _refreshed(self) -> Iterator[GreedyEngine]:
+        """The greedy engine with the current weights."""
+        greedy = self._greedy
+        try:
+            if greedy.streams:
+                with self._engine.partitioned_weights() as (partitioned, gather):
+                    greedy.refresh(partitioned, gather)
+                    yield greedy
+            else:
+                with self._engine.gathered_weights() as whole:
+                    greedy.refresh(whole)
+                    yield greedy
+        finally:
+            greedy.release()

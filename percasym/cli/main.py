@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from percasym.cli import audit, dashboard, export, plan, replay, report, rollouts, show
+from percasym.cli import audit, dashboard, evaluate, export, plan, replay, report, rollouts, show
 from percasym.cli.arguments import Arguments, gathered
 from percasym.config.escaping import sentence as one_line
 from percasym.config.schema import ConfigError
@@ -47,6 +47,6 @@ def _parser() -> Arguments:
     parser = Arguments(prog="percasym", description="Look at runs and tasks; train.py trains.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("gallery", help="draw a page of samples for each task")
-    for command in (plan, report, audit, export, rollouts, replay, dashboard, show):
+    for command in (plan, report, evaluate, audit, export, rollouts, replay, dashboard, show):
         command.register(commands)
     return parser

@@ -2,6 +2,7 @@
 `percasym status` (progress of a study).
 
 percasym report multirun/main        percasym compare multirun/main        percasym status multirun/main
+percasym compare multirun/evaluations/A multirun/evaluations/B
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def register(commands: Any) -> None:
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all RUNs)")
     report.set_defaults(work=_report)
-    compare = commands.add_parser("compare", help="the cells of a study against balance=none: gains, differences, which predictions hold")
+    compare = commands.add_parser(
+        "compare", help="the cells of a study against balance=none: gains, differences, which predictions hold; or two evaluations, paired"
+    )
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     compare.set_defaults(work=_compare)
     status = commands.add_parser("status", help="progress of a study: done, running with the time left, failed with its reason")
@@ -35,13 +38,14 @@ def register(commands: Any) -> None:
 
 def _report(given: argparse.Namespace) -> None:
     from percasym.report.comparison_table import console, show
+    from percasym.report.evaluations import evaluations_markdown, is_evaluation
     from percasym.report.publish import publish
     from percasym.report.study import study_of
     from percasym.report.tables import run_table, runs_markdown
 
     runs = _loaded(given.runs)
     if given.markdown:
-        print(runs_markdown(runs), end="")
+        print((evaluations_markdown if all(map(is_evaluation, runs)) else runs_markdown)(runs), end="")
         return
     out = console()
     for run in runs:
@@ -65,9 +69,18 @@ def _report(given: argparse.Namespace) -> None:
 
 def _compare(given: argparse.Namespace) -> None:
     from percasym.report.comparison_table import console, show
+    from percasym.report.evaluations import is_evaluation, pair, paired_table
     from percasym.report.study import study_of
 
     runs = _loaded(given.runs)
+    if any(is_evaluation(run) for run in runs):
+        if len(runs) != 2 or len(given.runs) != 2:
+            raise ConfigError(f"percasym compare pairs two evaluations, got {len(runs)}. Name two evaluation directories, the reference first.")
+        try:
+            console().print(paired_table(pair(*runs)))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return
     try:
         shown = show(study_of(runs, ""), console())
     except ValueError as error:

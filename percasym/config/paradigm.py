@@ -129,6 +129,9 @@ class Rl(Training):
     """The probability ratio is clipped below at 1 - clip_low ..."""
     clip_high: float = 0.2
     """... and above at 1 + clip_high (DAPO's clip-higher: 0.28)."""
+    importance_cap: float = 0.0
+    """Weigh each token by its probability under the trainer over that under the sampler, at most this (truncated importance sampling, 2 in
+    most work); 0 takes the sampler's probabilities as the trainer's. For `rollout=vllm`, whose kernels and number format differ."""
     kl: float = 0.0
     """Coefficient of the k3 estimate of the KL divergence to the model that RL started from; 0 keeps no copy of it."""
     normalize: bool = True
@@ -152,6 +155,8 @@ class Rl(Training):
         Training.__post_init__(self)
         at_least("paradigm", 2, group_size=self.group_size)
         at_least("paradigm", 1, epochs=self.epochs)
+        if self.importance_cap and not self.importance_cap >= 1:
+            raise ValueError(f"paradigm.importance_cap must be 0 (no weights) or at least 1, got {self.importance_cap}.")
         at_least("paradigm", 0, kl=self.kl, clip_low=self.clip_low, clip_high=self.clip_high)
         at_least("paradigm", 0, resample=self.resample, diagnose_every=self.diagnose_every, record_every=self.record_every)
         fraction("paradigm", clip_low=self.clip_low)

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from percasym.config.schema import ConfigError, Plain, build, dump
+from percasym.config.settings import Evaluation
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical"),
@@ -23,6 +24,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "rollout": (),
 }
 """The plug-in groups, and the methods and attributes that a plug-in of each must have (of `a|b`, one)."""
+
+EVALUATION = "evaluation"
+"""The section of a configuration whose options grow with the versions as those of a group do."""
 
 MOVED = {
     "percasym.paradigm.Sft": "percasym.config.paradigm.Sft",
@@ -76,10 +80,14 @@ def recorded(chosen: object) -> dict[str, Plain]:
 
 
 def updated(group: str, values: object, trusted: Sequence[str]) -> object:
-    """Recorded `values` of a group as this version records them: moved classes by today's path, options that did not exist then at their
-    defaults. Values that this version cannot read are returned unchanged.
+    """Recorded `values` of a group, or of the section `evaluation`, as this version records them.
+
+    Moved classes get today's path, and options that did not exist then their defaults. Values that this version cannot read are returned
+    unchanged.
     """
     try:
-        return recorded(plugin(group, values, None, trusted))
+        if group == EVALUATION and isinstance(values, dict):
+            return dump(build(Evaluation, values, group))
+        return recorded(plugin(group, values, None, trusted)) if group in GROUPS else values
     except ConfigError:
         return values

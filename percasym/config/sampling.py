@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from percasym.config.schema import at_least
+from percasym.config.schema import at_least, one_of
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Compute type of a model; `auto` is bfloat16 on an accelerator that computes it natively, float32 elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +49,20 @@ class Native(Sampling):
 class Vllm(Sampling):
     """Decode with vLLM in the same process; its weights are refreshed after each update (`rollout=vllm`)."""
 
-    memory_frac: float = 0.4
+    gpu_memory_frac: float = 0.4
     """Share of the GPU's memory that vLLM may use."""
+    tensor_parallel: int = 1
+    """Ranks that share one copy of vLLM's weights; it divides the number of ranks."""
+    precision: Precision = "auto"
+    """Type of vLLM's weights and kernels: auto (bfloat16 on a GPU that computes it natively, else float32), float32 or bfloat16."""
     max_prompt_tokens: int = 4096
-    """Room for a prompt with its image tokens, beside `max_new_tokens`."""
+    """Room for a prompt with its image tokens, beside `max_new_tokens`; the model's own limit if that is lower."""
+    sleep: bool = True
+    """Between rounds move vLLM's weights to the host's memory and free its cache (on a GPU)."""
 
     def __post_init__(self) -> None:
         Sampling.__post_init__(self)
-        at_least("rollout", 1, max_prompt_tokens=self.max_prompt_tokens)
-        if not 0 < self.memory_frac < 1:
-            raise ValueError(f"rollout.memory_frac must lie in (0, 1), got {self.memory_frac}.")
+        at_least("rollout", 1, max_prompt_tokens=self.max_prompt_tokens, tensor_parallel=self.tensor_parallel)
+        one_of("rollout", Precision, precision=self.precision)
+        if not 0 < self.gpu_memory_frac < 1:
+            raise ValueError(f"rollout.gpu_memory_frac must lie in (0, 1), got {self.gpu_memory_frac}.")

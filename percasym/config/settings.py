@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from percasym.config.schema import at_least, one_of
+from percasym.config.sampling import Precision
+from percasym.config.schema import at_least, fraction, one_of
 
 if TYPE_CHECKING:
     from percasym.balance.base import Balancer
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from percasym.rewards.base import Reward
     from percasym.tasks.base import Task
 
-Precision = Literal["auto", "float32", "bfloat16"]
-"""Compute type of trunk and head; weights, gradients and optimizer state are always float32. `auto` is bfloat16 on an accelerator that
-computes it natively, float32 elsewhere."""
+
+EvaluationEngine = Literal["native", "vllm"]
+"""What decodes the answers of evaluations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,21 @@ class Evaluation:
     """Token limit of a response."""
     batch_size: int
     """Responses decoded in one batch."""
+    engine: EvaluationEngine = "native"
+    """Decode with the model itself, in its own precision (native), or with vLLM, whose options under RL are `rollout.*`."""
+    precision: Precision = "auto"
+    """Type of vLLM's weights and kernels: auto (bfloat16 on a GPU that computes it natively, else float32), float32 or bfloat16."""
+    gpu_memory_frac: float = 0.4
+    """Share of the GPU's memory that vLLM may use."""
     seed: int = 0
     """Seed of the test samples, so that runs with different training seeds share one test set."""
 
     def __post_init__(self) -> None:
         at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
                   max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
+        one_of("evaluation", EvaluationEngine, engine=self.engine)
+        one_of("evaluation", Precision, precision=self.precision)
+        fraction("evaluation", gpu_memory_frac=self.gpu_memory_frac)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

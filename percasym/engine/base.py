@@ -6,7 +6,7 @@ micro-batches. No engine averages: the coefficients of a loss divide by token co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,10 @@ class StepInfo:
     lr: float
 
 
+Gather = Callable[[Tensor], AbstractContextManager[object]]
+"""A context in which a parameter that ZeRO-3 has partitioned is complete on every rank."""
+
+
 class Engine(Protocol):
     """One model, its optimizer and its ranks. Every rank makes the same calls in the same order."""
 
@@ -44,6 +48,13 @@ class Engine(Protocol):
 
     def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
         """Within the context, the Hugging Face model with all its weights on every rank, for decoding and saving, not for training."""
+        ...
+
+    def partitioned_weights(self) -> AbstractContextManager[tuple[PreTrainedModel, Gather | None]]:
+        """As `gathered_weights` for readers of one parameter at a time: the model as it is partitioned, and how to complete a parameter.
+
+        None where all parameters are complete.
+        """
         ...
 
     def nll(self, batch: Batch) -> Tensor:

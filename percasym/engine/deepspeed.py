@@ -82,6 +82,7 @@ def deepspeed_engine(
         backward=lambda loss: engine.backward(loss * averaged_over, scale_wrt_gas=False),
         updater=updater,
         gathered_weights=_gathering(deepspeed, engine) if stage == 3 else lambda changing: nullcontext(),
+        gather=(lambda parameter: deepspeed.zero.GatheredParameters([parameter])) if stage == 3 else None,
         traced=stage == 3,
     )
     return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from percasym.balance.base import Gramian
 from percasym.config.paradigm import Training
 from percasym.engine import checkpoint
-from percasym.engine.base import StepInfo, Updater
+from percasym.engine.base import Gather, StepInfo, Updater
 from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.inner_products import Parts, squared_norm
 from percasym.engine.precision import inference
@@ -44,6 +44,8 @@ class Backend:
     updater: Updater
     gathered_weights: Callable[[bool], AbstractContextManager[object]]
     """Context in which every rank has all weights: to read them, or (`True`) to change them in the same way on all ranks."""
+    gather: Gather | None = None
+    """Context in which one parameter is complete on every rank; None where all of them always are."""
     traced: bool = False
     """Whether every pass must run the same modules (ZeRO-3 prefetches weights in the order of the previous pass)."""
 
@@ -71,6 +73,12 @@ class SpanEngine:
         """Within the context, the Hugging Face model with all its weights on every rank, for decoding and saving, not for training."""
         with self._backend.gathered_weights(False), inference(self.model, self._device):
             yield self.model
+
+    @contextmanager
+    def partitioned_weights(self) -> Iterator[tuple[PreTrainedModel, Gather | None]]:
+        """As `gathered_weights` for readers of one parameter at a time: the model as it is partitioned, and how to complete a parameter."""
+        with inference(self.model, self._device):
+            yield self.model, self._backend.gather
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from percasym.config.sampling import Precision
 from percasym.config.schema import ConfigError
-from percasym.config.settings import Precision
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -20,7 +20,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from percasym.models.checkpoint import chat_template
+from percasym.models.checkpoint import chat_template, complete_processor
 from percasym.spans.grammar import Grammar
 
 VOCABULARY = 896
@@ -193,6 +193,7 @@ def write_blank(directory: Path, texts: Iterable[str], family: str = "qwen3vl") 
     tokenizer.save_pretrained(directory)
     blank.images().save_pretrained(directory)
     AutoModelForImageTextToText.from_config(blank.config(tokenizer)).save_pretrained(directory)
+    complete_processor(directory)
 
 
 def _ends(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

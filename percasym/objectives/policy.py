@@ -45,6 +45,28 @@ def clipped_policy_loss(
     return -torch.minimum(free, bounded), bounded < free
 
 
+def importance_weights(trained: Tensor, sampled: Tensor, mask: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """The truncated importance weight of each token, [B, T], and which tokens are truncated, [B, T] bool.
+
+        w_t = min(exp(trained_t - sampled_t), cap)
+
+    It corrects the gradient for tokens that another engine sampled, whose kernels and number format give the same weights other
+    probabilities; the cap bounds its variance. The clipped surrogate then has the ratio to `trained`, not to `sampled`.
+
+    - trained [B, T]: log-probabilities under the trainer with the weights that sampled. sampled [B, T]: as the sampler reports them.
+    - mask [B, T] bool: the tokens of the completions; elsewhere the weight is 0.
+
+    Source: Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"; truncation after Ionides 2008.
+
+    >>> from torch import tensor
+    >>> weights, truncated = importance_weights(tensor([[0.0, 2.0]]), tensor([[0.0, 0.0]]), tensor([[True, True]]), cap=2.0)
+    >>> weights.tolist(), truncated.tolist()
+    ([[1.0, 2.0]], [[False, True]])
+    """
+    ratio = (trained - sampled).masked_fill(~mask, 0.0).exp()
+    return ratio.clamp(max=cap).masked_fill(~mask, 0.0), (ratio > cap) & mask
+
+
 def normalisers(
     labels: Tensor,
     *,

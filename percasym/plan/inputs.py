@@ -77,7 +77,7 @@ class Sampled:
             epochs=paradigm.epochs,
             max_new_tokens=sampling.max_new_tokens,
             decoded=decoded,
-            vllm_frac=getattr(sampling, "memory_frac", 0.0),
+            vllm_frac=getattr(sampling, "gpu_memory_frac", 0.0),
             reference=paradigm.kl > 0,
         )
 

@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.models.base import Row
 from percasym.spans.codec import Codec
 from percasym.types import UNSUPERVISED, Completion, Demonstration, Prompt, Rollout
 
+Gather = Callable[[Tensor], AbstractContextManager[object]]
+"""A context in which a parameter that ZeRO-3 has partitioned is complete on this rank."""
 
-class RolloutEngine(Protocol):
-    """Samples from the weights of the last `refresh`."""
 
-    def refresh(self, model: PreTrainedModel) -> None:
-        """Use the current weights of `model` from now on."""
+class WeightsHolder(Protocol):
+    """Something that decodes with the weights of the last `refresh`."""
+
+    streams: ClassVar[bool]
+    """Whether `refresh` reads one parameter after the other and keeps its own copy, so that ZeRO-3 need not gather the whole model."""
+
+    def refresh(self, model: PreTrainedModel, gather: Gather | None = None) -> None:
+        """Use the current weights of `model` from now on; where `streams`, a partitioned parameter is completed by `gather`."""
         ...
+
+    def release(self) -> None:
+        """Free the memory that the holder has beside the model until the next `refresh`."""
+        ...
+
+
+class GreedyEngine(WeightsHolder, Protocol):
+    """Greedy answers, for evaluations."""
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        prefixes: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+        advance: Callable[[int], None],
+    ) -> list[Completion]:
+        """One completion after each prompt and the tokens forced after it, which the completion does not include.
+
+        `advance` is called with finished rows, at most `batch_size` at a time.
+        """
+        ...
+
+
+class RolloutEngine(WeightsHolder, Protocol):
+    """Sampled groups, for RL."""
 
     def generate(
         self,

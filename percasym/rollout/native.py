@@ -1,6 +1,6 @@
 """Decoding with the model in training: no copy of the weights, no other inference engine.
 
-`decode` computes the greedy answers of evaluations; `NativeRollouts` samples groups for RL (`rollout=native`). Both run the loop of
+`NativeAnswers` computes the greedy answers of evaluations; `NativeRollouts` samples groups for RL (`rollout=native`). Both run the loop of
 `percasym.rollout.loop` in batches.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from percasym.config.sampling import Native
 from percasym.models.base import Family, Row
-from percasym.rollout.base import ForcedPrefix
+from percasym.rollout.base import ForcedPrefix, Gather
 from percasym.rollout.loop import Greedy, Sampler, Stop, generate_batch
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Demonstration, Prompt, Rollout
@@ -67,6 +68,43 @@ def decode_branches(
 
 
 @dataclass(slots=True, kw_only=True)
+class NativeAnswers:
+    """Greedy answers of the model itself: a `GreedyEngine`."""
+
+    streams: ClassVar[bool] = False
+    family: Family
+    _model: PreTrainedModel | None = field(default=None, init=False, repr=False)
+
+    def refresh(self, model: PreTrainedModel, gather: Gather | None = None) -> None:
+        """Answer with this model from now on; its weights are not copied."""
+        self._model = model
+
+    def release(self) -> None:
+        """No-op: there is no copy of the weights."""
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        prefixes: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+        advance: Callable[[int], None],
+    ) -> list[Completion]:
+        """One greedy completion after each prompt and its forced tokens, as in `GreedyEngine`."""
+        model = self._model
+        assert model is not None, "refresh comes before answer"
+        rows, branches = [self.family.prompt(prompt) for prompt in prompts], [[ids] for ids in prefixes]
+        was_training = model.training
+        model.eval()
+        done = decode_branches(
+            model, self.family, rows, branches, max_new_tokens=max_new_tokens, batch_size=batch_size, advance=advance
+        )
+        model.train(was_training)
+        return [completion for (completion,) in done]
+
+
+@dataclass(slots=True, kw_only=True)
 class NativeRollouts:
     """Groups sampled from the model in training: a `RolloutEngine`.
 
@@ -74,13 +112,17 @@ class NativeRollouts:
     ranks and other rows have no effect on it, except on the last bits of the logits.
     """
 
+    streams: ClassVar[bool] = False
     family: Family
     sampling: Native
     _model: PreTrainedModel | None = field(default=None, init=False, repr=False)
 
-    def refresh(self, model: PreTrainedModel) -> None:
+    def refresh(self, model: PreTrainedModel, gather: Gather | None = None) -> None:
         """Sample from this model from now on; its weights are not copied."""
         self._model = model
+
+    def release(self) -> None:
+        """No-op: there is no copy of the weights."""
 
     def generate(
         self,

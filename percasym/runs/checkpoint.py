@@ -79,6 +79,25 @@ def latest_checkpoint(root: Path, warn: Callable[[str], None] = lambda sentence:
     return None
 
 
+def trained_model(path: Path) -> Path:
+    """The Hugging Face directory that `path` names: `final` of a run directory, otherwise `path` itself.
+
+    Raises FileNotFoundError for a run that has no `final` yet.
+    """
+    if not (path / "meta.json").is_file():
+        return path
+    if not (path / "final").is_dir():
+        raise FileNotFoundError(f"{path} is a run without final/, because it is not finished. Name one of its checkpoints/step_<n>.")
+    return path / "final"
+
+
+def run_of_checkpoint(path: Path) -> Path | None:
+    """The run directory of a training checkpoint `<run>/checkpoints/step_<n>`; None for any other path."""
+    run = path.absolute().parent.parent
+    is_one = path.absolute().parent.name == "checkpoints" and (path / DONE).is_file() and (run / "config.yaml").is_file()
+    return run if is_one else None
+
+
 def clear_partial(directory: Path) -> None:
     """Delete the partial files and directories that a killed process left in a run directory."""
     for partial in (*directory.glob(".*.partial"), *(path for name in PARENTS for path in directory.glob(f"{name}/.*.partial"))):

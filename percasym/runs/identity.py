@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from percasym.config.files import read_json, read_yaml
-from percasym.config.plugins import GROUPS, trust, updated
+from percasym.config.plugins import trust, updated
 from percasym.config.redaction import redacted_values
 from percasym.config.schema import ConfigError, read
 from percasym.runs.records import document, write_whole
@@ -72,7 +72,7 @@ def find(
     if wanted is not None and not overwrite:
         wanted = redacted_values(wanted)  # As config.yaml was written.
         trusted = trust(wanted.get("plugins", ()))
-        current = {key: updated(key, value, trusted) if key in GROUPS else value for key, value in config.items()}
+        current = {key: updated(key, value, trusted) for key, value in config.items()}
         recorded = _data_of(path)
         if (difference := first_difference(current, wanted, skipped=() if recorded is None else (DATA_PATH,))) is not None:
             raise RunConflict(f"{path} holds a run with {difference}. Choose another study, or run.overwrite=true.")

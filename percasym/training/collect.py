@@ -19,7 +19,7 @@ from percasym.config.sampling import Sampling
 from percasym.models.base import Family
 from percasym.objectives.advantages import zero_variance
 from percasym.rewards.base import Policy, Reward, Scores
-from percasym.rollout.base import RolloutEngine
+from percasym.rollout.base import Gather, RolloutEngine
 from percasym.tasks.base import Task
 from percasym.training.policy_queries import PolicyQueries
 from percasym.training.reward_context import needs_policy, score
@@ -35,6 +35,10 @@ class SamplingEngine(Protocol):
 
     def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
         """Within the context, the model with all its weights, for decoding."""
+        ...
+
+    def partitioned_weights(self) -> AbstractContextManager[tuple[PreTrainedModel, Gather | None]]:
+        """Within the context, the model as ZeRO-3 has partitioned it, and how to complete one parameter."""
         ...
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -68,8 +72,8 @@ class RolloutCollector:
         settings = self.settings
         diagnosed = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
         own, seconds = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
-        with self.engine.gathered_weights() as model:
-            self.rollouts.refresh(model)
+        others = {name for name, other in self.rewards.items() if name != self.reward and (diagnosed or not needs_policy(other))}
+        with self._weights(queried=any(needs_policy(self.rewards[name]) for name in {self.reward} | others)) as model:
             policy = PolicyQueries(
                 model=model,
                 family=self.family,
@@ -93,7 +97,6 @@ class RolloutCollector:
                     groups[i], scores[self.reward][i] = group, row
                 resampled += len(constant)
             with timed(seconds):
-                others = {name for name, other in self.rewards.items() if name != self.reward and (diagnosed or not needs_policy(other))}
                 scores |= self._scores(groups, policy, others)
                 reasoning = self._reasoning(groups) if diagnosed else [None] * len(groups)
         return RolloutBatch(
@@ -106,6 +109,22 @@ class RolloutCollector:
             resampled=resampled,
             reward_seconds=sum(seconds),
         )
+
+    @contextmanager
+    def _weights(self, *, queried: bool) -> Iterator[PreTrainedModel]:
+        """The model for one collection, with the rollout engine refreshed.
+
+        It is whole on every rank only if rewards query it, or the engine decodes with it.
+        """
+        if self.rollouts.streams and not queried:
+            with self.engine.partitioned_weights() as (model, gather):
+                self.rollouts.refresh(model, gather)
+                yield model
+        else:
+            with self.engine.gathered_weights() as model:
+                self.rollouts.refresh(model)
+                yield model
+        self.rollouts.release()
 
     def _groups(self, indices: Sequence[int]) -> list[PromptGroup]:
         """Graded rollouts of the prompts with these indices."""

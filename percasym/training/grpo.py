@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,13 +21,16 @@ from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.config.paradigm import Rl
 from percasym.engine.base import Engine, StepInfo
 from percasym.models.base import Family
-from percasym.objectives.policy import clipped_policy_loss, kl_k3, normalisers
+from percasym.objectives.policy import clipped_policy_loss, importance_weights, kl_k3, normalisers
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.runs.base import Run
 from percasym.training.divergence import diverged, record_divergence
 from percasym.training.progress import TrainingState, learning_rate, save_or_stop
 from percasym.training.rollout_batch import MicroBatch, RolloutBatch, SpanAdvantages
 from percasym.types import UNSUPERVISED, Span
+
+NUM_SUMS = 7
+"""Numbers that a backward pass adds up for the log."""
 
 
 def train(
@@ -67,6 +70,8 @@ def train(
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
             )
+            if settings.importance_cap and settings.epochs > 1:
+                learner.measure_trained(batch)
             logged: dict[str, float] = {}
             for epoch in range(settings.epochs):
                 balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
@@ -113,6 +118,8 @@ class Learner:
     """(N_p, N_r): tokens of the whole step, over all ranks."""
     max_new_tokens: int
     reference: TokenNll | None
+    measured: dict[int, Tensor] = field(default_factory=dict)
+    """For each rollout the trainer's log-probabilities before the first of several epochs; empty with one epoch."""
 
     def update(
         self, batch: RolloutBatch, balancer: Balancer, balance: BalanceState, stats: SpanStats, step: int
@@ -125,16 +132,18 @@ class Learner:
             balance = balancer.step(balance, stats)
             weights = {Span.perception: balance.weight, Span.reasoning: 1 - balance.weight}
             self.engine.combine(weights)
-            sums = sum((weights[span] * part for span, part in zip(Span, parts, strict=True)), torch.zeros(5, dtype=torch.float64))
+            sums = sum((weights[span] * part for span, part in zip(Span, parts, strict=True)), torch.zeros(NUM_SUMS, dtype=torch.float64))
         else:
             sums = self._backward(batch, batch.advantages(self.settings, balance.weight))
         info = self.engine.step(learning_rate(self.settings, step))
-        loss, kl, clipped, abs_log_ratio, num_tokens = self.engine.all_reduce_sum(sums).tolist()
+        loss, kl, clipped, abs_log_ratio, importance, truncated, num_tokens = self.engine.all_reduce_sum(sums).tolist()
         values = {
             "loss/policy": loss,
             "policy/clipped": clipped / max(1, num_tokens),
             "policy/drift": abs_log_ratio / max(1, num_tokens),
         }
+        if self.settings.importance_cap:
+            values |= {"policy/importance": importance / max(1, num_tokens), "policy/truncated": truncated / max(1, num_tokens)}
         if self.reference is not None:
             values["policy/kl"] = kl
         if stats.gramian is not None:
@@ -149,17 +158,25 @@ class Learner:
         return sums
 
     def _backward(self, batch: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
-        """Add the gradient of the policy loss; returns this rank's sums [5]: loss, KL, clipped tokens, absolute log-ratio, tokens."""
-        settings, sums = self.settings, torch.zeros(5, dtype=torch.float64)
+        """Add the gradient of the policy loss; returns this rank's sums [7].
+
+        Loss, KL, clipped tokens, absolute log-ratio, importance weights, truncated weights, tokens.
+        """
+        settings, sums = self.settings, torch.zeros(NUM_SUMS, dtype=torch.float64)
         rows = settings.rows_per_forward(self.engine.num_ranks)
         for micro in batch.window(self.family, settings, rows, advantages):
             nll = self.engine.nll(micro.batch)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
+            trained = self._trained(micro, nll) if settings.importance_cap else sampled
             losses, clipped = clipped_policy_loss(
-                -nll, sampled, micro.tokens(advantages).to(device), mask,
+                -nll, trained, micro.tokens(advantages).to(device), mask,
                 loss=settings.loss, clip_low=settings.clip_low, clip_high=settings.clip_high,
             )  # fmt: skip
+            importance, truncated = mask.float(), mask.new_zeros(())
+            if settings.importance_cap:
+                importance, truncated = importance_weights(trained, sampled, mask, settings.importance_cap)
+                losses = losses * importance
             weights = normalisers(
                 labels, loss=settings.loss, num_rollouts=settings.step_rows, counts=self.counts,
                 max_new_tokens=self.max_new_tokens, token_weight=settings.token_weight,
@@ -169,8 +186,27 @@ class Learner:
                 kl = (weights * kl_k3(-nll, self._reference_logprobs(micro)) * mask).sum()
             self.engine.backward(loss + settings.kl * kl)
             abs_log_ratio = ((nll.detach() + sampled).abs() * mask).sum()
-            sums += torch.stack([value.detach().double().cpu() for value in (loss, kl, clipped.sum(), abs_log_ratio, mask.sum())])
+            values = (loss, kl, clipped.sum(), abs_log_ratio, importance.sum(), truncated.sum(), mask.sum())
+            sums += torch.stack([value.detach().double().cpu() for value in values])
         return sums
+
+    @torch.no_grad()
+    def measure_trained(self, batch: RolloutBatch) -> None:
+        """Keep the trainer's log-probability of each token before the first of several epochs; one forward for each micro-batch."""
+        whole = dict.fromkeys(Span, torch.ones(batch.outcome.numel()))
+        for micro in batch.window(self.family, self.settings, self.settings.rows_per_forward(self.engine.num_ranks), whole):
+            nll, labels = self.engine.nll(micro.batch).cpu(), micro.batch.labels
+            for row, place in enumerate(micro.rows.tolist()):
+                self.measured[place] = -nll[row][labels[row] != UNSUPERVISED]
+
+    def _trained(self, micro: MicroBatch, nll: Tensor) -> Tensor:
+        """[B, T] log-probabilities under the trainer with the weights that sampled; those of this forward until the first update."""
+        if not self.measured:
+            return -nll.detach()
+        trained = torch.zeros(micro.batch.labels.shape)
+        for row, place in enumerate(micro.rows.tolist()):
+            trained[row, micro.batch.labels[row] != UNSUPERVISED] = self.measured[place]
+        return trained.to(nll.device)
 
     @torch.no_grad()
     def _reference_logprobs(self, micro: MicroBatch) -> Tensor:

@@ -16,6 +16,7 @@ from percasym.app.evaluator import Evaluator
 from percasym.engine.ranks import Ranks
 from percasym.report.curves import measured_on
 from percasym.report.load import load_run
+from percasym.rollout.native import NativeAnswers
 from percasym.runs.rundir import RunDirectory
 from percasym.training.evaluate import METRICS, EvalResult
 
@@ -53,7 +54,7 @@ def evaluator_of(path: Path, *, num_samples: int, num_curve_samples: int) -> tup
     evaluation = SimpleNamespace(num_samples=num_samples, num_curve_samples=num_curve_samples)
     settings: Any = SimpleNamespace(evaluation=evaluation, family=None, task=None)
     run, engine = RunDirectory.open(path, {}), Engine()
-    return run, Evaluator(settings, run, engine, Ranks(0, 1, torch.device("cpu")))  # type: ignore[arg-type]
+    return run, Evaluator(settings, run, engine, Ranks(0, 1, torch.device("cpu")), NativeAnswers(family=None))  # type: ignore[arg-type]
 
 
 def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: Path, decoded: list[list[int]]) -> None:

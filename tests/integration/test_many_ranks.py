@@ -111,11 +111,14 @@ def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Pat
     from transformers import AutoModelForImageTextToText
 
     from percasym.config.resolve import rebuild
+    from percasym.rollout.native import NativeAnswers
     from percasym.training.evaluate import evaluate
 
     settings = rebuild(yaml.safe_load((whole / "config.yaml").read_text()), path=whole)
     model = AutoModelForImageTextToText.from_pretrained(whole / "final")
-    answers = evaluate(model=model, family=settings.family, task=settings.task, settings=settings.evaluation)
+    greedy = NativeAnswers(family=settings.family)
+    greedy.refresh(model)
+    answers = evaluate(greedy=greedy, family=settings.family, task=settings.task, settings=settings.evaluation)
     assert json.loads(json.dumps(answers.records)) == lines(whole / "samples" / "test_000004.jsonl")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from percasym.app.samplers import rollout_engine
 from percasym.config.paradigm import Rl
-from percasym.config.sampling import Native, Sampling, Vllm
 from percasym.config.settings import Settings
 from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.stream import reward_statistics
@@ -18,8 +18,6 @@ from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, interleaved
 from percasym.objectives.token_nll import TokenNll
 from percasym.rewards import registry
-from percasym.rollout.base import RolloutEngine
-from percasym.rollout.native import NativeRollouts
 from percasym.runs.base import Run
 from percasym.training.collect import RolloutCollector
 from percasym.training.grpo import train
@@ -48,7 +46,7 @@ class RlRecipe:
         if paradigm.kl and settings.balance.needs == "gramian":
             raise ValueError("paradigm.kl adds a third gradient, and a balance that compares two has no weight for it. Set paradigm.kl=0.")
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks
-        self._rollouts = rollout_engine(settings, settings.rollout)
+        self.rollouts = rollout_engine(settings, settings.rollout, ranks.num_ranks)
         self._sampling = settings.rollout
         self._name, self._rewards = registry.measured_rewards(settings.reward, settings.task)
 
@@ -59,7 +57,7 @@ class RlRecipe:
             engine=engine,
             task=settings.task,
             family=settings.family,
-            rollouts=self._rollouts,
+            rollouts=self.rollouts,
             sampling=self._sampling,
             settings=paradigm,
             reward=self._name,
@@ -108,13 +106,3 @@ class RlRecipe:
         torch.nn.Module.to(model, self._device)
         dtype = compute_dtype(self._settings.engine.precision, self._device)
         return TokenNll(model.eval().requires_grad_(False), dtype=dtype, temperature=self._sampling.temperature)
-
-
-def rollout_engine(settings: Settings, sampling: Sampling) -> RolloutEngine:
-    """The engine that samples rollouts. Raises ConfigError when vLLM is chosen and not installed."""
-    if isinstance(sampling, Vllm):
-        from percasym.rollout.vllm import VllmRollouts  # Imports vllm, which is optional.
-
-        return VllmRollouts(family=settings.family, sampling=sampling)
-    assert isinstance(sampling, Native), f"{type(sampling).__name__} has no rollout engine"
-    return NativeRollouts(family=settings.family, sampling=sampling)

@@ -100,7 +100,7 @@ def test_rewards_that_ask_the_model_are_counted_where_they_need_more_than_sampli
 
 
 def test_vllm_takes_its_share_from_training_too() -> None:
-    cost = planned("scale=paper paradigm=rl rollout=vllm rollout.memory_frac=0.3 --gpu-gb 80")
+    cost = planned("scale=paper paradigm=rl rollout=vllm rollout.gpu_memory_frac=0.3 --gpu-gb 80")
     assert cost.training["vLLM"] == cost.evaluation["vLLM"] == cost.rollouts["vLLM"] == 24 * 10**9
 
 

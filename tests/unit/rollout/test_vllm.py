@@ -1,23 +1,31 @@
-"""The vLLM engine against a stand-in with vLLM's interface: unknown arguments are refused, placeholders expanded, tokens drawn."""
+"""The vLLM engine against a stand-in with vLLM's interface: unknown arguments are refused, placeholders expanded, tokens drawn.
+
+What only the real engine can show is in tests/vllm.
+"""
 
 from __future__ import annotations
 
 import io
+import random
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from PIL import Image
 
 from percasym.config.sampling import Vllm
 from percasym.config.schema import ConfigError
-from percasym.models.adapt import Lora
+from percasym.models.adapt import Lora, part_of
 from percasym.models.base import Family
-from percasym.rollout.vllm import VllmMismatchError, VllmRollouts, merged_weights
+from percasym.rollout.native import NativeAnswers
+from percasym.rollout.vllm import VllmAnswers, VllmRollouts
+from percasym.rollout.vllm_engine import VllmEngine, VllmMismatchError, merged_weights
 from percasym.spans.grammar import Grammar
 from percasym.types import Prompt, SampleKey, Span
 
@@ -32,7 +40,7 @@ class SamplingParams:
     top_p: float
     top_k: int
     max_tokens: int
-    seed: int
+    seed: int | None
     logprobs: int
     logit_bias: dict[int, float]
     stop_token_ids: list[int]
@@ -51,31 +59,39 @@ class LLM:
     max_model_len: int
     limit_mm_per_prompt: dict[str, int]
     logprobs_mode: str
-    distributed_executor_backend: str | None
+    enable_sleep_mode: bool
+    enforce_eager: bool
+    tensor_parallel_size: int
     not_loaded: str = ""
-    """Weights whose name begins so are not loaded."""
+    """Weights whose name begins so are not loaded, and not reported as loaded."""
+    stale: str = ""
+    """Weights whose name begins so are reported as loaded and keep their old value."""
     requests: list[Any] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        assert self.load_format == "dummy" and Path(self.model, "config.json").is_file()
+        assert self.load_format == "auto" and Path(self.model, "config.json").is_file()
+        torch.manual_seed(0)  # As vLLM does.
         self.llm_engine = SimpleNamespace(reset_encoder_cache=lambda: self.forgotten.append("encoder"))
         self.held = self.family.load().eval()
-        with torch.no_grad():
-            for parameter in self.held.parameters():
-                parameter.normal_(std=0.05)
-        self.module = SimpleNamespace(load_weights=self.load_weights, named_parameters=self.held.named_parameters)
+        self.held.__class__ = type("Served", (type(self.held),), {"load_weights": lambda module, weights: self.load_weights(weights)})
 
     def load_weights(self, weights) -> set[str]:
         own, loaded = dict(self.held.named_parameters()), set()
         for name, value in weights:
-            if not self.not_loaded or not name.startswith(self.not_loaded):
+            if self.not_loaded and name.startswith(self.not_loaded):
+                continue
+            if not self.stale or not name.startswith(self.stale):
                 own[name].data.copy_(value)  # A KeyError for a name that no checkpoint of this model has.
-                loaded.add(name)
+            loaded.add(name)
         return loaded
 
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        assert method == "reload_weights"
+        self.held.load_weights(kwargs["weights_iterator"])
+
     def apply_model(self, function) -> list[Any]:
-        return [function(self.module)]
+        return [function(self.held)]
 
     def reset_prefix_cache(self) -> None:
         self.forgotten.append("prefix")
@@ -97,15 +113,16 @@ class LLM:
             inputs, at = shown.inputs, ids.index(image)
             wrapped = 0 if "image_grid_thw" in inputs else 1  # InternVL's opening and closing tokens come with the features.
             ids[at : at + 1] = shown.ids[first - wrapped : last + wrapped]
-        generator, tokens, logprobs = torch.Generator().manual_seed(params.seed), [], []
+        generator, tokens, logprobs = torch.Generator().manual_seed(params.seed or 0), [], []
         for _ in range(params.max_tokens):
             row = replace(self.family.prompt(TEXT), ids=(*ids, *tokens), labels=(-1,) * (len(ids) + len(tokens)), inputs=inputs)
             raw = self.held(**self.family.collate([row]).arguments).logits[0, -1].float()
             logits = raw.clone()
             for token, bias in params.logit_bias.items():
                 logits[token] += bias
-            logits /= params.temperature
-            tokens.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
+            if params.temperature:
+                logits /= params.temperature
+            tokens.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator) if params.temperature else logits.argmax()))
             reported = raw if self.logprobs_mode == "raw_logprobs" else logits
             logprobs.append({tokens[-1]: SimpleNamespace(logprob=float(reported.log_softmax(-1)[tokens[-1]]))})
             if tokens[-1] in params.stop_token_ids:
@@ -126,14 +143,26 @@ def started(family: Family, monkeypatch: pytest.MonkeyPatch) -> list[LLM]:
         return engines[-1]
 
     module = ModuleType("vllm")
-    module.LLM, module.SamplingParams = start, SamplingParams
+    module.LLM, module.SamplingParams, module.__version__ = start, SamplingParams, "0.30.0"
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     return engines
 
 
 def engine(family: Family, **options: Any) -> VllmRollouts:
-    return VllmRollouts(family=family, sampling=Vllm(**{"max_new_tokens": TOKENS} | options))
+    sampling = Vllm(**{"max_new_tokens": TOKENS} | options)
+    mode = "raw_logprobs" if sampling.temperature == 1 else "processed_logprobs"
+    held = VllmEngine(options=sampling, max_new_tokens=TOKENS, logprobs_mode=mode)
+    return VllmRollouts(family=family, sampling=sampling, engine=held)
+
+
+def moved(model, seed: int = 1):
+    """Move every weight by a tenth of its spread."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator) * 0.1 * max(1e-2, parameter.std(correction=0).item())
+    return model
 
 
 def test_groups_come_with_the_logprobs_of_the_model_in_training(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
@@ -194,17 +223,88 @@ def test_a_weight_that_was_not_loaded_is_refused(family: Family, model, started:
         ours.refresh(model)
 
 
-def test_weights_that_are_not_the_trainers_are_noticed_after_the_first_update(
+@pytest.mark.parametrize("part", ["language", "projector", "vision"])
+def test_a_weight_that_kept_its_old_value_is_found_in_every_part(family: Family, started: list[LLM], part: str) -> None:
+    """Log-probabilities cannot show it: a moved vision tower changes them by 1e-4 to 4e-3 nats."""
+    ours, trained = engine(family), family.load().eval()
+    ours.refresh(trained)
+    started[0].stale = min(name for name, _ in trained.named_parameters() if part_of(name, family.parts) == part)
+    ours.refresh(trained)  # An equal value is not stale.
+    with pytest.raises(VllmMismatchError, match="After a refresh"):
+        ours.refresh(moved(trained))
+
+
+def test_log_probabilities_are_compared_after_the_first_two_refreshes(
     family: Family, model, prompts: list[Prompt], started: list[LLM]
 ) -> None:
     ours = engine(family)
-    ours.refresh(model)
-    ours.generate(prompts, group_size=1, seed=0)
+    for _ in range(2):
+        ours.refresh(model)
+        ours.generate(prompts, group_size=1, seed=0)
     ours.refresh(model)
     with torch.no_grad():
         started[0].held.get_input_embeddings().weight.neg_()
+    ours.generate(prompts, group_size=1, seed=0)  # The third is not compared; weights are, at every refresh.
+    again = engine(family)
+    again.refresh(model)
+    with torch.no_grad():
+        started[1].held.get_input_embeddings().weight.neg_()
     with pytest.raises(VllmMismatchError, match="nats a token on 2 rollouts"):
-        ours.generate(prompts, group_size=1, seed=0)
+        again.generate(prompts, group_size=1, seed=0)
+
+
+def test_starting_leaves_the_random_generators_as_they_were(family: Family, model, started: list[LLM]) -> None:
+    torch.manual_seed(123)
+    numpy.random.seed(5)
+    random.seed(5)
+    before = torch.random.get_rng_state(), numpy.random.get_state()[1].tolist(), random.getstate()
+    engine(family).refresh(model)
+    after = torch.random.get_rng_state(), numpy.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+
+
+def test_a_prompt_has_no_more_room_than_the_model(family: Family, model, started: list[LLM]) -> None:
+    engine(family, max_prompt_tokens=10_000).refresh(model)
+    engine(family, max_prompt_tokens=100).refresh(model)
+    limit = model.config.get_text_config().max_position_embeddings
+    assert [one.max_model_len for one in started] == [limit, 100 + TOKENS]
+
+
+def test_an_adapter_directory_is_served_from_its_base(family: Family, tmp_path: Path, started: list[LLM]) -> None:
+    adapted = replace(family, lora=Lora(rank=2)).load()
+    family.save(adapted, tmp_path)
+    merged = replace(family, path=str(tmp_path)).load()
+    engine(family).refresh(merged)
+    assert started[0].model == adapted.name_or_path != str(tmp_path)
+
+
+def test_greedy_answers_are_those_of_the_native_engine(family: Family, model, prompts: list[Prompt], started: list[LLM]) -> None:
+    rollouts = engine(family)
+    theirs, ours = VllmAnswers(family=family, engine=rollouts.engine), NativeAnswers(family=family)
+    forced = family.codec().encode("<perception>12")
+    limits: Any = {"max_new_tokens": TOKENS, "batch_size": 1, "advance": lambda num: None}
+    for answers in (theirs, ours):
+        answers.refresh(model)
+    for prefixes in ([(), ()], [forced, ()]):
+        expected = ours.answer(prompts, prefixes, **limits)
+        assert [one.ids for one in theirs.answer(prompts, prefixes, **limits)] == [one.ids for one in expected]
+
+
+@pytest.mark.parametrize(("version", "known"), [("0.29.1", False), ("0.30.0", True), ("0.30.2+cpu", True), ("0.31.0", False)])
+def test_a_release_that_was_not_tested_is_refused(family: Family, started: list[LLM], version: str, known: bool) -> None:
+    sys.modules["vllm"].__version__ = version
+    if known:
+        engine(family)
+    else:
+        with pytest.raises(ConfigError, match=rf"vLLM {re.escape(version)} was not tested .* from 0\.30 to below 0\.31"):
+            engine(family)
+
+
+def test_tensor_parallel_divides_the_ranks(started: list[LLM]) -> None:
+    options = Vllm(max_new_tokens=1, tensor_parallel=4)
+    VllmEngine(options=options, max_new_tokens=1, num_ranks=8)
+    with pytest.raises(ConfigError, match=r"rollout\.tensor_parallel=4 does not divide the 2 ranks"):
+        VllmEngine(options=options, max_new_tokens=1, num_ranks=2)
 
 
 def test_a_prompt_with_other_tokens_is_refused(

@@ -5,6 +5,7 @@ import pytest
 from percasym.config.settings import Evaluation
 from percasym.models import checkpoint
 from percasym.models.qwen3vl import Qwen3VL
+from percasym.rollout.native import NativeAnswers
 from percasym.tasks.canvas import Look
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training import evaluate as module
@@ -20,11 +21,13 @@ def test_a_reused_answer_equals_a_decoded_one(task: Sudoku, reused: bool, monkey
     family = Qwen3VL(path=checkpoint.packaged("qwen3vl"))
     settings = Evaluation(num_samples=6, num_curve_samples=1, max_new_tokens=300, batch_size=4)
     advanced: list[int] = []
-    found = evaluate(model=family.load(), family=family, task=task, settings=settings, advance=advanced.append)
+    greedy = NativeAnswers(family=family)
+    greedy.refresh(family.load().eval())
+    found = evaluate(greedy=greedy, family=family, task=task, settings=settings, advance=advanced.append)
     assert sum(advanced) == 3 * 6
     assert any(found.verdicts["perception"]) is reused  # Both kinds of samples are tested.
     monkeypatch.setattr(module, "_rest", lambda answer, prefix: None)
-    decoded = evaluate(model=family.load(), family=family, task=task, settings=settings)
+    decoded = evaluate(greedy=greedy, family=family, task=task, settings=settings)
     assert found.records == decoded.records
 
 

@@ -1,0 +1,42 @@
+"""What decodes in a run: the engine of RL's rollouts and that of evaluations.
+
+Where both are vLLM they share one, because a process can hold one.
+"""
+
+from __future__ import annotations
+
+from percasym.config.sampling import Native, Sampling, Vllm
+from percasym.config.settings import Settings
+from percasym.rollout.base import GreedyEngine, RolloutEngine
+from percasym.rollout.native import NativeAnswers, NativeRollouts
+
+
+def rollout_engine(settings: Settings, sampling: Sampling, num_ranks: int = 1) -> RolloutEngine:
+    """The engine that samples rollouts. Raises ConfigError when vLLM is chosen and not installed, or cannot sample so."""
+    if isinstance(sampling, Vllm):
+        from percasym.rollout.vllm import VllmRollouts  # Imports vllm, which is optional.
+        from percasym.rollout.vllm_engine import VllmEngine
+
+        longest = max(sampling.max_new_tokens, settings.evaluation.max_new_tokens if settings.evaluation.engine == "vllm" else 0)
+        mode = "raw_logprobs" if sampling.temperature == 1 else "processed_logprobs"
+        engine = VllmEngine(options=sampling, max_new_tokens=longest, logprobs_mode=mode, num_ranks=num_ranks)
+        return VllmRollouts(family=settings.family, sampling=sampling, engine=engine)
+    assert isinstance(sampling, Native), f"{type(sampling).__name__} has no rollout engine"
+    return NativeRollouts(family=settings.family, sampling=sampling)
+
+
+def greedy_engine(settings: Settings, rollouts: RolloutEngine | None = None, num_ranks: int = 1) -> GreedyEngine:
+    """The engine that answers in evaluations. Raises ConfigError when vLLM is chosen and not installed."""
+    evaluation = settings.evaluation
+    if evaluation.engine == "native":
+        return NativeAnswers(family=settings.family)
+    from percasym.rollout.vllm import VllmAnswers, VllmRollouts  # Imports vllm, which is optional.
+    from percasym.rollout.vllm_engine import VllmEngine
+
+    if isinstance(rollouts, VllmRollouts):
+        return VllmAnswers(family=settings.family, engine=rollouts.engine)
+    options = Vllm(
+        max_new_tokens=evaluation.max_new_tokens, gpu_memory_frac=evaluation.gpu_memory_frac, precision=evaluation.precision
+    )
+    engine = VllmEngine(options=options, max_new_tokens=evaluation.max_new_tokens, num_ranks=num_ranks)
+    return VllmAnswers(family=settings.family, engine=engine)

@@ -1,0 +1,128 @@
+"""Compare two evaluations of the same samples: `percasym compare A B`, each an evaluation directory or one finished run.
+
+The first is the reference. Differences are paired by sample; their intervals allow for samples that share a puzzle, as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from percasym.metrics import average, gain, proportion
+from percasym.report.comparison import Verdict, verdict
+from percasym.report.load import METRICS, RunRecord, SampleGrades, SampleName, last_evaluation, read_grades
+from percasym.report.tables import markdown_table, percent
+from percasym.types import Estimate
+
+KIND = "evaluation"
+"""`kind` in the meta.json of an evaluation directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedMetric:
+    """One metric of two evaluations."""
+
+    name: str
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    """Second minus first, paired by sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedEvaluations:
+    """Two evaluations on the same samples."""
+
+    first: Path
+    second: Path
+    num_samples: int
+    num_puzzles: int
+    metrics: tuple[PairedMetric, ...]
+
+
+def is_evaluation(run: RunRecord) -> bool:
+    """Whether a directory was written by `percasym evaluate`."""
+    return run.meta.get("kind") == KIND
+
+
+def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
+    """Two evaluations paired by sample, in every metric that both measured.
+
+    Raises ValueError when one of them has no samples, or they are of other samples.
+    """
+    old, new = _grades(first), _grades(second)
+    if old.keys() != new.keys():
+        shared = len(old.keys() & new.keys())
+        raise ValueError(
+            f"{first.path} and {second.path} share {shared} of {len(old)} and {len(new)} samples, and only the same samples can be paired. "
+            "Evaluate both with the same task and evaluation.num_samples."
+        )
+    names = sorted(old)
+    if differ := [name for name in names if old[name].puzzle != new[name].puzzle]:
+        raise ValueError(
+            f"Sample {differ[0][3]} of {first.path} is another puzzle than that of {second.path}: the tasks differ. "
+            "Evaluate both with the same options of the task."
+        )
+    puzzles = [old[name].puzzle for name in names]
+    found = []
+    for key, title in METRICS.items():
+        sides = [[side[name].grades.get(key) for name in names] for side in (old, new)]
+        if any(all(value is None for value in values) for values in sides):
+            continue
+        graded = any(isinstance(value, float) for values in sides for value in values)
+        one, other = (_estimate(values, puzzles, graded) for values in sides)
+        found.append(PairedMetric(name=title, first=one, second=other, difference=gain(sides[0], sides[1], puzzles)))
+    return PairedEvaluations(
+        first=first.path, second=second.path, num_samples=len(names), num_puzzles=len(set(puzzles)), metrics=tuple(found)
+    )
+
+
+def paired_table(paired: PairedEvaluations) -> Table:
+    """Both evaluations and their difference in percent, for a terminal."""
+    title = "accuracy in % [95 % interval]"
+    shown = Table(box=SIMPLE_HEAD, title=title, title_justify="left", caption=_caption(paired), caption_justify="left")
+    shown.add_column("", no_wrap=True)
+    for column in ("A", "B", "B - A, paired", "verdict"):
+        shown.add_column(column, justify="right" if column != "verdict" else "left", no_wrap=True)
+    for one in paired.metrics:
+        found = verdict(one.difference, predicted=False)
+        style = "" if found is not Verdict.clear else "green" if one.difference.mean > 0 else "red"
+        numbers = (percent(one.first), percent(one.second), Text(percent(one.difference, signed=True), style=style))
+        shown.add_row(one.name, *numbers, str(found or ""))
+    return shown
+
+
+def evaluations_markdown(runs: Sequence[RunRecord]) -> str:
+    """One row for each evaluation directory: every metric with its interval."""
+    rows = []
+    for run in runs:
+        after = run.summary.after if run.summary else {}
+        num = max((estimate.n for estimate in after.values()), default=0)
+        rows.append([run.cell, str(num), *(percent(after.get(key)) for key in METRICS)])
+    return markdown_table(("evaluation", "n", *METRICS.values()), rows)
+
+
+def _estimate(values: Sequence[Any], puzzles: Sequence[str], graded: bool) -> Estimate:
+    """Mean of grades between 0 and 1, or share of right ones, with its interval."""
+    return average(values, puzzles) if graded else proportion(values, puzzles)
+
+
+def _grades(run: RunRecord) -> Mapping[SampleName, SampleGrades]:
+    file = last_evaluation(run.path)
+    if run.summary is None or file is None:
+        raise ValueError(f"{run.path} holds no finished evaluation. `percasym status` says how far a run is.")
+    return read_grades(file)
+
+
+def _caption(paired: PairedEvaluations) -> str:
+    lines = [f"A: {paired.first}", f"B: {paired.second}", f"{paired.num_samples} samples of {paired.num_puzzles} puzzles."]
+    if any(not math.isnan(one.difference.mean) and one.name.startswith("faithful") for one in paired.metrics):
+        lines.append("Faithful is over the samples whose percept both stated readably.")
+    return "\n".join(lines)

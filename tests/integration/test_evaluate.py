@@ -1,0 +1,86 @@
+"""`percasym evaluate`: any checkpoint on the test split, without training; the directory is what report and compare read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from percasym.cli.main import main
+
+WORDS = ["evaluation.num_samples=3", "evaluation.num_curve_samples=2", "evaluation.max_new_tokens=8", "evaluation.batch_size=4"]
+TRAIN = [
+    "scale=smoke", "engine=torch", "paradigm.steps=1", "paradigm.batch_size=2", "paradigm.micro_batch_size=2",
+    "paradigm.lr=1e-2", *WORDS,
+]  # fmt: skip
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "samples" / "test_000000.jsonl").read_text().splitlines()]
+
+
+def evaluate(*words: str) -> int:
+    return main(["evaluate", *words, *WORDS])
+
+
+def test_a_checkpoint_is_evaluated_as_a_run_evaluates_it(command, blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert command(*TRAIN, f"model.path={blank}").code == 0
+    (run,) = (path.parent for path in (tmp_path / "multirun" / "main").rglob("summary.json"))
+    assert evaluate(str(run), "scale=smoke", "--out", "after") == 0
+    capsys.readouterr()
+    after = [json.loads(line) for line in (run / "samples" / "test_000001.jsonl").read_text().splitlines()]
+    assert records(Path("after")) == after, "the run's own evaluation of its last weights"
+    summary = json.loads(Path("after", "summary.json").read_text())
+    assert summary["after"]["perception"]["n"] == 3 and "before" not in summary
+    assert json.loads(Path("after", "meta.json").read_text())["kind"] == "evaluation"
+
+    assert evaluate(str(run / "checkpoints" / "step_000001"), "scale=smoke", "--out", "step") == 0
+    assert records(Path("step")) == after, "a training checkpoint holds the same weights"
+    assert evaluate(str(blank), "scale=smoke", "--out", "before") == 0
+    assert records(Path("before")) != after, "the weights have moved"
+    assert main(["compare", "before", "after"]) == 0
+    assert "B - A, paired" in capsys.readouterr().out
+
+    written = Path("after", "meta.json").stat().st_mtime_ns
+    assert evaluate(str(run), "scale=smoke", "--out", "after") == 0, "a finished evaluation is printed again"
+    assert "end to end" in capsys.readouterr().out
+    assert Path("after", "meta.json").stat().st_mtime_ns == written
+    assert evaluate(str(run), "scale=smoke", "seed=1", "evaluation.seed=1", "--out", "after") == 2
+    assert "after holds a run with evaluation.seed=0" in capsys.readouterr().err
+    weights = run / "final" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4:] = b"\0\0\0\0"
+    weights.write_bytes(content)
+    assert evaluate(str(run), "scale=smoke", "--out", "after") == 2, "other weights at the same path"
+    assert "checkpoint.fingerprint" in capsys.readouterr().err
+
+
+def test_the_default_directory_is_named_after_task_and_checkpoint(blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(str(blank), "scale=smoke", "study=mine") == 0
+    (found,) = (path.parent for path in (tmp_path / "multirun" / "mine").rglob("summary.json"))
+    assert found.name.startswith("sudoku-qwen3vl-evaluate-") and found.name.endswith(blank.name)
+
+
+def test_what_cannot_be_evaluated_is_one_sentence(
+    blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "meta.json").write_text("{}")
+    for words, sentence in {
+        ("nowhere",): "nowhere is neither a directory with the config.json of a known family nor a released model",
+        (str(tmp_path / "empty"),): "is neither a directory with the config.json",
+        (str(unfinished),): "is a run without final/",
+        (str(blank), "another"): "takes one checkpoint",
+        (str(blank), "paradigm=rl"): "paradigm=rl is an option of training",
+        (str(blank), "task.givens=[1,2]"): "task.givens must be",
+        (str(blank), "evaluation.engine=vlm"): "evaluation.engine must be native or vllm, got 'vlm'",
+    }.items():
+        assert evaluate(*words) == 2, words
+        shown = capsys.readouterr().err
+        assert sentence in shown and shown.count("\n") == 1, shown
+    assert not (tmp_path / "multirun").exists()

@@ -1,0 +1,76 @@
+"""Two evaluations of the same samples, paired; other samples are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from percasym.cli.main import main
+from percasym.report.evaluations import pair
+from percasym.report.load import load_run
+from percasym.runs.rundir import RunDirectory
+from percasym.types import Estimate
+
+GRADES = ("end_to_end", "perception", "reasoning", "faithful")
+
+
+def evaluation(path: Path, right: list[bool | None], *, puzzles: list[str] | None = None, kind: str = "evaluation") -> Path:
+    """An evaluation directory in which sample i has grade `right[i]` in every metric."""
+    run = RunDirectory.open(path, {"task": {"size": 4}}, about={"kind": kind})
+    puzzles = puzzles or [f"puzzle {i}" for i in range(len(right))]
+    records: list[dict[str, Any]] = [
+        {"key": {"task": "sudoku", "split": "test", "seed": 0, "index": i}, "truth": puzzle, "grades": dict.fromkeys(GRADES, grade)}
+        for i, (puzzle, grade) in enumerate(zip(puzzles, right, strict=True))
+    ]
+    run.samples("test", 0, records)
+    run.finish({"after": {"end_to_end": Estimate(mean=0.5, ci95=(0.1, 0.9), n=len(right))}})
+    return path
+
+
+def test_a_difference_is_paired_by_sample(tmp_path: Path) -> None:
+    # B gains sample 0 and loses none: 1 of 4 changes, so the mean difference is + 1/4 in each metric.
+    first, second = evaluation(tmp_path / "a", [False, True, False, True]), evaluation(tmp_path / "b", [True, True, False, True])
+    paired = pair(load_run(first), load_run(second))
+    assert (paired.num_samples, paired.num_puzzles) == (4, 4)
+    assert [one.difference.mean for one in paired.metrics] == [0.25] * 4
+    assert [(one.first.mean, one.second.mean) for one in paired.metrics] == [(0.5, 0.75)] * 4
+    swapped = pair(load_run(second), load_run(first))
+    assert [one.difference.mean for one in swapped.metrics] == [-0.25] * 4
+
+
+def test_a_sample_that_one_side_could_not_measure_is_left_out(tmp_path: Path) -> None:
+    first, second = evaluation(tmp_path / "a", [None, True, False]), evaluation(tmp_path / "b", [True, True, True])
+    (one, *_) = pair(load_run(first), load_run(second)).metrics
+    assert one.difference.n == 2 and one.difference.mean == 0.5
+
+
+def test_compare_prints_both_and_the_difference(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    places = [str(evaluation(tmp_path / name, right)) for name, right in (("a", [False] * 40), ("b", [True] * 40))]
+    assert main(["compare", *places]) == 0
+    shown = capsys.readouterr().out
+    # Agresti and Min, 40 pairs that all gain: centre 40 / 42, 41 discordant, half width 1.96 sqrt(41 - 42 (40 / 42)^2) / 42 = .080.
+    assert "+100.0 [+87, +100]" in shown and "clear of 0" in shown and "40 samples of 40 puzzles" in shown
+
+
+def test_other_samples_or_other_puzzles_are_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = evaluation(tmp_path / "a", [True, False])
+    fewer = evaluation(tmp_path / "fewer", [True])
+    other = evaluation(tmp_path / "other", [True, False], puzzles=["puzzle 0", "another"])
+    for second, sentence in ((fewer, "share 1 of 2 and 1 samples"), (other, "Sample 1 of")):
+        assert main(["compare", str(first), str(second)]) == 2
+        shown = capsys.readouterr().err
+        assert sentence in shown and shown.count("\n") == 1
+    assert main(["compare", str(tmp_path)]) == 2
+    assert "pairs two evaluations, got 3" in capsys.readouterr().err
+
+
+def test_report_reads_evaluation_directories(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    places = [str(evaluation(tmp_path / name, [True, False])) for name in ("a", "b")]
+    assert main(["report", "--markdown", *places]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("| a | 2 | 50.0 [10, 90] |")
+    assert main(["report", *places, "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert json.loads((tmp_path / "a" / "meta.json").read_text())["kind"] == "evaluation"
