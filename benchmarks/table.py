@@ -56,6 +56,15 @@ def loss_seconds(arm: str) -> Callable[[Any], tuple[float, float, float]]:
     return found
 
 
+def rows(case: str) -> Callable[[Any], tuple[float, float, float]]:
+    def found(result: Any) -> tuple[float, float, float]:
+        one = result["results"][case]
+        rates = [one["rows"] / each / 1000 for each in one["seconds"]]
+        return median(rates), min(rates), max(rates)
+
+    return found
+
+
 def spread(one: Any) -> tuple[float, float, float]:
     return one["ratio"], one["lowest"], one["highest"]
 
@@ -79,6 +88,8 @@ FIGURES = [
     Figure(what="generate / rollouts, InternVL3.5", file="rollouts", found=rollouts("InternVL35, own ends"), aim=">= 2"),
     Figure(what="generate / evaluation, 64 samples", file="evaluation_64", found=spread, aim=">= 2"),
     Figure(what="generate / evaluation, 256 samples", file="evaluation_256", found=spread, aim=">= 2"),
+    Figure(what="rows checked, 1,000/s, PNG", file="rows", found=rows("PNG, 224 x 224")),
+    Figure(what="rows checked, 1,000/s, photos", file="rows", found=rows("JPEG, 1024 x 768")),
     Figure(what="import percasym, s", file="startup", found=seconds("import"), aim="<= 0.1"),
     Figure(what="--cfg job, s", file="startup", found=seconds("--cfg job"), aim="<= 1.0"),
     Figure(what="command to first step, s", file="startup", found=seconds("first step"), aim="<= 8"),

@@ -21,7 +21,7 @@ def register(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
     audit = commands.add_parser("audit", help="perception's share of tokens, loss and gradient, without training")
     audit.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=jsonl task.path=FILE model.path=DIR")
-    audit.add_argument("--samples", type=int, metavar="N", help="training samples to look at (default: 64, or all rows where they are fewer)")
+    audit.add_argument("--samples", type=int, metavar="N", help="training samples to look at (default: 64, or all rows if fewer)")
     audit.set_defaults(work=_audit)
 
 

@@ -75,7 +75,8 @@ def _compare(given: argparse.Namespace) -> None:
     runs = _loaded(given.runs)
     if any(is_evaluation(run) for run in runs):
         if len(runs) != 2 or len(given.runs) != 2:
-            raise ConfigError(f"percasym compare pairs two evaluations, got {len(runs)}. Name two evaluation directories, the reference first.")
+            got = f"percasym compare pairs two evaluations, got {len(runs)}."
+            raise ConfigError(f"{got} Name two evaluation directories, the reference first.")
         try:
             console().print(paired_table(pair(*runs)))
         except ValueError as error:

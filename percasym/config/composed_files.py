@@ -126,7 +126,8 @@ def _checked(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
     @wraps(load)
     def load_configuration(loader: Any, config_name: str | None, overrides: list[str], *rest: Any, **options: Any) -> DictConfig:
         cfg = load(loader, config_name, overrides, *rest, **options)
-        check_files(cfg, overrides)
+        if config_name is not None:  # Else `--hydra-help`, which reads no file and starts nothing.
+            check_files(cfg, overrides)
         return cfg
 
     load_configuration.checks_files = True  # type: ignore[attr-defined]

@@ -6,7 +6,8 @@ All come from the configuration and a few samples of the task; neither torch nor
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -106,6 +107,8 @@ class Layout:
     evaluation: Answers
     sampled: Sampled | None
     """None for supervised training."""
+    ranks_of_machine: int = 1
+    """Ranks that share the memory of one machine."""
 
     @property
     def stores_span_gradient(self) -> bool:
@@ -136,6 +139,7 @@ class Layout:
             eval_bytes=computing if family.lora or family.attention == "flash_attention_2" else 4,
             evaluation=Answers(rows=evaluation.batch_size, prompts=evaluation.batch_size, max_new_tokens=evaluation.max_new_tokens),
             sampled=Sampled.of(paradigm, settings) if isinstance(paradigm, Rl) else None,
+            ranks_of_machine=settings.launch.nproc,
         )
 
 
@@ -152,6 +156,8 @@ class Parameters:
     """Float32 trunk weights of matrix products: under bfloat16 autocast a rounded copy of them exists during a forward."""
     frozen_linear: int
     """Frozen linear weights under adapters, which are stored in the compute type because nothing updates them."""
+    largest: int = 0
+    """The largest trained tensor."""
 
     @property
     def total(self) -> int:
@@ -176,7 +182,18 @@ def count_parameters(anatomy: Anatomy, adaptation: Adaptation) -> Parameters:
         trained=adapters if lora else own,
         multiplied=0 if lora else sum(weights.numel for weights in anatomy.weights if weights.kind in ("linear", "experts", "patches")),
         frozen_linear=sum(weights.numel for weights in anatomy.weights if _in_compute_type(weights)) if lora else 0,
+        largest=max(_trained_sizes(anatomy, adaptation), default=0),
     )
+
+
+def _trained_sizes(anatomy: Anatomy, adaptation: Adaptation) -> Iterator[int]:
+    """Elements of single trained tensors: weights, or the two factors of an adapter."""
+    lora = adaptation.lora
+    for weights in anatomy.weights:
+        if lora is None and weights.part not in adaptation.freeze:
+            yield math.prod(weights.shape)
+        if lora is not None and weights.kind == "linear" and weights.part in lora.targets:
+            yield lora.rank * max(weights.shape)
 
 
 def _in_compute_type(weights: Weights) -> bool:

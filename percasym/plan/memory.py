@@ -6,9 +6,14 @@ Everything is float32 except activations, rounded copies of weights, and frozen 
 |---|---|---|---|---|
 | weights | all | all | all | 1/N |
 | master copy of trained weights | - | 1/N | 1/N | 1/N |
-| accumulated gradient | all | all, then 1/N twice | 1/N, twice at the step | 1/N, twice at the step |
+| accumulated gradient | all | 1/N, twice at the step | 1/N, twice at the step | 1/N, twice at the step |
+| cut tensors | - | whole | whole | - |
 | stored gradient of one span | all | 1/N | 1/N | 1/N |
 | AdamW | all | 1/N | 1/N | 1/N |
+
+A tensor that lies across the end of a rank's part is reduced to both ranks and held whole there until the next backward pass. Which tensor
+that is depends on the order of parameters; the largest trained one is planned. Measured on two ranks in
+tests/unit/plan/memory_on_two_ranks.py.
 
 Activations are counted by hand from the layers of transformers 5.23, and compared in tests/unit/plan with the saved tensors of a real
 forward. The residual stream and norms are float32 under autocast.
@@ -41,7 +46,8 @@ def states(parameters: Parameters, layout: Layout) -> dict[str, int]:
     """The model states that ZeRO shards, wherever they are stored (GPU or, with offload, host memory)."""
     stage, ranks, trained = layout.zero_stage, layout.num_ranks, FLOAT32 * parameters.num_trained
     shard = -(-trained // ranks)
-    gradients = {0: trained, 1: max(trained, 2 * shard), 2: 2 * shard, 3: 2 * shard}[stage]
+    cut = FLOAT32 * parameters.largest if ranks > 1 else 0
+    gradients = {0: trained, 1: 2 * shard + cut, 2: 2 * shard + cut, 3: 2 * shard}[stage]
     weights = weights_bytes(parameters, layout)
     return {
         "weights": -(-weights // ranks) if stage == 3 else weights,
@@ -77,6 +83,22 @@ def on_host(parameters: Parameters, layout: Layout) -> Bytes:
         "optimizer": 2 * shard,
         "copied weights": copies,
     }
+
+
+def host(parameters: Parameters, layout: Layout) -> Bytes:
+    """Host memory of one machine: while all of its ranks load the whole model in float32, and then in training.
+
+    With a reference model for RL's KL term, each rank loads the model twice.
+    """
+    models = 2 if layout.sampled and layout.sampled.reference else 1
+    loading = layout.ranks_of_machine * models * FLOAT32 * parameters.total
+    return {"loading": loading, "training": layout.ranks_of_machine * sum(on_host(parameters, layout).values())}
+
+
+def checkpoint_bytes(parameters: Parameters, layout: Layout) -> int:
+    """One checkpoint of all ranks: weights (or adapters) and AdamW's two moments, all float32."""
+    written = parameters.num_trained if layout.adapters else parameters.total
+    return FLOAT32 * (written + 2 * parameters.num_trained)
 
 
 def reference_bytes(parameters: Parameters, layout: Layout) -> int:

@@ -144,8 +144,10 @@ def _lines(plan: Plan) -> list[str]:
         f"({step.model_flops:.2e} without computing anything twice"
         f"{f', {step.sampling_flops:.2e} of them sampling' if step.sampling_flops else ''}).",
     ]
-    if plan.layout.offload:
-        lines.append(f"In the host's memory: {_gb(sum(memory.on_host(plan.parameters, plan.layout).values()))} GB for each GPU.")
+    held = memory.host(plan.parameters, plan.layout)
+    kept = f", then {_gb(held['training'])} GB" if held["training"] else ""
+    lines.append(f"Host memory of a machine: {_gb(held['loading'])} GB while its ranks load the model, each all of it{kept}.")
+    lines.append(f"A checkpoint: {_gb(memory.checkpoint_bytes(plan.parameters, plan.layout))} GB.")
     limits = {"evaluation": plan.layout.evaluation} | ({"rollout": plan.layout.sampled} if plan.layout.sampled else {})
     for section, limit in limits.items():
         if plan.lengths.perception + plan.lengths.reasoning > limit.max_new_tokens:

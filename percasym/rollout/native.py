@@ -97,9 +97,7 @@ class NativeAnswers:
         rows, branches = [self.family.prompt(prompt) for prompt in prompts], [[ids] for ids in prefixes]
         was_training = model.training
         model.eval()
-        done = decode_branches(
-            model, self.family, rows, branches, max_new_tokens=max_new_tokens, batch_size=batch_size, advance=advance
-        )
+        done = decode_branches(model, self.family, rows, branches, max_new_tokens=max_new_tokens, batch_size=batch_size, advance=advance)
         model.train(was_training)
         return [completion for (completion,) in done]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import time
@@ -23,8 +24,9 @@ from percasym.report.study import study_of
 from percasym.report.tables import runs_markdown
 from percasym.runs.records import line, read_lines
 from percasym.runs.study import read_study
-from percasym.tasks.given.files import json_lines
+from percasym.tasks.given.files import json_lines, read_rows
 from percasym.tasks.given.item import from_columns, from_hub
+from percasym.tasks.given.messages import columns_of
 from percasym.tasks.given.picture import Limits, read_image
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import SampleKey
@@ -88,6 +90,43 @@ def test_rows_of_others_are_read_or_refused(folder: Path, data: bytes, max_bytes
             assert item.percept.strip() and item.answer.strip() and item.query.strip()
 
 
+ARRAY = json.dumps([*ROWS, {"messages": [{"role": "user", "content": "<image>?"}]}], indent=1).encode()
+
+
+@cases()
+@given(data=damaged([ARRAY, gzip.compress(ARRAY), WHOLE]) | st.binary(max_size=60), max_bytes=st.sampled_from([8, 100, 2**20]))
+@example(data=b"[" * 100_000, max_bytes=2**20)
+@example(data=b"[1", max_bytes=2**20)
+@example(data=b"[\xff]", max_bytes=2**20)
+def test_files_of_any_kind_are_read_or_refused_with_their_name(folder: Path, data: bytes, max_bytes: int) -> None:
+    file = folder / "any"
+    file.write_bytes(data)
+    try:
+        rows = list(read_rows(file, max_bytes=max_bytes))
+    except ValueError as error:
+        named = str(file) in str(error)
+        assert named, "the sentence says where"
+        return
+    assert all(row.where.startswith(f"{file}, ") for row in rows)
+
+
+CHAT = [
+    {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}, {"role": "assistant", "content": "!"}]},
+    {"conversations": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "!"}], "images": ["a.png"], "system": "x"},
+]
+
+
+@cases()
+@given(altered(CHAT))
+def test_chat_rows_of_any_form_are_one_turn_or_refused(record: dict) -> None:
+    try:
+        columns = columns_of(record)
+    except ValueError:
+        return
+    if "messages" in record or "conversations" in record:
+        assert isinstance(columns["query"], str) and isinstance(columns["response"], str)
+
+
 @cases()
 @given(altered(ROWS))
 @example({"image": "a.png", "query": "?", "ground_truth": "1", "response": 1})
@@ -119,7 +158,7 @@ def test_lines_of_a_run_are_read_or_refused(folder: Path, data: bytes) -> None:
     file = folder / "lines.jsonl"
     file.write_bytes(data)
     try:
-        assert len(read_lines(file)) == data.decode().replace("\r\n", "\n").replace("\r", "\n").count("\n")
+        assert len(read_lines(file)) == data.count(b"\n")
         read_rollouts(file)
     except ValueError as error:
         named = str(file) in str(error)

@@ -79,7 +79,7 @@ def test_advice_follows_the_language_model() -> None:
 
 
 WRONG = {
-    "no file": (["task=jsonl", "task.path=nowhere.jsonl"], "There is no file nowhere.jsonl. Give task.path a file of JSON lines."),
+    "no file": (["task=jsonl", "task.path=nowhere.jsonl"], "There is no file nowhere.jsonl. Give task.path a file of "),
     "no path": (["task=jsonl"], "task.path is not set; give it text."),
     "no samples": (["--samples", "0"], "--samples must be at least 1, got 0."),
     "no demonstrations": (["paradigm=rl"], "percasym audit measures demonstrations, and paradigm=rl has none. Leave paradigm=rl out."),

@@ -55,6 +55,7 @@ def test_a_scale_sets_sizes_only() -> None:
             "group_size",
             "micro_batch_size",
             "lr",
+            "warmup_frac",
             "eval_every",
             "save_every",
             "diagnose_every",

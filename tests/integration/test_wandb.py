@@ -154,7 +154,7 @@ def verdicts_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["paradigm.steps=2", "balance=hidden"], documented("The numbers of a training step")),
         (
-            ["paradigm.steps=2", *RL, "paradigm.kl=0.1", "paradigm.epochs=2"],
+            ["paradigm.steps=2", *RL, "paradigm.kl=0.1", "paradigm.epochs=2", "paradigm.importance_cap=2.0"],
             documented("The rewards of an RL step", "The numbers of a step of RL") | SHARED,
         ),
     ],

@@ -83,17 +83,17 @@ WRONG = {
 
 WITH_A_MODEL = {
     "no rows": ([JSONL, "task.path=none.jsonl"], "none.jsonl has no rows."),
-    "folder for rows": ([JSONL, "task.path=mine"], "There is no file mine. Give task.path a file of JSON lines."),
-    "binary rows": ([JSONL, "task.path=binary.jsonl"], "binary.jsonl, line 1: it is not JSON ("),
+    "folder for rows": ([JSONL, "task.path=mine"], "mine is a folder without Parquet files. Give task.path a file of"),
+    "binary rows": ([JSONL, "task.path=binary.jsonl"], "binary.jsonl"),
     "half a row": ([JSONL, "task.path=half.jsonl"], "half.jsonl, line 1: it is not JSON ("),
-    "deep row": ([JSONL, "task.path=deep.jsonl"], "deep.jsonl, line 1: it "),
+    "deep row": ([JSONL, "task.path=deep.jsonl"], "deep.jsonl, line 1: the element that begins here is nested too deeply."),
     "row without columns": ([JSONL, "task.path=one.jsonl"], "one.jsonl, line 1: it has no column perception; "),
     "reward that needs a painter": (
         [JSONL, RL, "reward=rerender", "task.path=one.jsonl"],
         "reward=rerender needs a task that can draw a percept; ",
     ),
     "model without a name": (["task=sudoku", "model.path="], "model.path is empty. Give it a Hugging Face directory or a hub id, "),
-    "model of another family": (["task=sudoku", "model.path=./other"], "The checkpoint ./other could not be loaded (OSError: "),
+    "model of another family": (["task=sudoku", "model.path=./other"], "./other is of type bert, and model=qwen3vl reads qwen3_vl "),
     "model that is no JSON": (["task=sudoku", "model.path=./broken"], "The checkpoint ./broken could not be loaded ("),
 }
 """The same for what only files can tell."""

@@ -126,4 +126,4 @@ def test_their_rows_can_be_exported_and_are_the_same_again(discs: Path, tmp_path
     assert contents[0] == contents[1]
     capsys.readouterr()
     assert cli.main([*words[:-1], str(tmp_path / "more"), "--num", str(number + 1)]) == 2
-    assert f"(of an export: --num) to at most {number}." in capsys.readouterr().err
+    assert f"and --num={number + 1} would repeat some. Ask for at most {number}." in capsys.readouterr().err

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from percasym.config.files import opened
 
@@ -25,7 +25,8 @@ MOST_BYTES = 2**44
 """Of a file of rows; no more than one row of it is held."""
 CHUNK = 2**20
 """Bytes that are read of a JSON array at a time."""
-ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Its byte order marks."""
 BOM = b"\xef\xbb\xbf"
 SPACE = " \t\r\n"
 
@@ -74,6 +75,8 @@ def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterat
         for part in parts:
             yield from parquet_rows(part, named=_split_of_name(part.name))
         return
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder without Parquet files. Give task.path a file of JSON lines, a JSON array or Parquet.")
     if not path.exists():
         raise ValueError(f"There is no file {path}. Give task.path a file of JSON lines, a JSON array or Parquet.")
     with _opened(path) as file:
@@ -83,12 +86,13 @@ def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterat
         return
     try:
         with _opened(path, gzipped=head.startswith(b"\x1f\x8b")) as file:
-            start = file.read(len(BOM))
+            start = file.read(4)
             _refuse_other_encodings(path, start)
-            if start != BOM:
-                file.seek(0)
+            file.seek(len(BOM) if start.startswith(BOM) else 0)
             begin = file.tell()
             first = next((char for char in iter(lambda: file.read(1), b"") if char not in b" \t\r\n"), b"")
+            if first == b"{" and not file.readline(max_bytes).strip():
+                raise ValueError(f"{path} is one JSON object over several lines. Write an array of rows, or one object a line.")
             file.seek(begin)
             yield from (_array if first == b"[" else _lines)(path, file, max_bytes, split)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -131,7 +135,7 @@ def _opened(path: Path, *, gzipped: bool = False) -> Iterator[IO[bytes]]:
     """A regular file of any size, for rows are read one by one; decompressed if `gzipped`."""
     try:
         with opened(path, max_bytes=MOST_BYTES) as file:
-            yield gzip.GzipFile(fileobj=file) if gzipped else file
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if gzipped else file
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise
@@ -139,9 +143,10 @@ def _opened(path: Path, *, gzipped: bool = False) -> Iterator[IO[bytes]]:
 
 
 def _refuse_other_encodings(path: Path, start: bytes) -> None:
-    encoding = ENCODINGS.get(start[:2]) or ("UTF-16" if b"\0" in start else None)
-    if encoding:
-        raise ValueError(f"{path} is {encoding}. Save it as UTF-8, as in: iconv -f {encoding} -t UTF-8.")
+    """Raise ValueError for UTF-16, whose text in ASCII has a zero in every second byte."""
+    zeros = tuple(byte == 0 for byte in start)
+    if start.startswith(UTF16) or zeros in ((False, True, False, True), (True, False, True, False)):
+        raise ValueError(f"{path} is UTF-16. Save it as UTF-8, as in: iconv -f UTF-16 -t UTF-8.")
 
 
 def _lines(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> Iterator[Row]:
@@ -149,8 +154,6 @@ def _lines(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> It
         line = file.readline(max_bytes + 1)
         if not line:
             return
-        if number == 1 and line.strip() == b"{":
-            raise ValueError(f"{path} is one JSON object over several lines. Write an array of rows, or one object a line.")
         fits = len(line) <= max_bytes or line.endswith(b"\n")
         while not line.endswith(b"\n") and (more := file.readline(max_bytes)):
             line = more

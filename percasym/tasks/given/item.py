@@ -211,7 +211,7 @@ def _text(record: Record, column: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         at = f"{value[error.start]!a} at character {error.start + 1}"
-        raise ValueError(f"its {column} holds half of a surrogate pair, {at}, which no encoding can write. Correct the text.") from None
+        raise ValueError(f"its {column} holds half of a surrogate pair, {at}, which no encoding can write.") from None
     return value
 
 
@@ -222,6 +222,8 @@ def _number_or_text(record: Record, column: str) -> str:
     ['6', '6', '2.5', '6']
     """
     value = record.get(column)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, float | Decimal) or not math.isfinite(value):
         return _text(record, column)
     return str(int(value)) if value == int(value) else str(value)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import accumulate, product
 from pathlib import Path
@@ -104,7 +107,15 @@ def test_offloaded_states_are_those_of_deepspeeds_estimators_up_to_known_convent
 def test_zero_splits_what_it_says_it_splits(parameters, layout):
     # A million trained parameters on 4 ranks, stage by stage: megabytes of weights, master, gradients, span gradient, AdamW.
     held = [[size / 1e6 for size in memory.states(parameters, replace(layout, num_ranks=4, zero_stage=s)).values()] for s in range(4)]
-    assert held == [[4, 0, 4, 4, 8], [4, 1, 4, 1, 2], [4, 1, 2, 1, 2], [1, 1, 2, 1, 2]]
+    assert held == [[4, 0, 4, 4, 8], [4, 1, 2, 1, 2], [4, 1, 2, 1, 2], [1, 1, 2, 1, 2]]
+
+
+@pytest.mark.slow
+def test_two_ranks_hold_what_is_planned_under_every_stage():
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    tests = ["pytest", str(Path(__file__).with_name("memory_on_two_ranks.py")), "-x", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run([*torchrun, *tests], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def kept_bytes(model: torch.nn.Module, batch, dtype: torch.dtype) -> int:

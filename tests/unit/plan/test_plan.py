@@ -13,9 +13,10 @@ import pytest
 
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
+from percasym.plan import memory
 from percasym.plan import plan as planning
 from percasym.plan.inputs import QWEN_PIECES, token_counter
-from percasym.plan.plan import Plan, plan
+from percasym.plan.plan import Plan, plan, table
 
 ROOT = Path(__file__).resolve().parents[3]
 README = ROOT / "experiments" / "paper_scale" / "README.md"
@@ -195,7 +196,29 @@ def test_every_command_of_the_paper_scale_composes_and_fits() -> None:
         assert planned(line + size).fits, line
 
 
-@pytest.mark.parametrize("experiment", ["eight_gpus", "one_24gb_gpu"])
+@pytest.mark.parametrize("experiment", ["eight_gpus", "eight_gpus_rl", "one_24gb_gpu", "one_24gb_gpu_rl"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", ["sudoku", "graph_coloring"])
+def test_every_preset_fits_its_gpus(experiment: str, family: str, task: str) -> None:
+    size = " --gpu-gb 24" if "24gb" in experiment else ""
+    cost = planned(f"scale=paper experiment={experiment} model={family} task={task}{size}")
+    assert cost.fits and cost.peak < 0.95 * cost.gpu_bytes, f"{cost.peak / 1e9:.1f} GB"
+    assert (cost.layout.sampled is not None) == experiment.endswith("_rl")
+
+
+def test_a_plan_counts_the_memory_of_the_host_and_a_checkpoint() -> None:
+    # 8,767,123,696 parameters, 8,190,735,360 of them trained: each of 8 ranks loads 4 bytes of all.
+    cost = planned("scale=paper launch.nproc=8 engine.zero_stage=2 engine.offload=true")
+    host = memory.host(cost.parameters, cost.layout)
+    assert host["loading"] == 8 * 4 * 8_767_123_696
+    assert host["training"] == 8 * sum(memory.on_host(cost.parameters, cost.layout).values())
+    assert memory.checkpoint_bytes(cost.parameters, cost.layout) == 4 * (8_767_123_696 + 2 * 8_190_735_360)
+    lines = "\n".join(str(line) for line in table(cost).renderables if isinstance(line, str))
+    assert "Host memory of a machine: 280.5 GB while its ranks load the model, each all of it, then" in lines
+    assert "A checkpoint: 100.6 GB." in lines
+
+
+@pytest.mark.parametrize("experiment", ["eight_gpus", "one_24gb_gpu", "eight_gpus_rl", "one_24gb_gpu_rl"])
 def test_hydra_shows_the_same_configuration(experiment: str) -> None:
     words = ["scale=paper", f"experiment={experiment}", "--cfg", "job"]
     done = subprocess.run([sys.executable, "train.py", *words], capture_output=True, text=True, check=True, cwd=ROOT)

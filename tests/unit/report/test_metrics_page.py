@@ -27,8 +27,9 @@ def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
     gramian = Gramian(perception=1.0, reasoning=4.0, cross=0.5)
     stats = SpanStats(step=0, num_steps=1, counts=(3, 97), losses=(1.0, 0.5), hidden=(0.2, 0.1), gramian=gramian)
     logged = {*step_metrics(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
-    logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl"}
-    logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first"}
+    logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl", "policy/importance", "policy/truncated"}
+    logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first", "policy/importance/first"}
+    logged |= {"policy/truncated/first"}
     logged |= {
         "rollouts/resampled",
         "time/rollout_seconds",

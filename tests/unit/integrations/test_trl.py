@@ -1,0 +1,197 @@
+"""TRL, the real one: the balanced SFTTrainer, percasym's rewards inside GRPOTrainer, and the correlations that are logged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+trl = pytest.importorskip("trl", reason="pip install 'percasym[trl]'")
+
+from datasets import Dataset  # noqa: E402
+from transformers import AutoModelForImageTextToText  # noqa: E402
+
+from percasym.balance.registry import balancer  # noqa: E402
+from percasym.config.sampling import Native  # noqa: E402
+from percasym.config.schema import ConfigError  # noqa: E402
+from percasym.integrations.collate import SpanCollator  # noqa: E402
+from percasym.integrations.trl import (  # noqa: E402
+    BalancedSFTTrainer,
+    RewardCorrelations,
+    grpo_row,
+    outcome_reward,
+    perception_reward,
+)
+from percasym.models.base import Batch  # noqa: E402
+from percasym.models.checkpoint import packaged  # noqa: E402
+from percasym.models.processor import processor  # noqa: E402
+from percasym.models.qwen3vl import Qwen3VL  # noqa: E402
+from percasym.rewards.registry import packaged_rewards  # noqa: E402
+from percasym.rollout.native import NativeRollouts  # noqa: E402
+from percasym.tasks.sudoku.task import Sudoku  # noqa: E402
+from percasym.training.policy_queries import PolicyQueries  # noqa: E402
+from percasym.types import SampleKey  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+TASK = Sudoku(verbosity=0)
+COMMON = {
+    "use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
+    "gradient_checkpointing": False, "dataloader_pin_memory": False,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_telemetry(monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("CI", "1")
+
+
+def samples(num: int, split: str = "train_rl") -> list:
+    return [TASK.sample(SampleKey(task=TASK.name, split=split, seed=0, index=index)) for index in range(num)]
+
+
+def without_pictures(batch: Batch) -> Batch:
+    """The same rows with text in place of the picture."""
+    return Batch(ids=batch.ids.clamp(max=58), mask=batch.mask, labels=batch.labels, aligned=batch.aligned)
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("name", ["none", "fixed", "ngdiff"])
+def test_sft_has_the_curve_of_the_own_loop(
+    name, accumulation, windows, own_loop, tiny_qwen, tmp_path, logged, assert_same_curve
+) -> None:
+    steps = [[without_pictures(batch) for batch in window] for window in windows(micro=accumulation)]
+    ours, _ = own_loop(steps, balancer(name))
+    rows = [
+        {"input_ids": ids[:length].tolist(), "labels": ids.where(own >= 0, -100)[:length].tolist(), "spans": own[:length].tolist()}
+        for window in steps
+        for batch in window
+        for ids, length, own in zip(batch.ids, batch.mask.sum(1).tolist(), batch.labels, strict=True)
+    ]
+    config = trl.SFTConfig(
+        output_dir=str(tmp_path), max_length=None, max_steps=len(steps), per_device_train_batch_size=8 // accumulation,
+        gradient_accumulation_steps=accumulation, learning_rate=3e-3, lr_scheduler_type="constant", adam_beta2=0.95, weight_decay=0.0,
+        optim="adamw_torch_fused", train_sampling_strategy="sequential", **COMMON,
+    )  # fmt: skip
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    trainer = BalancedSFTTrainer(
+        tiny_qwen(),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=Qwen3VL().codec().tokenizer,
+        data_collator=SpanCollator(DataCollatorForLanguageModeling(pad_token_id=0)),
+        balance=name,
+    )
+    trainer.train()
+    assert_same_curve(logged(trainer), ours)
+
+
+def test_options_of_trl_that_join_rows_are_refused(tiny_qwen, tmp_path) -> None:
+    config = trl.SFTConfig(output_dir=str(tmp_path), max_length=None, max_steps=1, loss_type="dft", **COMMON)
+    rows = Dataset.from_list([{"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "spans": [-1, 0, 1]}])
+    with pytest.raises(ConfigError, match="loss_type=dft is another loss of a token"):
+        BalancedSFTTrainer(tiny_qwen(), args=config, train_dataset=rows, processing_class=Qwen3VL().codec().tokenizer, balance="none")
+
+
+def test_grpo_trains_on_percasyms_rewards_and_logs_their_correlations(tmp_path) -> None:
+    path, codec = packaged("qwen3vl"), Qwen3VL().codec()
+    rewards = [outcome_reward(TASK, codec), perception_reward(TASK, codec, "consensus"), perception_reward(TASK, codec, "oracle")]
+    reasoning = NativeRollouts(family=Qwen3VL(), sampling=Native(max_new_tokens=48, batch_size=8))
+    config = trl.GRPOConfig(
+        output_dir=str(tmp_path), num_generations=4, max_completion_length=48, reward_weights=[0.7, 0.3, 0.0], max_steps=2,
+        per_device_train_batch_size=8, temperature=1.5, **COMMON,
+    )  # fmt: skip
+    trainer = trl.GRPOTrainer(
+        AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32),
+        reward_funcs=rewards,
+        args=config,
+        train_dataset=Dataset.from_list([grpo_row(sample) for sample in samples(8)]),
+        processing_class=processor(path),
+        callbacks=[RewardCorrelations(rewards, reasoning, weights=config.reward_weights)],
+    )
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert len(lines) == 2
+    for line in lines:
+        for name in ("outcome", "consensus", "oracle"):
+            assert line[f"rewards/{name}/mean"] == pytest.approx(line[f"reward/{name}/mean"], abs=1e-6)
+            assert 0 <= line[f"reward/{name}/zero_variance"] <= 1
+        assert line["rewards/oracle/mean"] == pytest.approx(line["reward/perception/mean"], abs=1e-6)
+        paid = 0.7 * line["rewards/outcome/mean"] + 0.3 * line["rewards/consensus/mean"]
+        assert line["reward"] == pytest.approx(paid, abs=1e-5)
+
+
+def completions(codec, sample, other) -> list[tuple[int, ...]]:
+    """Right in both; wrong picture and answer; right picture and no answer; no perception."""
+    right = sample.demonstration.perception + sample.demonstration.reasoning
+    wrong = other.demonstration.perception + other.demonstration.reasoning
+    texts = (right, wrong, sample.demonstration.perception + " So.", "So.")
+    return [(*codec.encode(text), codec.end) for text in texts]
+
+
+def test_rewards_and_correlations_are_those_of_graded_completions() -> None:
+    codec, (one, two) = Qwen3VL().codec(), samples(2)
+    outcome, oracle = outcome_reward(TASK, codec), perception_reward(TASK, codec, "oracle")
+    seen: dict[str, float] = {}
+    RewardCorrelations([outcome, lambda **_: [], oracle], weights=[0.5, 1.0, 0.5])
+    arguments = {
+        "completion_ids": [*completions(codec, one, two), *completions(codec, two, one)],
+        "key": [grpo_row(sample)["key"] for sample in (one, two) for _ in range(4)],
+        "log_metric": lambda name, value: seen.update({name: value}),
+    }
+    assert outcome(**arguments) == [1.0, 0.0, 0.0, 0.0] * 2
+    assert not seen
+    assert oracle(**arguments) == [1.0, 0.0, 1.0, 0.0] * 2
+    # r of (1, 0, 0, 0) and (1, 0, 1, 0): covariance 1/4 - 1/8 = 1/8, variances 3/16 and 1/4, so (1/8) / sqrt(3/64) = 1 / sqrt(3).
+    assert seen["corr/outcome/perception"] == pytest.approx(3**-0.5)
+    assert seen["corr/oracle/perception"] == pytest.approx(1.0)
+    assert seen["reward/total/mean"] == pytest.approx((0.5 * 2 + 0.5 * 4) / 8)
+    assert seen["reward/outcome/zero_variance"] == 0.0
+    assert "corr/outcome/reasoning/across" not in seen
+
+
+def test_the_order_of_completions_does_not_matter() -> None:
+    codec, (one, two) = Qwen3VL().codec(), samples(2)
+    ids = [*completions(codec, one, two), *completions(codec, two, one)]
+    keys = [grpo_row(sample)["key"] for sample in (one, two) for _ in range(4)]
+    order = [5, 0, 7, 2, 1, 6, 3, 4]
+    reward = perception_reward(TASK, codec, "consensus")
+    straight = reward(completion_ids=ids, key=keys)
+    assert reward(completion_ids=[ids[i] for i in order], key=[keys[i] for i in order]) == [straight[i] for i in order]
+
+
+@pytest.mark.parametrize("name", list(packaged_rewards()))
+def test_every_reward_scores_completions(name) -> None:
+    family = Qwen3VL()
+    codec, (one, two) = family.codec(), samples(2)
+    policy = PolicyQueries(model=family.load().eval(), family=family, max_new_tokens=48, batch_size=8, temperature=1.0)
+    reward = perception_reward(TASK, codec, name, policy=policy)
+    scores = reward(completion_ids=completions(codec, one, two), key=[grpo_row(one)["key"]] * 4)
+    assert len(scores) == 4
+    assert scores[3] == 0.0  # No perception is stated.
+    assert all(score is None or 0 <= score <= 1 for score in scores)
+    assert any(score for score in scores[:3]) or name == "blindfold_self"  # The tiny model answers nothing from text at this setting.
+
+
+def test_rewards_that_cannot_work_are_refused() -> None:
+    codec = Qwen3VL().codec()
+    with pytest.raises(ConfigError, match=r"reward must be one of oracle, augmentation, .*, got 'sight'"):
+        perception_reward(TASK, codec, "sight")
+    for name in ("confidence", "augmentation"):
+        with pytest.raises(ConfigError, match=f"reward {name} queries the model in training"):
+            perception_reward(TASK, codec, name)
+    with pytest.raises(ConfigError, match="RewardCorrelations needs a reward of percasym"):
+        RewardCorrelations([lambda **_: []])
+    with pytest.raises(ConfigError, match="weights must be as many as rewards, 1, got 2"):
+        RewardCorrelations([outcome_reward(TASK, codec)], weights=[1.0, 1.0])
+
+
+def test_a_row_of_grpo_holds_no_label() -> None:
+    (sample,) = samples(1)
+    row = grpo_row(sample)
+    assert set(row) == {"prompt", "image", "key"}
+    assert sample.truth not in row["key"]
+    assert SampleKey(**json.loads(row["key"])) == sample.prompt.key
