@@ -11,9 +11,11 @@ from threading import current_thread, main_thread
 import pytest
 from hypothesis import settings
 
-# A worker of pytest-xdist ignores SIGINT, and a process that a test starts would inherit that and never be interrupted.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and current_thread() is main_thread():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A worker of pytest-xdist ignores SIGINT, and nohup makes a whole run ignore SIGHUP; a process that a test starts would inherit that and
+# never be interrupted.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN and current_thread() is main_thread():
+        signal.signal(number, handler)
 
 settings.register_profile("unhurried", deadline=None)  # A busy machine is no defect of what is tested.
 settings.load_profile("unhurried")
