@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +33,8 @@ SHORT_RUN = re.compile(r"(?<!\w)[A-Za-z][1-9][0-9]?(?:[\s,]+[A-Za-z][1-9][0-9]?)
 FENCED = re.compile(r"```[A-Za-z]*[ \t]*\n(.*?)```", re.DOTALL)
 JSON_OBJECT = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
 EDGE_KEYS, COLOR_KEYS = ("edges", "edge_list", "graph"), ("coloring", "colouring", "colors", "colours", "solution", "answer")
+LONGEST = 4096
+"""Characters of a statement (105 edges as indented JSON have 3,500), and of the end of a text in which runs of items are searched."""
 _TASK = GraphColoring()
 
 
@@ -42,12 +44,11 @@ class GraphNotation:
 
     def percepts(self, text: str) -> Sequence[Found]:
         """Edge lists: the whole text or a JSON object in it, else what stands in code fences, else runs of pairs."""
-        return list(_stated(text, _edges, (PAIR_RUN, OWN_FORM)))
+        return _graphs(text)
 
     def answers(self, text: str, percept: str) -> Sequence[Found]:
         """Colourings that name every node of the percept once."""
-        nodes = _nodes(from_text(percept))
-        return list(_stated(text, lambda part: _coloring(part, nodes), (ENTRY_RUN, SHORT_RUN)))
+        return _colorings(text, _nodes(from_text(percept)))
 
     def parse(self, text: str) -> str | None:
         """The canonical text of exactly one edge list."""
@@ -136,23 +137,35 @@ def _percept(edges: Edges, names: Mapping[str, str]) -> str:
     return str(graph_of(len(names), ((a, b) for a, b in pairs)))
 
 
-def _stated(text: str, read: Callable[[str], str | None], runs: Sequence[re.Pattern[str]]) -> Iterator[Found]:
-    """Statements that `read` understands, by decreasing formality: the whole text, JSON objects and code fences, runs of items."""
-    if (whole := read(text.strip())) is not None:
-        yield Found(text=whole, start=0, end=len(text))
-        return
+@lru_cache(maxsize=64)  # Each text of a row is searched several times; a data set has few queries.
+def _graphs(text: str) -> Sequence[Found]:
+    """The graphs in code fences and JSON objects; without any, those in runs of pairs."""
+    return _stated(text, _edges, ()) or _stated(text, _edges, (PAIR_RUN, OWN_FORM))
+
+
+@lru_cache(maxsize=64)
+def _colorings(text: str, nodes: tuple[str, ...]) -> Sequence[Found]:
+    return _stated(text, lambda part: _coloring(part, nodes), (ENTRY_RUN, SHORT_RUN))
+
+
+def _stated(text: str, read: Callable[[str], str | None], runs: Sequence[re.Pattern[str]]) -> Sequence[Found]:
+    """Statements that `read` understands, by decreasing formality: the whole text, JSON objects and code fences, runs of items
+    at its end."""
+    if len(text) <= LONGEST and (whole := read(text.strip())) is not None:
+        return [Found(text=whole, start=0, end=len(text))]
     formal = {(match.start(1), match.end(1)) for match in FENCED.finditer(text)}
     formal |= {(match.start(), match.end()) for match in JSON_OBJECT.finditer(text)}
     taken = list[tuple[int, int]]()
     statements = list[Found]()
-    for places in (sorted(formal), sorted(match.span() for run in runs for match in run.finditer(text))):
+    begin = max(0, len(text) - LONGEST)
+    for places in (sorted(formal), sorted(match.span() for run in runs for match in run.finditer(text, begin))):
         for start, end in places:
-            if any(start < other_end and other_start < end for other_start, other_end in taken):
+            if end - start > LONGEST or any(start < other_end and other_start < end for other_start, other_end in taken):
                 continue
             if (stated := read(text[start:end].strip())) is not None:
                 statements.append(found(stated, text, start, end))
                 taken.append((start, end))
-    yield from sorted(statements, key=lambda one: one.start)
+    return sorted(statements, key=lambda one: one.start)
 
 
 def _edges(text: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from percasym.tasks.canvas import Look
 from percasym.tasks.released.found import Found, alone, found
@@ -80,18 +81,19 @@ class GridNotation:
         return puzzle.canonical(_digits(from_text(percept)))
 
 
-def grids(text: str) -> Iterator[tuple[Cells, int, int]]:
+@lru_cache(maxsize=64)  # Each text of a row is searched several times; a data set has few queries.
+def grids(text: str) -> tuple[tuple[Cells, int, int], ...]:
     """Every grid that a text states, with its first character and the one behind its last.
 
     >>> [(len(cells), text_end) for cells, _, text_end in grids("1 - | 3 4\\n- - | 2 1\\n----+----\\n3 4 | - -\\n- - | - 2")]
     [(16, 49)]
     """
     stated = [*_json_grids(text), *_line_grids(text), *_strings(text)]
-    last = 0
+    kept = list[tuple[Cells, int, int]]()
     for cells, start, end in sorted(stated, key=lambda one: (one[1], -one[2])):
-        if start >= last:  # Lines of a JSON grid are a grid of lines, too.
-            yield cells, start, end
-            last = end
+        if not kept or start >= kept[-1][2]:  # Lines of a JSON grid are a grid of lines, too.
+            kept.append((cells, start, end))
+    return tuple(kept)
 
 
 def to_text(cells: Cells) -> str:
@@ -105,6 +107,7 @@ def to_text(cells: Cells) -> str:
     return "\n".join(" ".join(shown[start : start + size]) for start in range(0, len(cells), size))
 
 
+@lru_cache(maxsize=64)
 def from_text(canonical: str) -> Cells:
     """The cells of a canonical text."""
     return tuple(0 if cell == EMPTY else int(cell) for cell in canonical.split())
@@ -153,6 +156,8 @@ def _blocks(lines: Sequence[re.Match[str]], text: str, joined: Callable[[str], b
 def _of_block(block: list[re.Match[str]]) -> Iterator[tuple[Cells, int, int]]:
     """The grid of all lines, or of those that are no rules."""
     for lines in (block, [line for line in block if re.search(r"\d", line[1]) or " " in line[1].strip()]):
+        if len(lines) not in BOXES:
+            continue
         rows = [[_cell(cell) for cell in ROW_CELL.findall(line[1])] for line in lines]
         if (cells := _square(rows)) is not None:
             yield cells, lines[0].start(), lines[-1].end()
@@ -171,6 +176,7 @@ def _square(rows: Sequence[Sequence[int | None]]) -> Cells | None:
     return tuple(cell or 0 for row in rows for cell in row)
 
 
+@lru_cache(maxsize=1024)
 def _cell(text: str) -> int | None:
     """0 for an empty cell; None for what is no cell."""
     inside = text.strip("\"' ")

@@ -163,10 +163,10 @@ def _answer(texts: Mapping[str, str], percept: str, notation: Notation) -> tuple
             if not notation.verify(percept, answer):
                 raise ValueError(f"the answer in its {name} does not solve its puzzle.")
             chosen = chosen or (name, answer)
+    if texts["response"].strip() and not notation.answers(texts["response"], percept):
+        raise ValueError("its response states no complete answer.")
     if chosen:
         return chosen
-    if texts["response"].strip():
-        raise ValueError("its response states no complete answer.")
     solved = notation.solve(percept)
     assert solved is not None, "a puzzle without a solution was refused"
     return "solver", solved
@@ -181,6 +181,8 @@ def _reasoning(response: str, percept: str, notation: Notation) -> tuple[str, bo
     if stated:
         start = stated[0].end
     end = notation.answers(response, percept)[-1].start
+    if end < start:
+        raise ValueError("its response states its answer before its puzzle.")
     between = TAGS_AT_END.sub("", TAGS_AT_START.sub("", response[start:end]))
     tags = Grammar()
     if not stated and between.lstrip().startswith(tags.open_perception):

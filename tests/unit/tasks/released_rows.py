@@ -23,6 +23,8 @@ from percasym.tasks.graph_coloring.task import GraphColoring
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import SampleKey
 
+STEPS = 200
+"""Sentences of a response: about 10,000 characters, as 3,000 tokens of reasoning have."""
 COLORS = ("red", "blue", "green", "yellow")
 QUERIES = {
     "sudoku": (
@@ -42,7 +44,7 @@ def sudoku_row(rng: Random, index: int, truth: str, num: int = 1) -> dict[str, A
     assert solution
     shown = "\n".join(" ".join(line) for line in percept.replace("0", "-").splitlines())
     full = "\n".join(" ".join(line) for line in solution.splitlines())
-    steps = " ".join(f"Row {rng.randint(1, 9)} lacks {rng.randint(1, 9)}, so we place it." for _ in range(60))
+    steps = " ".join(f"Row {rng.randint(1, 9)} lacks {rng.randint(1, 9)}, so we place it." for _ in range(STEPS))
     chosen = percept if truth == "unsolved" else solution
     return {
         "query": QUERIES["sudoku"],
@@ -61,7 +63,7 @@ def graph_row(rng: Random, index: int, truth: str, num: int = 1) -> dict[str, An
     edges = [[names[i], names[j]] for i, j in graph.edges]
     rng.shuffle(edges)
     colored = {name: COLORS[color - 1] for name, color in zip(names, colors, strict=True)}
-    steps = " ".join(f"Node {rng.choice(names)} has a neighbor in {rng.choice(COLORS)}." for _ in range(60))
+    steps = " ".join(f"Node {rng.choice(names)} has a neighbor in {rng.choice(COLORS)}." for _ in range(STEPS))
     return {
         "query": QUERIES["graph_coloring"],
         "ground_truth": {"nodes": names, "edges": edges} if truth == "unsolved" else colored,
