@@ -55,7 +55,7 @@ def test_log_probabilities_agree_after_every_part_was_moved(family: str, how: st
         assert found["start"][kind] < BOUND
         assert found["refreshed"][kind] < BOUND
         assert found["refreshed_again"][kind] < BOUND
-        assert found["not_refreshed"][kind] > 10 * BOUND, "without the refresh they would not agree"
+        assert found["not_refreshed"][kind] > max(BOUND, 1000 * found["refreshed"][kind]), "without the refresh they would not agree"
         assert found["native"][kind] < BOUND
 
 
@@ -67,9 +67,11 @@ def test_stale_weights_are_named_where_log_probabilities_show_nothing(family: st
     assert found["stale_after_refresh"] == []
 
 
-@pytest.mark.parametrize(("family", "how"), CASES)
-def test_a_tied_head_that_is_not_repacked_is_refused(family: str, how: str) -> None:
-    assert "lm_head" in measured(family, how)["head_without_repacking"]
+@pytest.mark.parametrize("family", ["qwen3vl", "internvl35"])
+def test_a_tied_head_that_is_not_repacked_is_refused(family: str) -> None:
+    """Fully trained only: adapters leave the embedding, and so the head, as it was."""
+    assert "lm_head" in measured(family, "full")["head_without_repacking"]
+    assert measured(family, "lora")["head_without_repacking"] == "no error"
 
 
 @pytest.mark.parametrize(("family", "how"), CASES)
