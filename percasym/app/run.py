@@ -65,6 +65,7 @@ def run(settings: Settings) -> None:
     """
     began = time.perf_counter()
     place = rank_environment(os.environ)
+    os.environ.update(place.address)
     device = choose_device(place.local_rank)
     ranks = Ranks.join(place.rank, place.num_ranks, device)
     console = PlainConsole(quiet=ranks.rank > 0)

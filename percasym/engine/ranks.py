@@ -7,8 +7,9 @@ losses and weights from all-reduced totals; rank 0 alone writes files that all w
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self, TypeVar, cast
 
@@ -18,6 +19,11 @@ from torch import Tensor, distributed
 from percasym.config.schema import ConfigError
 
 T = TypeVar("T")
+
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+"""The variables that torchrun sets, and their values for a single process."""
+FIRST_PORT, NUM_PORTS = 20_000, 12_000
+"""Ports below those that Linux gives to outgoing connections (32,768 and more)."""
 
 BUCKET_NUMEL = 2**24
 """Elements in one all-reduce (64 MiB in float32): large enough for full bandwidth, small beside a model."""
@@ -33,30 +39,60 @@ class RankEnvironment:
     num_ranks: int = 1
     local_rank: int = 0
     """Index on this machine: which accelerator it uses."""
+    address: Mapping[str, str] = field(default_factory=dict)
+    """MASTER_ADDR and MASTER_PORT, where the launcher does not set them itself."""
 
 
 def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
     """The rank in these environment variables; a single process without them.
 
-    >>> rank_environment({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"})
-    RankEnvironment(rank=5, num_ranks=8, local_rank=1)
+    >>> rank_environment({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"})
+    RankEnvironment(rank=5, num_ranks=8, local_rank=1, address={})
     >>> rank_environment({})
-    RankEnvironment(rank=0, num_ranks=1, local_rank=0)
+    RankEnvironment(rank=0, num_ranks=1, local_rank=0, address={})
 
-    Raises ConfigError when SLURM started several tasks without MASTER_ADDR and MASTER_PORT.
+    Raises ConfigError when the variables are no numbers or incomplete, and when SLURM's name no first node.
     """
     if "WORLD_SIZE" in environment:
-        return RankEnvironment(
-            rank=int(environment.get("RANK", "0")),
-            num_ranks=int(environment["WORLD_SIZE"]),
-            local_rank=int(environment.get("LOCAL_RANK", "0")),
-        )
+        rank, num_ranks, local_rank = (_number(environment, name, default) for name, default in TORCHRUN.items())
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+        if num_ranks > 1 and missing:
+            raise ConfigError(
+                f"WORLD_SIZE={num_ranks} says that this is one of {num_ranks} processes, and {missing[0]} is not set. "
+                "Start them with torchrun, or unset WORLD_SIZE."
+            )
+        return RankEnvironment(rank=rank, num_ranks=num_ranks, local_rank=local_rank)
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))  # Of this srun; SLURM_NTASKS is that of the whole job.
     if tasks == 1:
         return RankEnvironment()
-    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]:
-        raise ConfigError(f"srun started {tasks} tasks, and {missing[0]} is not set. Export MASTER_ADDR (the first node) and MASTER_PORT.")
-    return RankEnvironment(rank=int(environment["SLURM_PROCID"]), num_ranks=tasks, local_rank=int(environment["SLURM_LOCALID"]))
+    rank, local_rank = _number(environment, "SLURM_PROCID", "0"), _number(environment, "SLURM_LOCALID", "0")
+    return RankEnvironment(rank=rank, num_ranks=tasks, local_rank=local_rank, address=slurm_address(environment))
+
+
+def slurm_address(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """MASTER_ADDR and MASTER_PORT of an srun: the first node of the step, and a port that depends on the job and the step.
+
+    Variables that are set are kept.
+
+    >>> slurm_address({"SLURM_STEP_NODELIST": "gpu[07-08,12],cpu1", "SLURM_JOB_ID": "41", "SLURM_STEP_ID": "0"})
+    {'MASTER_ADDR': 'gpu07', 'MASTER_PORT': '21640'}
+
+    Raises ConfigError when no node is named.
+    """
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    first = re.match(r"([^\[,]*)(?:\[(\d+))?", nodes)
+    address = environment.get("MASTER_ADDR") or ("".join(part or "" for part in first.groups()) if first else "")
+    if not address:
+        raise ConfigError("srun started several tasks, and SLURM_STEP_NODELIST names no node. Export MASTER_ADDR, the first node.")
+    seed = 40 * int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))  # Up to 40 steps without a clash.
+    return {"MASTER_ADDR": address, "MASTER_PORT": environment.get("MASTER_PORT") or str(FIRST_PORT + seed % NUM_PORTS)}
+
+
+def _number(environment: Mapping[str, str], name: str, default: str) -> int:
+    value = environment.get(name, default)
+    if not value.isdecimal():
+        raise ConfigError(f"The environment variable {name} must be a whole number, got {value!r}. Unset it, or start with torchrun.")
+    return int(value)
 
 
 def choose_device(local_rank: int = 0) -> torch.device:

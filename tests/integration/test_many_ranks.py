@@ -106,6 +106,30 @@ def test_two_ranks_leave_what_one_leaves(whole: Path, folder: Path, start) -> No
     assert status(whole)["argv"][0].endswith("train.py")
 
 
+@pytest.mark.slow
+def test_tasks_of_srun_meet_without_an_address(whole: Path, folder: Path, words: list[str]) -> None:
+    """The variables that SLURM gives to two tasks on one node; nobody exports MASTER_ADDR or MASTER_PORT."""
+    given = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    outside = {name: value for name, value in os.environ.items() if name not in given}
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0"}
+    command = [sys.executable, str(ROOT / "train.py"), *words, "engine.zero_stage=3", "hydra.run.dir=srun"]
+    tasks = [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=outside | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [task.communicate(timeout=600) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    for ours, theirs in zip(curve(folder / "srun"), curve(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)
+
+
 def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Path) -> None:
     import yaml
     from transformers import AutoModelForImageTextToText

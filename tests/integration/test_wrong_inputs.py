@@ -124,10 +124,33 @@ def test_tasks_of_srun_need_a_meeting_place(command, tmp_path: Path, monkeypatch
     for name, value in {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
     answer = command("scale=smoke")
-    refused(
-        answer.code, answer.out, answer.err, "srun started 8 tasks, and MASTER_ADDR is not set. Export MASTER_ADDR (the first node) and "
-    )
+    refused(answer.code, answer.out, answer.err, "srun started several tasks, and SLURM_STEP_NODELIST names no node. Export MASTER_ADDR, ")
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE=4 says that this is one of 4 processes, and RANK is not set. Start them with torchrun, or "),
+        (
+            {"WORLD_SIZE": "4", "RANK": "1", "MASTER_PORT": "1"},
+            "WORLD_SIZE=4 says that this is one of 4 processes, and MASTER_ADDR is not ",
+        ),
+        ({"WORLD_SIZE": "many"}, "The environment variable WORLD_SIZE must be a whole number, got 'many'."),
+    ],
+)
+def test_variables_of_a_launcher_that_is_not_there_are_one_sentence(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    answer = command("scale=smoke")
+    refused(answer.code, answer.out, answer.err, reason)
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 
