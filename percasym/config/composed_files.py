@@ -93,14 +93,17 @@ def check_files(cfg: DictConfig, words: Sequence[str]) -> None:
     _check_places(hydra, named)
 
 
-def check_cells(keys: Iterable[str]) -> None:
-    """Refuse words of a study's file that count only on the command line; `keys` are those that its cells and params set.
+def check_cells(words: Iterable[str]) -> None:
+    """Refuse words of a study's file, of its cells and params, that count only on the command line; each is `key=value`, or a key.
 
+    A section that holds such an option is refused, too, unless the value chooses an option of a group (`task=sudoku`): a mapping
+    (`++task={...}`) sets what is in it.
     Raises ConfigError.
     """
-    for key in keys:
-        plain = _plain(key)
-        if re.split(r"[./]", plain)[0] == "hydra" or plain in (*COMMANDED, "run"):  # `task` alone chooses an option of that group.
+    for word in words:
+        plain, value = _plain(word), word.partition("=")[2]
+        chooses = plain == "task" and bool(value) and "{" not in value
+        if re.split(r"[./]", plain)[0] == "hydra" or (not chooses and any(f"{each}.".startswith(f"{plain}.") for each in COMMANDED)):
             raise ConfigError(f"The cells of a study set {plain}, and that counts only on the command line. Give it there.")
 
 

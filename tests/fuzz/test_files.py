@@ -158,7 +158,7 @@ def test_lines_of_a_run_are_read_or_refused(folder: Path, data: bytes) -> None:
     file = folder / "lines.jsonl"
     file.write_bytes(data)
     try:
-        assert len(read_lines(file)) == data.count(b"\n")
+        assert len(read_lines(file)) == data[: data.rfind(b"\n") + 1].decode().count("\n")
         read_rollouts(file)
     except ValueError as error:
         named = str(file) in str(error)

@@ -22,6 +22,7 @@ CELLS = {
     "launcher in a cell": ["hydra/launcher=joblib", "The cells of a study set hydra/launcher, "],
     "package in a cell": ["plugins=[evil]", "The cells of a study set plugins, "],
     "overwriting in a cell": ["++run.overwrite=true", "The cells of a study set run.overwrite, "],
+    "task as a mapping in a cell": ["++task={allow_outside:true}", "The cells of a study set task, "],
     "whole section in a cell": ["run={overwrite:true}", "The cells of a study set run, "],
 }
 

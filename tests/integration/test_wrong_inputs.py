@@ -66,7 +66,10 @@ WRONG = {
 WRONG_WORLD = {
     "no checkpoint directory": (["model.path=/nowhere/to/be/found"], "No checkpoint directory at /nowhere/to/be/found."),
     "a directory that is no checkpoint": (["model.path={empty}"], "{empty} holds no config.json"),
-    "damaged safetensors": (["model.path={damaged}"], "The checkpoint {damaged} could not be loaded ("),
+    "damaged safetensors": (
+        ["model.path={damaged}"],
+        "The checkpoint {damaged} could not be loaded (UnfitFileError: {damaged}/config.json asks for ",
+    ),
     "bfloat16 without the hardware": (["engine.precision=bfloat16"], "engine.precision=bfloat16 needs "),
 }
 """What only files and hardware can tell."""

@@ -84,7 +84,7 @@ WRONG = {
 WITH_A_MODEL = {
     "no rows": ([JSONL, "task.path=none.jsonl"], "none.jsonl has no rows."),
     "folder for rows": ([JSONL, "task.path=mine"], "mine is a folder without Parquet files. Give task.path a file of"),
-    "binary rows": ([JSONL, "task.path=binary.jsonl"], "binary.jsonl"),
+    "binary rows": ([JSONL, "task.path=binary.jsonl"], "binary.jsonl, line 1: "),
     "half a row": ([JSONL, "task.path=half.jsonl"], "half.jsonl, line 1: it is not JSON ("),
     "deep row": ([JSONL, "task.path=deep.jsonl"], "deep.jsonl, line 1: the element that begins here is nested too deeply."),
     "row without columns": ([JSONL, "task.path=one.jsonl"], "one.jsonl, line 1: it has no column perception; "),
@@ -93,7 +93,10 @@ WITH_A_MODEL = {
         "reward=rerender needs a task that can draw a percept; ",
     ),
     "model without a name": (["task=sudoku", "model.path="], "model.path is empty. Give it a Hugging Face directory or a hub id, "),
-    "model of another family": (["task=sudoku", "model.path=./other"], "./other is of type bert, and model=qwen3vl reads qwen3_vl "),
+    "model of another family": (
+        ["task=sudoku", "model.path=./other"],
+        "./other is of type bert, and model=qwen3vl reads qwen3_vl or qwen3_vl_moe.",
+    ),
     "model that is no JSON": (["task=sudoku", "model.path=./broken"], "The checkpoint ./broken could not be loaded ("),
 }
 """The same for what only files can tell."""

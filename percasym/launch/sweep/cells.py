@@ -38,7 +38,8 @@ def expanded(cells: Sequence[str], params: Mapping[str, object], given: Sequence
     named = options(parse(given))
     common = {key: words for key, words in options(parse([f"{key}={value}" for key, value in params.items()])).items() if key not in named}
     own = [options(parse(shlex.split(cell))) for cell in cells]
-    check_cells(chain(params, *own))
+    check_cells(f"{key}={value}" for key, value in params.items())
+    check_cells(word for cell in own for words in cell.values() for word in words)
     if named.keys() & set(chain.from_iterable(own)):
         own = []
     num_cells = _size(common) * _size(named) * sum(map(_size, own or [{}]))

@@ -117,11 +117,13 @@ def test_plugins_overwriting_and_secrets_count_on_the_command_line_alone(whole: 
         check_files(cfg, [f"++{word}"])
 
 
-@pytest.mark.parametrize("key", ["+hydra.callbacks.x._target_", "hydra/launcher", "plugins", "++run.overwrite", "run"])
+@pytest.mark.parametrize(
+    "key", ["+hydra.callbacks.x._target_", "hydra/launcher", "plugins", "++run.overwrite", "run", "task", "++task={allow_outside:true}"]
+)
 def test_cells_of_a_study_are_no_command_line(key: str) -> None:
     with pytest.raises(ConfigError, match="counts only on the command line"):
         check_cells([key])
-    check_cells(["balance", "balance.weight", "run.keep_last"])
+    check_cells(["balance", "balance.weight", "run.keep_last", "task=sudoku", "task=jsonl"])
 
 
 def test_every_composition_is_checked_not_only_that_of_train_py(tmp_path: Path) -> None:
