@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,10 +15,10 @@ from percasym.balance.none import NoBalance
 from percasym.config.paradigm import Sft
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
-from percasym.runs.requests import Requests
 from percasym.training.sft import train
 from percasym.training.span_gradients import backward, prefixes
 from percasym.types import Span
+from tests.recording import Record
 
 P, R = Span.perception, Span.reasoning
 EXACT = {"rtol": 1e-5, "atol": 1e-7}
@@ -29,23 +27,6 @@ EXACT = {"rtol": 1e-5, "atol": 1e-7}
 @pytest.fixture(params=["qwen3vl", "internvl35"])
 def family_name(request):
     return request.param
-
-
-class Record:
-    """A run that keeps its numbers in a list."""
-
-    def __init__(self) -> None:
-        self.requests = Requests()
-        self.values: list[dict[str, float]] = []
-
-    def log(self, step, values):
-        self.values.append(dict(values))
-
-    def progress(self, total, title, start=0):
-        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
-
-    def checkpoint(self, step, save):
-        pass
 
 
 def run(engine, windows, balancer) -> Record:

@@ -6,10 +6,8 @@ Every test runs on both ranks at once. Each compares with one rank of plain PyTo
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,9 +19,9 @@ from percasym.balance.none import NoBalance
 from percasym.config.paradigm import Sft
 from percasym.config.schema import ConfigError
 from percasym.engine.ranks import Ranks
-from percasym.runs.requests import Requests
 from percasym.training.sft import train
 from percasym.types import Span
+from tests.recording import Record
 
 P, R = Span.perception, Span.reasoning
 BALANCERS = {"none": NoBalance(), "ngdiff": NGDiff()}
@@ -43,23 +41,6 @@ QUICK = {
 def cases() -> list:
     found = product(FAMILIES, ENGINES, BALANCERS, (1, 4), ("full", "lora"))
     return [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(map(str, case))) for case in found]
-
-
-class Record:
-    """A run that keeps its numbers in a list."""
-
-    def __init__(self) -> None:
-        self.requests = Requests()
-        self.values: list[dict[str, float]] = []
-
-    def log(self, step, values):
-        self.values.append(dict(values))
-
-    def progress(self, total, title, start=0):
-        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
-
-    def checkpoint(self, step, save):
-        pass
 
 
 @pytest.fixture(scope="session")

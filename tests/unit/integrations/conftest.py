@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from percasym.models.base import Batch
-from percasym.runs.requests import Requests
+from tests.recording import Record
 
 ROWS, STEPS, LR = 8, 20, 3e-3
-
-
-class Record:
-    """A run that keeps its numbers in a list."""
-
-    def __init__(self) -> None:
-        self.requests = Requests()
-        self.values: list[dict[str, float]] = []
-
-    def log(self, step, values):
-        self.values.append(dict(values))
-
-    def progress(self, total, title, start=0):
-        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
-
-    def checkpoint(self, step, save):
-        pass
 
 
 class Rows(torch.utils.data.Dataset):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,28 +14,11 @@ from percasym.balance.gradnorm import GradNorm
 from percasym.balance.hidden import Hidden
 from percasym.config.paradigm import Sft
 from percasym.config.schema import build
-from percasym.runs.requests import Requests
 from percasym.training.sft import train
+from tests.recording import Record
 
 CONF = Path(__file__).parents[3] / "conf" / "balance"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-
-
-class Record:
-    """A run that keeps its numbers in a list."""
-
-    def __init__(self) -> None:
-        self.requests = Requests()
-        self.values: list[dict[str, float]] = []
-
-    def log(self, step, values):
-        self.values.append(dict(values))
-
-    def progress(self, total, title, start=0):
-        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
-
-    def checkpoint(self, step, save):
-        pass
 
 
 @pytest.fixture
