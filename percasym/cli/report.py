@@ -37,10 +37,9 @@ def register(commands: Any) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from percasym.report.comparison_table import console, show
+    from percasym.report.comparison_table import console, print_comparisons
     from percasym.report.evaluations import evaluations_markdown, is_evaluation
     from percasym.report.publish import publish
-    from percasym.report.study import study_of
     from percasym.report.tables import run_table, runs_markdown
 
     runs = _loaded(given.runs)
@@ -58,10 +57,9 @@ def _report(given: argparse.Namespace) -> None:
         raise ConfigError(f"The report could not be written: {error}") from error
     for sentence in published.left_out:
         out.print(f"Left out: {sentence}", soft_wrap=True, markup=False)
-    try:
-        show(study_of(runs, ""), out)
-    except ValueError as error:
-        out.print(f"Not compared: {error}", soft_wrap=True, markup=False)
+    print_comparisons(published.comparisons, out)
+    if published.not_compared:
+        out.print(published.not_compared, soft_wrap=True, markup=False)
     if published.figure is not None:
         out.print(f"Figure: {published.figure}", soft_wrap=True, markup=False)
     out.print(f"Page: {published.page}", soft_wrap=True, markup=False)

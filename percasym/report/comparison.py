@@ -15,7 +15,7 @@ from pathlib import Path
 
 from percasym import metrics
 from percasym.report.load import HEADLINE, SampleGrades, SampleName
-from percasym.report.study import Cell, CellGroup, average, seed_of
+from percasym.report.study import Cell, CellGroup, Study, average, seed_of
 from percasym.types import Estimate
 
 A, A_P, A_R = HEADLINE
@@ -140,6 +140,14 @@ def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
     if low <= 0 <= high:
         return Verdict.unresolved
     return Verdict.against if predicted and high < 0 else Verdict.clear
+
+
+def compare_all(study: Study) -> list[Comparison]:
+    """The comparison of each group with measurements.
+
+    Raises ValueError when the samples of a run cannot be read, or a cell has two runs of one seed.
+    """
+    return [comparison for comparison in map(compare, study.groups) if comparison.is_measured]
 
 
 def findings(comparison: Comparison) -> tuple[Finding, ...]:

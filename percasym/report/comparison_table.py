@@ -7,7 +7,7 @@ for each cell. Without a terminal the text is at least `PIPED_COLUMNS` wide and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from percasym.report.comparison import Comparison, Verdict, compare, findings, interval, sample_count
+from percasym.report.comparison import Comparison, Verdict, compare_all, findings, interval, sample_count
 from percasym.report.load import HEADLINE
 from percasym.report.study import Study
 from percasym.report.tables import markdown_table, percent
@@ -110,14 +110,19 @@ def show(study: Study, out: Console) -> bool:
 
     Raises ValueError when the samples of a run cannot be read, or a cell has two runs of one seed.
     """
-    measured = [comparison for comparison in map(compare, study.groups) if comparison.is_measured]
-    for comparison in measured:
+    comparisons = compare_all(study)
+    print_comparisons(comparisons, out)
+    return bool(comparisons)
+
+
+def print_comparisons(comparisons: Sequence[Comparison], out: Console) -> None:
+    """Print each comparison: its title, its table, how to read it, and its findings."""
+    for comparison in comparisons:
         out.print(Text(f"\n{comparison.title}: accuracy in % [95 % interval]", style="bold"))
         out.print(fitting(comparison, out))
         out.print()
         for line in lines(comparison):
             out.print(line)
-    return bool(measured)
 
 
 def fitting(comparison: Comparison, out: Console) -> Table:

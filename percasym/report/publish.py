@@ -10,7 +10,7 @@ from typing import Any
 
 from percasym.config.escaping import markdown
 from percasym.report.cards import CATEGORIES, card_gallery
-from percasym.report.comparison import Comparison, compare, findings
+from percasym.report.comparison import Comparison, compare_all, findings
 from percasym.report.comparison_table import MEANINGS, comparison_markdown, comparison_rows, difference_header, note
 from percasym.report.figures import Drawing, DrawnFigure, draw_figures
 from percasym.report.html import inlined, render
@@ -35,6 +35,10 @@ class Published:
     """The first of `FIRST` that was drawn."""
     left_out: tuple[str, ...]
     """A sentence for each figure whose data the runs do not have."""
+    comparisons: Sequence[Comparison]
+    """What the page shows first, for the terminal to show as well."""
+    not_compared: str
+    """Why there is no comparison; empty where there is one, or nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,6 @@ class _Report:
     study: Study
     comparisons: Sequence[Comparison]
     not_compared: str
-    """Why there is no comparison; empty where there is one, or nothing to compare."""
     figures: Sequence[DrawnFigure]
     rewards: RecordedRewards | None
     left_out: Sequence[str]
@@ -76,13 +79,13 @@ def publish(runs: Sequence[RunRecord], out: Path) -> Published:
     write_whole(out / "runs.csv", runs_csv(study))
     pictures = {one.drawing.name: one.png for one in drawn}
     first = next((pictures[name] for name in FIRST if name in pictures), None)
-    return Published(page=out / "report.html", figure=first, left_out=left_out)
+    return Published(page=out / "report.html", figure=first, left_out=left_out, comparisons=comparisons, not_compared=not_compared)
 
 
 def _compared(study: Study) -> tuple[list[Comparison], str]:
     """The comparisons of groups with measurements; or none, and why they cannot be made."""
     try:
-        return [comparison for comparison in map(compare, study.groups) if comparison.is_measured], ""
+        return compare_all(study), ""
     except ValueError as error:
         return [], f"Not compared: {error}"
 
