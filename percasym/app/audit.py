@@ -8,99 +8,29 @@ One forward and backward pass over some samples with the trainer's own functions
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 
 from percasym.app.recipes.sft import SftRecipe
-from percasym.balance.base import Gramian, SpanStats
-from percasym.balance.ngdiff import NGDiff
+from percasym.balance.base import SpanStats
 from percasym.config.paradigm import Sft
 from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings, TorchSettings
 from percasym.data.checks import with_checked_rows
 from percasym.data.generated import Generated
-from percasym.engine.inner_products import Parts, gramian
+from percasym.engine.inner_products import Parts
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import PARTS, Part, part_of
 from percasym.models.checkpoint import silence_transformers
 from percasym.objectives.coefficients import span_counts
 from percasym.tasks.base import Task, data_summary, require_rows
-from percasym.training.span_gradients import Share, measure_spans, part, share_of
+from percasym.training.audit import Audit, products
+from percasym.training.span_gradients import measure_spans
 from percasym.types import Span
 
 NUM_SAMPLES = 64
 """Samples of an audit that does not say how many."""
-STARVED = 0.2
-"""Share of the language model's gradient below which perception is called starved: at 8 to 12 % balancing raised a_p by 7 to 9 points, at
-36 % it raised nothing (experiments/sft_balance)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """Tokens, losses and gradients of the first training step on these samples."""
-
-    stats: SpanStats
-    """Those of the whole model."""
-    groups: Mapping[Part, Gramian]
-    """Gradients of each trained part of the model; they sum to that of the whole."""
-    chance: float
-    """Loss of a uniform guess in nats per token: ln of the vocabulary's size."""
-    data: str | None
-    """How many rows were read and dropped, for tasks that read files; None otherwise."""
-    num_samples: int
-    """Samples that were measured."""
-
-    @property
-    def share(self) -> Share:
-        """Perception's share under the token average."""
-        return share_of(self.stats)
-
-    @property
-    def ngdiff(self) -> float:
-        """The weight of perception that NGDiff would choose."""
-        return NGDiff().step(NGDiff().start(), self.stats).weight
-
-    def gradient_share(self, gramian: Gramian) -> float:
-        """Perception's share of a gradient under the token average."""
-        perception, reasoning = (count * norm for count, norm in zip(self.stats.counts, gramian.norms, strict=True))
-        return part(perception, reasoning)
-
-    def caution(self) -> str | None:
-        """A warning where the loss is above that of a uniform guess, so that the first gradients mean little; None otherwise."""
-        assert self.stats.losses is not None
-        measured = [(count, loss) for count, loss in zip(self.stats.counts, self.stats.losses, strict=True) if count]
-        nats = sum(count * loss for count, loss in measured) / max(1, sum(count for count, _ in measured))
-        if nats <= self.chance:
-            return None
-        return (
-            f"A token costs {nats:.1f} nats here, and a blind guess {self.chance:.1f}: this model has never met such texts, and its first "
-            "steps will learn the words. Train briefly and audit that checkpoint, too (model.path=RUN/final)."
-        )
-
-    def advice(self) -> str:
-        """Whether perception is starved, and which balance to try."""
-        share, weight = self.share, self.ngdiff
-        assert self.stats.gramian is not None
-        if not min(self.stats.counts) or not min(self.stats.gramian.norms):
-            return "One span has no gradient here, so there is nothing to balance: look at the data and at model.freeze."
-        if "language" not in self.groups:
-            return "The language model is frozen, so reasoning is hardly trained: balancing has nothing to share out there."
-        starved = self.gradient_share(self.groups["language"])
-        trained = [name for name in ("vision", "projector") if name in self.groups]
-        if starved >= STARVED:
-            return (
-                f"Perception is not starved: it has {starved:.0%} of the language model's gradient. Begin with balance=none; "
-                f"balance=ngdiff would start at w = {weight:.2f}, the token average is {share.tokens:.2f}."
-            )
-        elsewhere = (
-            f" But {' and '.join(trained)} can learn to see at any weight: try model.freeze=[{','.join(trained)}] too." if trained else ""
-        )
-        return (
-            f"Perception is starved: it has {starved:.0%} of the language model's gradient. Try balance=ngdiff, which would start at "
-            f"w = {weight:.2f} (token average: {share.tokens:.2f}), and beside it balance=fixed balance.weight={weight:.2f}.{elsewhere}"
-        )
 
 
 def audit(settings: Settings, *, num_samples: int | None, device: torch.device) -> Audit:
@@ -165,9 +95,3 @@ def _available(task: Task, num_samples: int | None) -> int:
         return NUM_SAMPLES if (about := task.about()) is None else min(NUM_SAMPLES, max(1, about["rows"][SftRecipe.split]))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def products(perception: Parts, reasoning: Parts) -> Gramian:
-    """Inner products of two gradients."""
-    of_perception, of_reasoning, cross = gramian(perception, reasoning).tolist()
-    return Gramian(perception=of_perception, reasoning=of_reasoning, cross=cross)

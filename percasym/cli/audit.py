@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from percasym.app.audit import Audit
+    from percasym.training.audit import Audit
 
 from percasym.cli.arguments import conf_folder
 

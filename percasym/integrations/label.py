@@ -9,7 +9,6 @@ and image placeholders cannot shift a boundary. No torch.
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from percasym.spans.codec import byte_alphabet
 from percasym.spans.grammar import Grammar
+from percasym.spans.vocabulary import Scheme, scheme_of, sentencepiece_bytes
 from percasym.types import Span
 
 Ranges = Sequence[tuple[int, int]]
@@ -30,8 +30,6 @@ Missing = Literal["raise", "reasoning"]
 
 TAGS = (Grammar().open_perception, Grammar().close_perception)
 EXCERPT_CHARACTERS = 80
-SPACE = "\u2581"
-"""The mark of a space in the vocabulary of SentencePiece."""
 
 
 class LabelError(ValueError):
@@ -99,26 +97,22 @@ def token_bytes(ids: Sequence[int], tokenizer: Any) -> list[bytes]:
             return token.encode()
         if scheme == "byte-level":
             return bytes(alphabet[character] for character in token)
-        byte = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
-        return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode()
+        return sentencepiece_bytes(token)
 
     return [of(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
 
 
-def _scheme(tokenizer: Any) -> Literal["byte-level", "sentencepiece"]:
-    """How the vocabulary spells bytes, read from the tokenizer's decoder."""
-    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
-    if decoder is None:
+def _scheme(tokenizer: Any) -> Scheme:
+    """How the vocabulary spells bytes. Raises ValueError where that is not known."""
+    found = scheme_of(tokenizer)
+    if found is None and getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ValueError(f"{type(tokenizer).__name__} has no fast backend, so the bytes of its tokens are unknown. Load a fast one.")
-    parts = json.dumps(json.loads(decoder.__getstate__()), ensure_ascii=False)
-    if '"ByteLevel"' in parts:
-        return "byte-level"
-    if SPACE in parts or '"Metaspace"' in parts:
-        return "sentencepiece"
-    raise ValueError(
-        f"The vocabulary of {type(tokenizer).__name__} is neither byte-level nor SentencePiece, so its tokens cannot be labelled. "
-        "Give the column `spans` yourself."
-    )
+    if found is None:
+        raise ValueError(
+            f"The vocabulary of {type(tokenizer).__name__} is neither byte-level nor SentencePiece, so its tokens cannot be labelled. "
+            "Give the column `spans` yourself."
+        )
+    return found
 
 
 def _advice(rule: Rule) -> str:

@@ -14,11 +14,12 @@ from itertools import accumulate
 from typing import Protocol
 
 from percasym.spans.grammar import Grammar
+from percasym.spans.vocabulary import scheme_of, sentencepiece_bytes
 from percasym.types import Completion, Demonstration, Prompt, Response, Rollout, Span
 
 
 class Tokenizer(Protocol):
-    """The subset of a Hugging Face tokenizer that the codec uses; its vocabulary must be byte-level."""
+    """The subset of a Hugging Face tokenizer that the codec uses; its vocabulary is byte-level, or SentencePiece with a fast backend."""
 
     eos_token_id: int
     all_special_ids: list[int]
@@ -63,21 +64,27 @@ class Codec:
 
     tokenizer: Tokenizer
     grammar: Grammar = field(default_factory=Grammar)
+    turn_end: int | None = None
+    """Id of the token that ends a response; None is the tokenizer's end of sequence."""
     _bytes: dict[str, int] = field(default_factory=byte_alphabet, repr=False)
     _added: dict[str, int] = field(init=False, repr=False)
+    _sentencepiece: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_added", self.tokenizer.get_added_vocab())
+        object.__setattr__(self, "_sentencepiece", scheme_of(self.tokenizer) == "sentencepiece")
 
     @property
     def end(self) -> int:
         """Id of the end-of-sequence token, which belongs to the reasoning span."""
-        return self.tokenizer.eos_token_id
+        return self.tokenizer.eos_token_id if self.turn_end is None else self.turn_end
 
     @property
     def banned(self) -> list[int]:
         """Special tokens other than the end of sequence; a sampled image token would break the next forward."""
-        return sorted(set(self.tokenizer.all_special_ids) - {self.end})
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        special = {token for token, entry in added.items() if entry.special}  # Some tokenizers name only a few of them.
+        return sorted((set(self.tokenizer.all_special_ids) | special) - {self.end})
 
     def encode(self, text: str) -> list[int]:
         """Ids of one segment, without special tokens."""
@@ -128,10 +135,12 @@ class Codec:
     def _piece(self, token: str) -> bytes:
         if token in self._added:
             return token.encode()
+        if self._sentencepiece:
+            return sentencepiece_bytes(token)
         try:
             return bytes(self._bytes[character] for character in token)
         except KeyError:
             raise ValueError(
                 f"Token {token!r} is not byte-level, so spans cannot be labelled exactly. "
-                "Use a model whose tokenizer is byte-level BPE (Qwen3-VL, InternVL3.5)."
+                "Use a model whose tokenizer is byte-level BPE (Qwen3-VL, InternVL3.5) or SentencePiece with a fast backend (Gemma 3)."
             ) from None

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from percasym.app.audit import Audit, audit
+from percasym.app.audit import audit
 from percasym.balance.base import Gramian, SpanStats
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
+from percasym.training.audit import Audit
 from percasym.training.span_gradients import Share
 
 CELL = Path("multirun/main/sudoku-qwen3vl-sft-ngdiff-smoke/seed0")
