@@ -1,4 +1,4 @@
-"""Read rows from a file: JSON lines, a JSON array, either of them gzipped, or Parquet; the kind is told by content, not by name.
+"""Read rows from a file: JSON lines, a JSON array, either of them gzipped, or Parquet; the kind follows from the content, not by name.
 
 Lines and elements are read one by one, so memory depends on the longest row (at most `max_bytes`) and not on the file.
 """

@@ -28,7 +28,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """Accepted encodings. PIL's other decoders are never run on untrusted bytes."""
 
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8")
-"""The first bytes of these encodings, by which base64 is told from a path."""
+"""The first bytes of these encodings, by which base64 is distinguished from a path."""
 
 AS_IT_IS = ("1", "L", "P", "RGB")
 """Modes of a PNG that need no conversion: every decoder shows them alike once transparency is ruled out."""
