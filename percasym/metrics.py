@@ -12,7 +12,7 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from percasym.types import Estimate, Fault, Grade, Rollout
+from percasym.types import Estimate, Fault, Grade, Rollout, SampleKey
 
 if TYPE_CHECKING:
     from percasym.tasks.base import Task
@@ -38,16 +38,16 @@ def grade(task: Task, truth: str, rollout: Rollout) -> Grade:
         perception=stated == truth,
         perception_graded=0.0 if stated is None else task.agreement(truth, stated),
         outcome=outcome,
-        faithful=outcome if stated == truth else _faithful(task, stated, None if faults else response.answer),
+        faithful=outcome if stated == truth else _faithful(task, rollout.prompt.key, stated, None if faults else response.answer),
         faults=faults,
     )
 
 
-def _faithful(task: Task, stated: str | None, answer: str | None) -> bool | None:
-    """Whether `answer` solves a percept that is not p*; None if no percept could be parsed, or the task does not support `verify`."""
+def _faithful(task: Task, key: SampleKey, stated: str | None, answer: str | None) -> bool | None:
+    """Whether `answer` is right for a percept that is not p*; None if no percept could be parsed, or the task does not support `verify`."""
     if stated is None or "verify" in task.lacks:
         return None
-    return answer is not None and task.verify(stated, answer)
+    return answer is not None and task.right(key, stated, answer)
 
 
 def proportion(values: Sequence[bool | None], puzzles: Puzzles = None) -> Estimate:

@@ -95,6 +95,8 @@ class Sample:
     demonstration: Demonstration
     content: str | None = None
     """Digest of picture and question for collected data; None for generated samples."""
+    text_question: str | None = None
+    """The question with the percept in the words of its data set; None where it is put after the question."""
 
     @property
     def puzzle(self) -> str:

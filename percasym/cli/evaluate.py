@@ -2,6 +2,7 @@
 
 percasym evaluate multirun/main/sudoku-qwen3vl-sft-none/seed0
 percasym evaluate CHECKPOINT task=graph_coloring task.nodes=[5,6] evaluation.num_samples=256
+percasym evaluate CHECKPOINT task=mm_helix task.path=MM-HELIX.tsv        # collected data: all test rows, unless num_samples is given
 percasym compare multirun/evaluations/A multirun/evaluations/B
 """
 
@@ -56,6 +57,8 @@ def _evaluate(given: argparse.Namespace) -> None:
     settings = composed(words, conf_folder())
     if run is not None:
         settings = _of_run(settings, run, words)
+    if not any(word.lstrip("+").startswith("evaluation.num_samples=") for word in words):
+        settings = _all_rows(settings)
     from percasym.app.evaluate_checkpoint import evaluate_checkpoint
     from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
 
@@ -104,6 +107,24 @@ def _model(checkpoint: str, words: list[str]) -> list[str]:
             "Give a run or checkpoint directory, or name the family: model=qwen3vl or model=internvl35."
         )
     return [f"model={family}", path]
+
+
+def _all_rows(settings: Settings) -> Settings:
+    """The settings with all test rows of collected data as samples; generated tasks keep their number.
+
+    Raises ConfigError for a row that cannot be read.
+    """
+    from percasym.data.checks import with_checked_rows
+
+    try:
+        about = with_checked_rows(settings).task.about()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if about is None or not (num := about["rows"].get("test", 0)):
+        return settings
+    section: Any = settings.record["evaluation"]
+    record = {**settings.record, "evaluation": {**section, "num_samples": num}}
+    return replace(settings, evaluation=replace(settings.evaluation, num_samples=num), record=record)
 
 
 def _of_run(settings: Settings, run: Path, words: list[str]) -> Settings:

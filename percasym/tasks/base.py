@@ -83,7 +83,7 @@ class Task(Protocol):
         ...
 
     def right(self, key: SampleKey, truth: str, answer: str) -> bool:
-        """Whether `answer` is correct for the sample of `key`, whose percept is `truth`."""
+        """Whether `answer` is correct for the question of `key` about `truth`: p*, or a misread percept where the task can `verify`."""
         ...
 
     def about(self) -> Mapping[str, Any] | None:
@@ -138,6 +138,8 @@ def require_rows(task: Task, split: str, num: int, option: str) -> None:
 
 def prompt_as_text(sample: Sample) -> Prompt:
     """The prompt with p* as text in place of the image, which leaves reasoning only."""
+    if sample.text_question is not None:
+        return Prompt(key=sample.prompt.key, image=None, question=sample.text_question)
     return with_text_percept(sample.prompt, sample.truth)
 
 

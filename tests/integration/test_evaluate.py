@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from percasym.cli.main import main
+from tests.unit.tasks.outside_rows import helix_rows, write_helix_tsv
 
 WORDS = ["evaluation.num_samples=3", "evaluation.num_curve_samples=2", "evaluation.max_new_tokens=8", "evaluation.batch_size=4"]
 TRAIN = [
@@ -61,6 +62,25 @@ def test_the_default_directory_is_named_after_task_and_checkpoint(blank: Path, t
     assert evaluate(str(blank), "scale=smoke", "study=mine") == 0
     (found,) = (path.parent for path in (tmp_path / "multirun" / "mine").rglob("summary.json"))
     assert found.name.startswith("sudoku-qwen3vl-evaluate-") and found.name.endswith(blank.name)
+
+
+def test_all_items_of_an_outside_benchmark_are_evaluated(
+    blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_helix_tsv(tmp_path, helix_rows())
+    words = [str(blank), "scale=smoke", "task=mm_helix", f"task.path={path}", "evaluation.max_new_tokens=8", "evaluation.batch_size=4"]
+    assert main(["evaluate", *words, "--out", "helix"]) == 0
+    assert "Items: 1 connectivity_test, 1 eulerian_cycle" in capsys.readouterr().out
+    summary = json.loads(Path("helix", "summary.json").read_text())
+    assert summary["after"]["end_to_end"]["n"] == summary["after"]["reasoning_text"]["n"] == 8
+    assert {record["truth"] for record in records(Path("helix"))} >= {"0: 1 3\n1: 0 2\n2: 1 3\n3: 0 2"}
+    assert main(["report", "helix"]) == 0
+    assert main(["evaluate", *words, "evaluation.num_samples=2", "--out", "two"]) == 0
+    assert len(records(Path("two"))) == 2
+    capsys.readouterr()
+    assert main(["evaluate", *words, "evaluation.num_samples=9", "--out", "nine"]) == 2
+    assert "has 8 test rows" in capsys.readouterr().err
 
 
 def test_what_cannot_be_evaluated_is_one_sentence(
