@@ -47,7 +47,7 @@ def run_context(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], c
             raise
         except Exception as error:
             reason = str(error) if isinstance(error, TrainingDivergedError) else refusal(settings.path, error)
-            with suppress(OSError):  # A full disk takes no status either; without one, the run counts as interrupted.
+            with suppress(OSError):  # A disk that is gone, or can only be read, takes no status; the run then counts as interrupted.
                 directory.failed(reason or f"{type(error).__name__}: {error}")
             if reason:
                 raise ConfigError(reason) from error

@@ -47,6 +47,11 @@ class Run(Protocol):
         """Sentences to print when the run is resumed."""
         ...
 
+    @property
+    def last_step(self) -> int | None:
+        """The step of the last `log`; None before it."""
+        ...
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append the numbers of a step to metrics.jsonl."""
         ...
@@ -99,9 +104,11 @@ class NullRun:
         self.path = path
         self.remarks: Sequence[str] = ()
         self.requests = Requests()
+        self.last_step: int | None = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """No-op above rank 0."""
+        """Note the step; writes nothing above rank 0."""
+        self.last_step = step
 
     def samples(self, split: str, step: int, records: Sequence[object]) -> None:
         """No-op above rank 0."""

@@ -17,10 +17,12 @@ from percasym.config.files import read_json, read_yaml
 from percasym.config.plugins import trust, updated
 from percasym.config.redaction import redacted_values
 from percasym.config.schema import ConfigError, read
-from percasym.runs.records import document, write_whole
+from percasym.runs.records import document
+from percasym.runs.space import RESERVE, write_in_reserve
 
 OWNED = (
     "config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "diverged", "failure.log",
+    RESERVE,
 )  # fmt: skip
 """All that a run writes, and so all that overwriting it deletes, with SESSIONS."""
 SESSIONS = "wandb"
@@ -28,7 +30,7 @@ SESSIONS = "wandb"
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Form of a run's id: part of a file name and of a W&B address, so it holds no separator, dot or wildcard."""
 
-NOT_COMPARED = ("run", "tracker", "launch.rendezvous")
+NOT_COMPARED = ("run", "tracker", "launch.rendezvous", "launch.heartbeat_minutes")
 """Sections and keys of the configuration that say how a run is kept or started, not what it computes."""
 
 DATA_PATH = "task.path"
@@ -145,7 +147,7 @@ def mark_ended(path: Path, status: Literal["failed", "interrupted"], **more: str
     if not isinstance(meta, dict):
         return False
     if meta.get("status") in ("running", "failed"):
-        write_whole(file, document(meta | {"status": status} | more))
+        write_in_reserve(file, document(meta | {"status": status} | more))
     return bool(meta)
 
 
@@ -158,7 +160,7 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     for item in (path / SESSIONS, *(path / name for name in found), *inner):
         if item.is_symlink():  # Writing through it, or deleting its target, would reach outside the run.
             raise RunConflict(_linked(item))
-    if not found or found == ["meta.json"]:  # A run that was stopped while it was being created has computed nothing.
+    if {*found} <= {"meta.json", RESERVE}:  # A run that was stopped while it was being created has computed nothing.
         return None
     if {"config.yaml", "meta.json"} - set(found):
         raise RunConflict(f"{path} holds {found[0]} but no run (config.yaml and meta.json). Choose another study, or clear it away.")

@@ -36,7 +36,7 @@ from percasym.runs.identity import check_identity, delete_run, find
 from percasym.runs.progress import ProgressBar
 from percasym.runs.records import document, line, list_samples, plain, read_lines, write_lines, write_whole
 from percasym.runs.requests import Requests
-from percasym.runs.space import require_room, size_of
+from percasym.runs.space import RESERVE, keep_reserve, require_room, size_of, write_in_reserve
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
 
 METRICS = "metrics.jsonl"
@@ -88,6 +88,8 @@ class RunDirectory:
         """Sentences to print when the run is resumed."""
         self.requests = Requests()
         """Signals that this process received."""
+        self.last_step: int | None = None
+        """The step of the last `log`."""
         self._keep = Retention()
         self._latest: tuple[int, Path] | None = None
         self._num_lines = 0  # Logged by this run, including lines of a metrics.jsonl that its checkpoint was copied from.
@@ -120,6 +122,7 @@ class RunDirectory:
             assert found.meta is not None
             run = cls(path, found.meta, found.status, clock)
             if found.status == "resumable":
+                keep_reserve(path)
                 run._resume(about)
         run._keep = keep or run._keep
         if run.status != "finished" and tracker is not None:
@@ -139,6 +142,7 @@ class RunDirectory:
         with self._writable(METRICS).open("a", encoding="utf-8") as file:
             file.write(line(record) + "\n")
         self._num_lines += 1
+        self.last_step = step
         self._mirror.log(step, numbers)
 
     def samples(self, split: str, step: int, records: Sequence[Mapping[str, Any]]) -> Path:
@@ -183,7 +187,9 @@ class RunDirectory:
         return {record["step"]: record[name] for record in (read_lines(path) if path.exists() else []) if record.get(name) is not None}
 
     def final(self, save: Callable[[Path], None]) -> Path:
-        """Let `save` fill final/, the trained model."""
+        """Let `save` fill final/, the trained model. Raises NoRoomError before anything is written."""
+        if self._latest:
+            require_room(self.path, size_of(self._latest[1], "*.safetensors"), "The final model")
         return checkpoint.write_directory(self._writable("final"), save)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
@@ -203,6 +209,7 @@ class RunDirectory:
     @classmethod
     def _create(cls, path: Path, config: Mapping[str, Any], about: Mapping[str, Any], clock: Callable[[], float]) -> RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
+        keep_reserve(path)
         meta = {"id": secrets.token_hex(4), "status": "running", "started": _isoformat(clock()), "seconds": 0.0}
         meta |= provenance() | plain(about)
         write_whole(path / "meta.json", document(meta))
@@ -230,14 +237,16 @@ class RunDirectory:
     def _close(self, status: str, summary: Mapping[str, Any], *, failed: bool, **more: str) -> None:
         self._writable("meta.json")
         self._write_meta(status=status, seconds=self._seconds(), **more)
+        (self.path / RESERVE).unlink(missing_ok=True)
         self._mirror.finish(summary, failed=failed)
 
     def _seconds(self) -> float:
         return round(self._seconds_before + max(0.0, self._clock() - self._opened), 3)  # The clock may be set back.
 
     def _write_meta(self, **changes: Any) -> None:
-        self._meta |= changes
-        write_whole(self.path / "meta.json", document(self._meta))
+        meta = self._meta | changes
+        write_in_reserve(self.path / "meta.json", document(meta))
+        self._meta = meta  # After the write: where it failed, the run is what the disk says.
 
 
 def truncate_metrics(metrics: Path, position: LogPosition) -> int:

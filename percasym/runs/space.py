@@ -1,15 +1,26 @@
-"""Disk space: checked before a checkpoint is written; write errors of a disk become one sentence."""
+"""Disk space: checked before a checkpoint is written; write errors of a disk become one sentence.
+
+A run keeps a small file in reserve, so that a disk that others have filled still takes its last status.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
+
+from percasym.config.redaction import redacted
+from percasym.runs.records import write_whole
 
 ALMOST_FULL_BYTES = 2**20
 """With less free space a disk counts as full, whatever message the library that failed to write gave."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST)
 """Write errors that are not defects of percasym."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RESERVE = ".reserve"
+"""A file of a run that is being written: room for meta.json."""
+RESERVE_BYTES = 2**16
 
 
 class NoRoomError(OSError):
@@ -26,9 +37,48 @@ def require_room(path: Path, num_bytes: int, what: str) -> None:
         )
 
 
-def size_of(directory: Path) -> int:
-    """Bytes of all files below a directory."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+def keep_reserve(run: Path) -> None:
+    """Make the reserve of the run directory `run`, unless it is there."""
+    reserve = run / RESERVE
+    if reserve.is_file() and reserve.stat().st_size == RESERVE_BYTES:
+        return
+    if reserve.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(reserve))
+    reserve.unlink(missing_ok=True)  # A pipe, say, would block the next line.
+    with reserve.open("xb") as file:
+        file.write(os.urandom(RESERVE_BYTES))  # Some file systems store zeros in no room.
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_in_reserve(path: Path, text: str) -> None:
+    """Write a file of a run as `write_whole` does; on a full disk, into the reserve beside it, which then becomes that file.
+
+    Raises OSError when that fails, too.
+    """
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        if error.errno not in FULL or not path.with_name(RESERVE).is_file():
+            raise
+        _overwrite(path.with_name(RESERVE), redacted(text).encode("utf-8"))
+        path.with_name(RESERVE).replace(path)
+
+
+def _overwrite(reserve: Path, content: bytes) -> None:
+    """Put `content` in the blocks that the file has: no other process can take them in between."""
+    descriptor = os.open(reserve, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size_of(directory: Path, pattern: str = "*") -> int:
+    """Bytes of all files below a directory whose names match."""
+    return sum(path.stat().st_size for path in directory.rglob(pattern) if path.is_file())
 
 
 def refusal(path: Path, error: Exception) -> str | None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from percasym.runs import space
-from percasym.runs.identity import RunConflict
+from percasym.runs.identity import RunConflict, mark_ended
 from percasym.runs.lock import LOCK, sole_writer
 from percasym.runs.rundir import RunDirectory
-from percasym.runs.space import NoRoomError, refusal
+from percasym.runs.space import RESERVE, NoRoomError, refusal
 
 Usage = namedtuple("Usage", "total used free")
 HOLD = """
@@ -104,6 +107,61 @@ def test_low_disk_is_foreseen_from_the_last_checkpoint(tmp_path: Path, monkeypat
     assert sentence is not None
     assert sentence.startswith(f"A checkpoint takes 1e-05 GB, and the disk of {tmp_path} has 9e-06 GB left. Make room")
     assert run.latest_checkpoint() == (1, tmp_path / "checkpoints" / "step_000001")
+
+
+@pytest.fixture
+def full_disk_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """After a call of this, no text file can be created or grow; one that is there can be overwritten and renamed."""
+    real = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if mode != "r":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, mode, *rest, **options)
+
+    return lambda: monkeypatch.setattr(Path, "open", refuse)
+
+
+def test_a_full_disk_takes_the_last_status(tmp_path: Path, full_disk_later: Callable[[], None]) -> None:
+    run = RunDirectory.open(tmp_path, {})
+    inode = (tmp_path / RESERVE).stat().st_ino
+    full_disk_later()
+    run.failed("the disk is full")
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert (meta["status"], meta["reason"]) == ("failed", "the disk is full")
+    assert (tmp_path / "meta.json").stat().st_ino == inode, "no file was created"
+    assert not (tmp_path / RESERVE).exists()
+
+
+def test_the_launcher_can_say_how_a_run_on_a_full_disk_ended(tmp_path: Path, full_disk_later: Callable[[], None]) -> None:
+    RunDirectory.open(tmp_path, {})
+    full_disk_later()
+    assert mark_ended(tmp_path, "failed", reason="Rank 1 failed")
+    assert json.loads((tmp_path / "meta.json").read_text())["reason"] == "Rank 1 failed"
+
+
+def test_a_run_that_could_not_be_finished_is_failed_and_not_done(tmp_path: Path, full_disk_later: Callable[[], None]) -> None:
+    run = RunDirectory.open(tmp_path, {})
+    full_disk_later()
+    with pytest.raises(OSError, match="No space left"):
+        run.finish({})
+    run.failed("the disk is full")
+    assert json.loads((tmp_path / "meta.json").read_text())["status"] == "failed"
+
+
+def test_the_reserve_of_a_stranger_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    run = RunDirectory.open(tmp_path / "run", {})
+    run.interrupted()
+    (run.path / RESERVE).symlink_to(outside)
+    with pytest.raises(RunConflict, match="is a symbolic link"):
+        RunDirectory.open(run.path, {})
+    (run.path / RESERVE).unlink()
+    os.mkfifo(run.path / RESERVE)
+    RunDirectory.open(run.path, {})
+    assert (run.path / RESERVE).stat().st_size == space.RESERVE_BYTES
+    assert outside.read_text() == "mine"
 
 
 def test_the_size_of_the_first_checkpoint_is_known_before_it_is_written(tiny_qwen, make_engine, tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from percasym.runs.space import RESERVE
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -79,6 +83,79 @@ def test_a_disk_that_is_full_in_the_middle_of_a_write_is_one_sentence(command, w
     assert status(tmp_path / "run")["status"] == "failed"
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == [], "no half of a checkpoint is left"
     assert command(*words, "hydra.run.dir=run").code == 0
+
+
+def fill(place: Path) -> Path:
+    """Another program takes the last byte of this disk."""
+    filler = place / "filler"
+    with filler.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(bytes(2**20))
+            file.flush()
+    with filler.open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(512))
+    assert shutil.disk_usage(place).free == 0
+    return filler
+
+
+@pytest.mark.parametrize("moment", ["final", "checkpoint"])
+def test_a_disk_that_others_fill_during_a_write_leaves_a_true_status(
+    command, words, small_disk: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The disk takes no byte afterwards either: what the failed write had taken is not what was missing."""
+    from percasym.config.resolve import composed
+    from percasym.engine.engine import SpanEngine
+
+    run = small_disk / "run"
+    target, name = {"final": (type(composed(words, ROOT / "conf").family), "save"), "checkpoint": (SpanEngine, "save")}[moment]
+    real, written = getattr(target, name), []
+
+    def save(*given: object) -> None:
+        written.append(given)
+        if moment == "final" or len(written) == 3:
+            fill(small_disk)
+        real(*given)
+
+    monkeypatch.setattr(target, name, save)
+    refused = command(*words, f"hydra.run.dir={run}")
+    assert refused.code == 2, refused.err
+    last = refused.err.strip().splitlines()[-1]
+    assert re.fullmatch(r"disk/run\S* cannot be written \((the disk is full|No space left on device)\)\. The same command .*", last), last
+    assert "Traceback" not in refused.err
+    assert (status(run)["status"], status(run)["reason"]) == ("failed", last)
+    kept = {"final": ["step_000003", "step_000004"], "checkpoint": ["step_000001", "step_000002"]}[moment]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == kept
+    assert not (run / "final").exists()
+    assert list(run.rglob(".*.partial")) == []
+
+    monkeypatch.setattr(target, name, real)
+    again = command(*words, f"hydra.run.dir={run}")
+    assert again.code == 2, "the disk is still full"
+    assert status(run)["status"] == "failed"
+    (small_disk / "filler").unlink()
+    assert command(*words, f"hydra.run.dir={run}").code == 0
+    assert status(run)["status"] == "done"
+    assert [session["step"] for session in status(run)["resumed"]] == [{"final": 4, "checkpoint": 2}[moment]]
+    assert (run / "final" / "model.safetensors").is_file()
+    assert not (run / RESERVE).exists(), "it is for a run that is being written"
+
+
+def test_a_disk_without_room_for_the_final_model_is_foreseen(command, words, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from percasym.runs.rundir import RunDirectory
+
+    run, final = small_disk / "run", RunDirectory.final
+
+    def at_the_end(directory: RunDirectory, save: Callable[[Path], None]) -> Path:
+        with (small_disk / "filler").open("wb") as file:
+            file.write(bytes(shutil.disk_usage(small_disk).free - 100_000))
+        return final(directory, save)
+
+    monkeypatch.setattr(RunDirectory, "final", at_the_end)
+    refused = command(*words, f"hydra.run.dir={run}")
+    assert refused.code == 2
+    assert refused.err.strip().splitlines()[-1].startswith("The final model takes 0.0")
+    assert status(run)["status"] == "failed"
 
 
 def test_a_disk_that_may_only_be_read_is_one_sentence(command, words, small_disk: Path, interrupt_at) -> None:
