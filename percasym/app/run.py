@@ -7,11 +7,14 @@ so a refused run leaves nothing behind.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from rich.console import Console
@@ -29,6 +32,7 @@ from percasym.data.checks import data_fingerprint, with_checked_rows
 from percasym.engine.base import Engine
 from percasym.engine.checkpoint import num_bytes
 from percasym.engine.deepspeed import deepspeed_engine
+from percasym.engine.heartbeat import FrozenRankError, Heartbeat
 from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
@@ -39,12 +43,14 @@ from percasym.report.load import load_run
 from percasym.report.tables import run_table
 from percasym.runs.base import Run
 from percasym.runs.console import PlainConsole
-from percasym.runs.identity import find
+from percasym.runs.identity import find, mark_ended
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey
 
 ENGINES: dict[type, Callable[..., Engine]] = {DeepSpeedSettings: deepspeed_engine, TorchSettings: torch_engine}
 RECIPES: dict[type, Callable[..., Any]] = {Sft: SftRecipe, Rl: RlRecipe}
+SECONDS_TO_REPORT = 2.0
+"""What the other ranks wait for the first one to say which rank is frozen: the launcher ends all once one has ended."""
 
 
 class Recipe(Protocol):
@@ -58,9 +64,10 @@ class Recipe(Protocol):
         ...
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, report: Callable[[Exception], object] | None = None) -> None:
     """This rank's part of one run. A finished run is not repeated: its table is printed.
 
+    Where another rank is frozen, a thread ends this process, after it has told `report` why (None: stderr).
     Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges; Stopped after a signal.
     """
     began = time.perf_counter()
@@ -68,6 +75,18 @@ def run(settings: Settings) -> None:
     os.environ.update(place.address)
     device = choose_device(place.local_rank)
     ranks = Ranks.join(place.rank, place.num_ranks, device)
+    with Heartbeat(
+        ranks.store,
+        rank=ranks.rank,
+        num_ranks=ranks.num_ranks,
+        limit_seconds=60 * settings.launch.heartbeat_minutes,
+        on_frozen=partial(end_frozen, settings.path, report),
+        hosted_by_rank_0=place.hosts_store,
+    ) as heartbeat:
+        _run(settings, device, ranks, heartbeat, began)
+
+
+def _run(settings: Settings, device: torch.device, ranks: Ranks, heartbeat: Heartbeat, began: float) -> None:
     console = PlainConsole(quiet=ranks.rank > 0)
     fingerprint = partial(data_fingerprint, settings)
     found = ranks.broadcast(lambda: find(settings.path, settings.record, overwrite=settings.run.overwrite, fingerprint=fingerprint))
@@ -82,12 +101,29 @@ def run(settings: Settings) -> None:
         about["data"] = data
         console.print(data_summary(about["data"]), soft_wrap=True, highlight=False, markup=False)
     with run_context(settings, ranks, about=about, checkpoint_bytes=num_bytes(engine.model)) as directory:
+        heartbeat.step = lambda: directory.last_step
         console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
         for remark in directory.remarks:
             console.print(remark, soft_wrap=True, highlight=False, markup=False)
         train_and_evaluate(settings, directory, engine, recipe, ranks, began)
     ranks.leave()
     return show(settings.path, console)
+
+
+def end_frozen(path: Path, report: Callable[[Exception], object] | None, error: FrozenRankError, first: bool) -> NoReturn:
+    """End this process, whose own work may wait for the frozen ranks; one rank, the `first`, writes why into the run directory."""
+    try:
+        error.add_note("This rank was at:\n" + "".join(traceback.format_stack(sys._current_frames()[threading.main_thread().ident or 0])))
+        if not first:
+            time.sleep(SECONDS_TO_REPORT)
+        if report is not None:
+            report(error)
+        elif first:
+            print(f"{error}. The same command resumes.", file=sys.stderr, flush=True)
+        if first:
+            mark_ended(path, "failed", reason=str(error))
+    finally:
+        os._exit(1)  # No exception can reach the main thread while it is blocked in a collective.
 
 
 def train_and_evaluate(settings: Settings, directory: Run, engine: Engine, recipe: Recipe, ranks: Ranks, began: float) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from percasym.config.sampling import Precision
-from percasym.config.schema import at_least, fraction, one_of
+from percasym.config.schema import ConfigError, at_least, fraction, one_of
 
 if TYPE_CHECKING:
     from percasym.balance.base import Balancer
@@ -60,7 +61,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchSettings:
-    """The reference engine: plain PyTorch on one device (`engine=torch`)."""
+    """The reference engine, and the default: plain PyTorch, on each rank the whole model (`engine=torch`)."""
 
     precision: Precision = "auto"
     """auto (bfloat16 on an accelerator that computes it natively, else float32), float32 or bfloat16."""
@@ -71,7 +72,7 @@ class TorchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepSpeedSettings:
-    """DeepSpeed, ZeRO included (`engine=deepspeed`)."""
+    """DeepSpeed, ZeRO included (`engine=deepspeed`); needs the extra of that name."""
 
     precision: Precision = "auto"
     """auto (bfloat16 on an accelerator that computes it natively, else float32), float32 or bfloat16."""
@@ -89,6 +90,15 @@ class DeepSpeedSettings:
             raise ValueError("engine.offload=true needs engine.zero_stage of 1, 2 or 3: without ZeRO there is nothing to keep elsewhere.")
 
 
+def require_engine(engine: object) -> None:
+    """Raise ConfigError where the package of this engine is not installed. Reading a configuration, or planning with it, needs none."""
+    if isinstance(engine, DeepSpeedSettings) and find_spec("deepspeed") is None:
+        raise ConfigError(
+            'engine=deepspeed needs DeepSpeed, which is not installed: pip install "percasym[deepspeed]" (needs a C++ compiler), '
+            "or choose engine=torch."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """How many processes train (`launch.*`); not needed under torchrun or srun, which is detected."""
@@ -99,9 +109,12 @@ class Launch:
     """Machines; the same command is given on each of them."""
     rendezvous: str | None = None
     """host:port of one of several machines, for the rendezvous of all."""
+    heartbeat_minutes: float = 10.0
+    """Stop a run of many ranks when the process of one does not respond for this long; 0 never."""
 
     def __post_init__(self) -> None:
         at_least("launch", 1, nproc=self.nproc, nnodes=self.nnodes)
+        at_least("launch", 0, heartbeat_minutes=self.heartbeat_minutes)
         if self.nnodes > 1 and not re.fullmatch(r".+:\d{1,5}", self.rendezvous or ""):
             raise ValueError(f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT, one of the machines and a free port of it.")
 

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed import Store
 
 from percasym.config.schema import ConfigError
 
@@ -28,7 +29,8 @@ FIRST_PORT, NUM_PORTS = 20_000, 12_000
 BUCKET_NUMEL = 2**24
 """Elements in one all-reduce (64 MiB in float32): large enough for full bandwidth, small beside a model."""
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
-"""How long a rank waits for another: longer than writing any checkpoint. The launcher notices a rank that dies at once."""
+"""How long a rank waits for another: longer than writing any checkpoint. The launcher notices a rank that dies at once, and the heartbeat
+one that is frozen (heartbeat.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class RankEnvironment:
     """Index on this machine: which accelerator it uses."""
     address: Mapping[str, str] = field(default_factory=dict)
     """MASTER_ADDR and MASTER_PORT, where the launcher does not set them itself."""
+    hosts_store: bool = field(default=False, repr=False)
+    """Whether rank 0 hosts the store of the process group, as under srun; else the process that started the ranks does."""
 
 
 def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
@@ -61,12 +65,13 @@ def rank_environment(environment: Mapping[str, str]) -> RankEnvironment:
                 f"WORLD_SIZE={num_ranks} says that this is one of {num_ranks} processes, and {missing[0]} is not set. "
                 "Start them with torchrun, or unset WORLD_SIZE."
             )
-        return RankEnvironment(rank=rank, num_ranks=num_ranks, local_rank=local_rank)
+        by_agent = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # Set by torchrun, and so by our launcher.
+        return RankEnvironment(rank=rank, num_ranks=num_ranks, local_rank=local_rank, hosts_store=not by_agent)
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))  # Of this srun; SLURM_NTASKS is that of the whole job.
     if tasks == 1:
         return RankEnvironment()
     rank, local_rank = _number(environment, "SLURM_PROCID", "0"), _number(environment, "SLURM_LOCALID", "0")
-    return RankEnvironment(rank=rank, num_ranks=tasks, local_rank=local_rank, address=slurm_address(environment))
+    return RankEnvironment(rank=rank, num_ranks=tasks, local_rank=local_rank, address=slurm_address(environment), hosts_store=True)
 
 
 def slurm_address(environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -119,14 +124,19 @@ class Ranks:
     num_ranks: int
     device: torch.device
     """Where tensors are during a collective."""
+    store: Store | None = field(default=None, repr=False, compare=False)
+    """Through which the ranks met; None for a single process, and where others made the process group."""
 
     @classmethod
     def join(cls, rank: int, num_ranks: int, device: torch.device) -> Self:
         """Initialise the process group at the address in the environment (torchrun's variables); no-op for a single process."""
-        if num_ranks > 1 and not distributed.is_initialized():
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            distributed.init_process_group(backend, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
-        return cls(rank, num_ranks, device)
+        if num_ranks == 1 or distributed.is_initialized():
+            return cls(rank, num_ranks, device)
+        store, *_ = next(distributed.rendezvous("env://", rank, num_ranks, timeout=COLLECTIVE_TIMEOUT))
+        group = distributed.PrefixStore("default_pg", store)  # As init_process_group does without `store`, which it would not return.
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=group, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)
+        return cls(rank, num_ranks, device, store)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks, in the type and on the device of `values`."""

@@ -67,7 +67,10 @@ def run(settings: Settings) -> None:
             if reports and reports[0]["refused"]:
                 raise ConfigError(reports[0]["sentence"]) from error
             first = reports[0] if reports else None
-            cause = f"Rank {first['rank']} failed: {first['sentence']}" if first else f"Rank {rank} was stopped: {failure.message}"
+            if first is None:
+                cause = f"Rank {rank} was stopped: {failure.message}"
+            else:
+                cause = first["sentence"] if first["frozen"] else f"Rank {first['rank']} failed: {first['sentence']}"
             raise RankFailedError(_record_failure(settings.path, cause.rstrip("."), reports, folder)) from error
         if (folder / STOPPED).exists():
             raise Stopped(int((folder / STOPPED).read_text(encoding="utf-8")))

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 from percasym.config.resolve import rebuild
@@ -23,6 +24,8 @@ from percasym.runs.records import write_whole
 from percasym.runs.requests import Interrupted, Stopped
 
 JOB, STOPPED = "job.json", "stopped"
+FROZEN = "FrozenRankError"
+"""The error of the heartbeat, by its name: its module imports torch. It is about other ranks than the one that reports it."""
 DONE, FAILED = 0, 1  # Also for a rank that a signal stopped: with any other code the agent would end the others.
 PR_SET_PDEATHSIG = 1
 """Linux's PR_SET_PDEATHSIG: the signal that a process receives when its parent dies."""
@@ -39,7 +42,7 @@ def main(directory: Path) -> int:
         settings = rebuild(job["config"], path=Path(job["path"]))
         from percasym.app import run as app
 
-        app.run(settings)
+        app.run(settings, partial(report, directory))
     except Stopped as stop:
         (directory / STOPPED).write_text(str(stop.signum), encoding="utf-8")
     except KeyboardInterrupt as stop:
@@ -53,12 +56,13 @@ def main(directory: Path) -> int:
 def report(directory: Path, error: Exception) -> None:
     """Write why this rank failed, before its peers fail in a collective for lack of it."""
     rank = os.environ["RANK"]
-    refused = isinstance(error, ConfigError)
+    refused, frozen = isinstance(error, ConfigError), type(error).__name__ == FROZEN
     record = {
         "at": time.time(),
         "rank": int(rank),
         "refused": refused,
-        "sentence": str(error) if refused else f"{type(error).__name__}: {error}",
+        "frozen": frozen,
+        "sentence": str(error) if refused or frozen else f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
     }
     partial = directory / f".rank{rank}"
