@@ -6,6 +6,7 @@ Where both are vLLM they share one, because a process can hold one.
 from __future__ import annotations
 
 from percasym.config.sampling import Native, Sampling, Vllm
+from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings
 from percasym.rollout.base import GreedyEngine, RolloutEngine
 from percasym.rollout.native import NativeAnswers, NativeRollouts
@@ -14,6 +15,7 @@ from percasym.rollout.native import NativeAnswers, NativeRollouts
 def rollout_engine(settings: Settings, sampling: Sampling, num_ranks: int = 1) -> RolloutEngine:
     """The engine that samples rollouts. Raises ConfigError when vLLM is chosen and not installed, or cannot sample so."""
     if isinstance(sampling, Vllm):
+        require_vllm(settings)
         from percasym.rollout.vllm import VllmRollouts  # Imports vllm, which is optional.
         from percasym.rollout.vllm_engine import VllmEngine
 
@@ -30,6 +32,7 @@ def greedy_engine(settings: Settings, rollouts: RolloutEngine | None = None, num
     evaluation = settings.evaluation
     if evaluation.engine == "native":
         return NativeAnswers(family=settings.family)
+    require_vllm(settings)
     from percasym.rollout.vllm import VllmAnswers, VllmRollouts  # Imports vllm, which is optional.
     from percasym.rollout.vllm_engine import VllmEngine
 
@@ -38,3 +41,12 @@ def greedy_engine(settings: Settings, rollouts: RolloutEngine | None = None, num
     options = Vllm(max_new_tokens=evaluation.max_new_tokens, gpu_memory_frac=evaluation.gpu_memory_frac, precision=evaluation.precision)
     engine = VllmEngine(options=options, max_new_tokens=evaluation.max_new_tokens, num_ranks=num_ranks)
     return VllmAnswers(family=settings.family, engine=engine)
+
+
+def require_vllm(settings: Settings) -> None:
+    """Raise ConfigError for a family whose prompts vLLM is not given."""
+    if not hasattr(settings.family, "vllm_prompt"):
+        kind = type(settings.family).__name__
+        raise ConfigError(
+            f"vLLM answers for model=qwen3vl and model=internvl35, not for {kind}. Use rollout=native and evaluation.engine=native."
+        )

@@ -104,7 +104,7 @@ def _model(checkpoint: str, words: list[str]) -> list[str]:
     if family is None:
         raise ConfigError(
             f"{checkpoint} is neither a directory with the config.json of a known family nor a released model. "
-            "Give a run or checkpoint directory, or name the family: model=qwen3vl or model=internvl35."
+            "Give a run or checkpoint directory, or name the family: model=qwen3vl, model=internvl35, or model=auto for any other."
         )
     return [f"model={family}", path]
 

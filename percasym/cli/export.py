@@ -1,4 +1,4 @@
-"""`percasym export`: samples of a task as files that task=jsonl and task=hub read.
+"""`percasym export`: samples of a task as files that task=jsonl and task=hub read, and LLaMA-Factory, ms-swift and TRL.
 
 percasym export task=sudoku --split train_sft --num 200 --out mine
 """
@@ -20,8 +20,9 @@ def register(commands: Any) -> None:
     export.add_argument("--num", type=int, default=200, metavar="N", help="samples (default: 200)")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     export.add_argument(
-        "--format", default="jsonl", choices=("jsonl", "hub"), help="columns of task=jsonl, or of the paper's released sets"
-    )
+        "--format", default="jsonl", choices=("jsonl", "hub", "messages"),
+        help="columns of task=jsonl, of the paper's released sets, or chat rows of LLaMA-Factory and ms-swift (task=jsonl reads them)",
+    )  # fmt: skip
     export.set_defaults(work=_export)
 
 
@@ -31,5 +32,5 @@ def _export(given: argparse.Namespace) -> None:
 
     settings = composed(given.words, conf_folder())
     path = export(settings.task, split=given.split, seed=settings.seed, num=given.num, out=given.out, format=given.format)
-    read = f"task=jsonl task.path={path}" if given.format == "jsonl" else f"task=hub task.path={given.out}"
+    read = f"task=hub task.path={given.out}" if given.format == "hub" else f"task=jsonl task.path={path}"
     print(f"{given.num} rows in {path}: percasym audit {read}")

@@ -14,15 +14,18 @@ from percasym.config.schema import ConfigError, Plain, build, dump
 from percasym.config.settings import Evaluation
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "task": ("sample", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical"),
-    "model": ("codec", "load", "prompt", "row", "collate"),
+    "task": (
+        "name", "lacks", "sample", "truth", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical", "right", "about",
+        "checked",
+    ),
+    "model": ("parts", "codec", "load", "save", "image_settings", "limits", "prompt", "row", "collate"),
     "paradigm": ("rows_per_forward",),
-    "balance": ("start", "step"),
+    "balance": ("needs", "start", "step"),
     "engine": ("precision",),
     "tracker": ("start",),
     "reward": ("score|of",),
     "rollout": (),
-}
+}  # fmt: skip
 """The plug-in groups, and the methods and attributes that a plug-in of each must have (of `a|b`, one)."""
 
 EVALUATION = "evaluation"

@@ -107,9 +107,27 @@ class Batch:
             ),  # Any text token: a chat never starts with an image token.
             mask=padded([batch.mask for batch in batches], filler=0),
             labels=padded([batch.labels for batch in batches], filler=UNSUPERVISED),
-            inputs={name: cat([inputs[name] for inputs in image_inputs]) for name in image_inputs[0]} if image_inputs else {},
+            inputs=joined_inputs(image_inputs),
             aligned={name: padded([batch.aligned[name] for batch in batches], filler=0) for name in first.aligned},
         )
+
+
+def joined_inputs(inputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Image inputs of several rows or batches, concatenated along their first axis; {} for none.
+
+    Where the other axes differ (rows of more or fewer tiles), the smaller tensors are padded with zeros at their ends, as processors do.
+    """
+    from torch import cat
+    from torch.nn.functional import pad
+
+    def joined(tensors: Sequence[Tensor]) -> Tensor:
+        shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+        if all(list(tensor.shape[1:]) == shape for tensor in tensors):
+            return cat(list(tensors))
+        missing = [[(0, most - size) for most, size in zip(shape, tensor.shape[1:], strict=True)] for tensor in tensors]
+        return cat([pad(tensor, [n for pair in reversed(own) for n in pair]) for tensor, own in zip(tensors, missing, strict=True)])
+
+    return {name: joined([own[name] for own in inputs]) for name in inputs[0]} if inputs else {}
 
 
 class Family(Protocol):

@@ -158,10 +158,17 @@ def require_type(path: str, kind: str, family: str) -> None:
     if (other := FAMILY_OF.get(kind)) == family:
         return
     expected = " or ".join(name for name, owner in FAMILY_OF.items() if owner == family)
-    advice = f"Set model={other}." if other else "Check model.path."
+    advice = f"Set model={other}." if other else "Set model=auto." if _image_text_to_text(kind) else "Check model.path."
     if kind == "internvl_chat":
         advice = "Give model.path the -HF form of the checkpoint (InternVL3_5-8B-HF)."
     raise CheckpointError(f"{path} is of type {kind}, and model={family} reads {expected}. {advice}")
+
+
+def _image_text_to_text(kind: str) -> bool:
+    """Whether transformers has a vision-language model of a type, which model=auto may read."""
+    from transformers.models.auto import modeling_auto
+
+    return kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 @lru_cache(maxsize=16)

@@ -6,6 +6,7 @@ same class with its tokenizer and its image processor on the PIL backend, and wi
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,13 @@ def processor(path: str) -> ProcessorMixin:
         from transformers import AutoProcessor
 
         return AutoProcessor.from_pretrained(path, trust_remote_code=False)
-    tokenizer = checkpoint.tokenizer(path)
-    parts = {"image_processor": checkpoint.image_processor(path), "tokenizer": tokenizer, "chat_template": tokenizer.chat_template}
+    tokenizer, cls = checkpoint.tokenizer(path), _class(path)
+    own = _settings(path, cls)
+    template = tokenizer.chat_template or own.pop("chat_template", None)
+    parts = {"image_processor": checkpoint.image_processor(path), "tokenizer": tokenizer, "chat_template": template}
     try:
-        return without_videos(_class(path))(**parts)
-    except (AttributeError, TypeError, ValueError) as error:
+        return without_videos(cls)(**{**own, **parts})
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"The processor of {path} cannot be made from its parts ({error}).") from error
 
 
@@ -43,7 +46,16 @@ def without_videos(cls: type[Any]) -> type[Any]:
     def __init__(self: Any, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **options: Any) -> None:  # noqa: N807
         cls.__init__(self, image_processor, tokenizer, None, chat_template=chat_template, **options)
 
+    own = inspect.signature(cls.__init__)  # What is saved and what are parts is read from it.
+    __init__.__signature__ = own.replace(parameters=[one for name, one in own.parameters.items() if name != "video_processor"])  # type: ignore[attr-defined]
     return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def _settings(path: str, cls: type[Any]) -> dict[str, Any]:
+    """The settings of a checkpoint's processor (processor_config.json) that its class takes, without its parts."""
+    found = checkpoint._loaded(lambda where: cls.get_processor_dict(where)[0], checkpoint.origin(path))
+    taken = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs", *cls.get_attributes()}
+    return {name: value for name, value in found.items() if name in taken}
 
 
 def _class(path: str) -> type[Any]:

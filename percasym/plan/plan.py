@@ -95,7 +95,10 @@ def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
     if not 0 < gpu_gb < math.inf:
         raise ConfigError(f"--gpu-gb must be a number above 0, got {gpu_gb:g}.")
     if not isinstance(family, Adaptation) or not hasattr(family, "anatomy"):
-        raise ConfigError(f"{type(family).__name__} has no anatomy(), so its parameters cannot be counted. Write that method first.")
+        raise ConfigError(
+            f"percasym plan counts the tensors of model=qwen3vl and model=internvl35, and {type(family).__name__} has no list of its "
+            "tensors (the method anatomy). Try one step instead."
+        )
     try:
         anatomy = family.anatomy()
         layout, lengths = Layout.of(settings), measure_lengths(settings.task, anatomy, split="train_sft")

@@ -130,12 +130,10 @@ def decoding_step(model: PreTrainedModel, *, num_axes: int, num_positions: int) 
 
 def forward_step(model: PreTrainedModel, num_axes: int) -> Step:
     """The public forward of any model, with positions on as many axes as its prompts have."""
-    trunk, flash = model.get_submodule("model"), model.config._attn_implementation == "flash_attention_2"
+    trunk = model.get_submodule("model")
 
     def step(tokens: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
         expanded = positions[:, None] if num_axes == 1 else positions[None, :, None].expand(num_axes, -1, -1)
-        if mask is not None and not flash:  # Flash attention takes the mask as [B, T] and packs the rows.
-            mask = mask[:, None, None]
         inputs = {"input_ids": tokens[:, None], "position_ids": expanded, "attention_mask": mask}
         return trunk(**inputs, past_key_values=cache, use_cache=True).last_hidden_state[:, 0]
 

@@ -1,4 +1,4 @@
-"""Whole runs of the other family: nothing but `model=` differs."""
+"""Whole runs of other families: nothing but `model=` differs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from percasym.models import checkpoint
+from tests.other_families import write_family
 
 
 @pytest.mark.parametrize("task", ["sudoku", "graph_coloring"])
@@ -32,3 +33,28 @@ def test_a_packaged_checkpoint_that_is_not_there_is_one_sentence(command, monkey
         "The tiny internvl35 checkpoint is not packaged yet. Make it with `make base FAMILY=internvl35`, or set model.path.\n"
     )  # fmt: skip
     assert not (tmp_path / "multirun").exists() or not list((tmp_path / "multirun").rglob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "idefics3", "llava_onevision"])
+def test_a_run_of_a_family_that_has_no_name_ends_like_any_other(command, tmp_path: Path, name: str) -> None:
+    write_family(tmp_path / name, name)
+    few = ["scale=smoke", "engine=torch", "paradigm.steps=2", "paradigm.batch_size=2", "paradigm.micro_batch_size=1"]
+    tiny = ["evaluation.num_samples=2", "evaluation.num_curve_samples=1", "evaluation.max_new_tokens=4"]
+    frozen = ["model.freeze=[vision,projector]"] if name == "gemma3" else []
+    answer = command(*few, *tiny, *frozen, "task=sudoku", "model=auto", f"model.path={tmp_path / name}", "balance=ngdiff")
+    assert answer.code == 0, answer.err
+    run = tmp_path / "multirun/main/sudoku-auto-sft-ngdiff-smoke/seed0"
+    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    weights = [line["balance/weight"] for line in lines if "balance/weight" in line]
+    assert len(weights) == 2 and all(0 < weight < 1 for weight in weights)
+    again = command(*few, *tiny, "task=sudoku", "model=auto", f"model.path={run / 'final'}", "study=again")
+    assert again.code == 0, again.err
+
+
+def test_reinforcement_learning_of_a_family_that_has_no_name(command, tmp_path: Path) -> None:
+    write_family(tmp_path / "qwen2_5_vl", "qwen2_5_vl")
+    few = ["scale=smoke", "engine=torch", "paradigm=rl", "paradigm.steps=1", "paradigm.batch_size=2", "rollout.max_new_tokens=8"]
+    tiny = ["evaluation.num_samples=1", "evaluation.num_curve_samples=1", "evaluation.max_new_tokens=4"]
+    answer = command(*few, *tiny, "task=sudoku", "model=auto", f"model.path={tmp_path / 'qwen2_5_vl'}", "balance=fixed")
+    assert answer.code == 0, answer.err

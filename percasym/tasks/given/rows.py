@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from percasym.config.network import unreachable
 from percasym.tasks.base import RowCheck, split_of
 from percasym.tasks.given.files import Record, Row, json_lines
 from percasym.tasks.given.item import REMARKS, Item
@@ -207,16 +208,24 @@ def _permutation(key: SampleKey, num: int) -> list[int]:
 
 
 def _load_dataset(path: str) -> Any:
-    """A `datasets` dictionary of splits; images stay encoded."""
+    """A `datasets` dictionary of splits; images stay encoded. Without a network, what the package has in its cache."""
     try:
-        from datasets import Image, load_dataset  # Optional dependency.
+        import datasets  # Optional dependency.
     except ImportError:
         raise ValueError(
             f"task.path={path} holds no {'.jsonl, '.join(SPLITS)}.jsonl, and anything else needs the package datasets: "
             "pip install 'percasym[hub]'."
         ) from None
+    offline = None if Path(path).expanduser().exists() else unreachable()
+    if offline and hasattr(datasets, "config"):
+        datasets.config.HF_HUB_OFFLINE = True  # Read when the package was imported.
     try:
-        return {split: rows.cast_column("image", Image(decode=False)) for split, rows in load_dataset(path).items()}
+        return {split: rows.cast_column("image", datasets.Image(decode=False)) for split, rows in datasets.load_dataset(path).items()}
     except Exception as error:  # datasets raises many types for one cause: the set cannot be read.
+        if offline:
+            raise ValueError(
+                f"task.path={path} is no folder here, is not in the local cache, and the Hugging Face hub cannot be reached ({offline}). "
+                "Give task.path a folder, or download the set where there is a network."
+            ) from error
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"task.path={path} could not be loaded ({type(error).__name__}: {reason}).") from error

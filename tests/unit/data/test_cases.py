@@ -397,6 +397,23 @@ def seen(data: bytes, row: Callable, write: Callable, tmp_path: Path, **options:
     return Image.open(io.BytesIO(sample.prompt.image)).convert("RGB")
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_jpeg_of_a_phone_is_upright(row: Callable, write: Callable, tmp_path: Path, orientation: int) -> None:
+    # JPEG smears single pixels, so a corner of 32 x 32 is marked: a 128 x 64 picture, as stored, with red at its top left.
+    stored = Image.new("RGB", (128, 64), "white")
+    stored.paste((255, 0, 0), (0, 0, 32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = seen(saved(stored, "JPEG", quality=95, exif=exif), row, write, tmp_path)
+    # 3 is half a turn; 6 a quarter clockwise, which brings the top left to the top right of 64 x 128; 8 a quarter counter-clockwise.
+    size, centre = {1: ((128, 64), (16, 16)), 3: ((128, 64), (112, 48)), 6: ((64, 128), (48, 16)), 8: ((64, 128), (16, 112))}[orientation]
+    assert image.size == size
+    for x in (16, size[0] - 16):
+        for y in (16, size[1] - 16):
+            red, green, blue = image.getpixel((x, y))
+            assert red > 240 and (max(green, blue) < 15) == ((x, y) == centre), (x, y)
+
+
 @pytest.mark.parametrize(("orientation", "where"), [(1, (0, 0)), (3, (3, 1)), (6, (1, 0)), (8, (0, 3))])
 @pytest.mark.parametrize("encoding", ["PNG", "WEBP"])
 def test_a_phone_picture_is_upright(row: Callable, write: Callable, tmp_path: Path, orientation: int, where: tuple, encoding: str) -> None:

@@ -90,6 +90,69 @@ def test_the_form_of_the_released_sets_comes_back_split_by_split(task: Task, tmp
     assert all(any(same_sample(one, other) for other in read_back(given)) for one in samples_of(task, "train_sft", 3))
 
 
+@each_task
+def test_the_form_of_chat_files_comes_back_with_the_same_texts(task: Task, tmp_path: Path) -> None:
+    path = export(task, split="train_sft", seed=0, num=6, out=tmp_path, format="messages")
+    made, given = samples_of(task, "train_sft", 6), Given(path=str(path))
+    assert all(any(same_sample(one, other) for other in read_back(given)) for one in made)
+    assert given.about()["notes"] == ["6 questions had a placeholder <image>, which was dropped: the picture stands before the question."]
+
+
+def test_chat_rows_have_the_documented_form_of_llama_factory_and_ms_swift(tmp_path: Path) -> None:
+    """LLaMA-Factory, data/README.md, "Sharegpt Format" with images; ms-swift, "Custom Dataset", standard multimodal format."""
+    for split, num in (("train_sft", 3), ("test", 2)):
+        export(TASKS[0], split=split, seed=0, num=num, out=tmp_path, format="messages")
+    for row in map(json.loads, (tmp_path / "train_sft.jsonl").read_text().splitlines()):
+        assert set(row) == {"messages", "images"}
+        assert [set(turn) for turn in row["messages"]] == [{"role", "content"}] * 2
+        assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
+        # As many placeholders as pictures; a path relative to the file, which is `media_dir` by default there.
+        assert sum(turn["content"].count("<image>") for turn in row["messages"]) == len(row["images"]) == 1
+        assert (tmp_path / row["images"][0]).is_file()
+    known = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert set(known) == {"percasym_train_sft", "percasym_test"}
+    entry = known["percasym_train_sft"]
+    assert (entry["file_name"], entry["formatting"]) == ("train_sft.jsonl", "sharegpt")
+    assert entry["columns"] == {"messages": "messages", "images": "images"}
+    assert entry["tags"] == {
+        "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system",
+    }  # fmt: skip
+
+
+def test_llama_factory_itself_converts_the_rows(tmp_path: Path) -> None:
+    parser = pytest.importorskip("llamafactory.data.parser", reason="pip install --no-deps llamafactory, in an environment of its own")
+    from llamafactory.data.converter import SharegptDatasetConverter
+
+    export(TASKS[0], split="train_sft", seed=0, num=2, out=tmp_path, format="messages")
+    (attributes,) = parser.get_dataset_list(["percasym_train_sft"], str(tmp_path))
+    arguments: Any = ModuleType("arguments")
+    arguments.media_dir = str(tmp_path)
+    convert = SharegptDatasetConverter(attributes, arguments)
+    for line, sample in zip((tmp_path / "train_sft.jsonl").read_text().splitlines(), samples_of(TASKS[0], "train_sft", 2), strict=True):
+        found, own = convert(json.loads(line)), sample.demonstration
+        assert found["_prompt"] == [{"role": "user", "content": f"<image>{sample.prompt.question}"}]
+        assert found["_response"] == [{"role": "assistant", "content": own.perception + own.reasoning}]
+        assert Path(found["_images"][0]).read_bytes() == sample.prompt.image
+
+
+def test_ms_swift_itself_converts_the_rows(tmp_path: Path) -> None:
+    preprocessor = pytest.importorskip("swift.dataset.preprocessor", reason="pip install ms-swift, in an environment of its own")
+    export(TASKS[0], split="train_sft", seed=0, num=2, out=tmp_path, format="messages")
+    (line, _) = (tmp_path / "train_sft.jsonl").read_text().splitlines()
+    found = preprocessor.MessagesPreprocessor().preprocess(json.loads(line))
+    assert found["messages"] == json.loads(line)["messages"]
+
+
+def test_a_register_of_others_is_kept_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
+    export(TASKS[0], split="test", seed=0, num=1, out=tmp_path, format="messages")
+    assert json.loads((tmp_path / "dataset_info.json").read_text())["mine"] == {"file_name": "mine.json"}
+    (tmp_path / "dataset_info.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"dataset_info.json is no JSON object. Move it, or give --out another folder."):
+        export(TASKS[0], split="train_rl", seed=0, num=1, out=tmp_path, format="messages")
+    assert not (tmp_path / "train_rl.jsonl").exists()
+
+
 def released_rows(tmp_path: Path, **splits: list[dict[str, Any]]) -> str:
     from PIL import Image
 

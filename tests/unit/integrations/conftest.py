@@ -46,13 +46,13 @@ def windows(tiny_batch, micro_batches):
 
 @pytest.fixture
 def own_loop(tiny_model, make_engine):
-    """Train with percasym's own loop: `own_loop(windows, balancer)` returns the logged numbers and the model."""
+    """Train with percasym's own loop: `own_loop(windows, balancer, model=None, lr=LR)` returns the logged numbers and the model."""
     from percasym.config.paradigm import Sft
     from percasym.training.sft import train
 
-    def run(windows, balancer, steps=None):
-        engine, record = make_engine("torch", tiny_model(), lr=LR), Record()
-        settings = Sft(steps=len(windows), batch_size=ROWS, micro_batch_size=ROWS, lr=LR, warmup_frac=0.0, final_lr_frac=1.0)
+    def run(windows, balancer, model=None, lr=LR):
+        engine, record = make_engine("torch", model or tiny_model(), lr=lr), Record()
+        settings = Sft(steps=len(windows), batch_size=ROWS, micro_batch_size=ROWS, lr=lr, warmup_frac=0.0, final_lr_frac=1.0)
         train(engine=engine, batches=windows, balancer=balancer, settings=settings, run=record, evaluate=lambda step: None)
         return record.values, engine.model
 

@@ -11,6 +11,7 @@ trl = pytest.importorskip("trl", reason="pip install 'percasym[trl]'")
 
 from datasets import Dataset  # noqa: E402
 from transformers import AutoModelForImageTextToText  # noqa: E402
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling  # noqa: E402
 
 from percasym.balance.registry import balancer  # noqa: E402
 from percasym.config.sampling import Native  # noqa: E402
@@ -87,6 +88,52 @@ def test_sft_has_the_curve_of_the_own_loop(
     )
     trainer.train()
     assert_same_curve(logged(trainer), ours)
+
+
+@pytest.mark.parametrize("name", ["none", "fixed", "ngdiff"])
+def test_sft_with_pictures_has_the_curve_of_the_own_loop(name, own_loop, tmp_path, logged, assert_same_curve) -> None:
+    """The stock collator of TRL for pictures, its prompts and completions, in the trainer and in the own loop."""
+    path, steps, each = packaged("qwen3vl"), 20, 4
+    rows = [trl_row(sample) for sample in samples(each * steps, "train_sft")]
+    made = processor(path)
+    collator = SpanCollator(DataCollatorForVisionLanguageModeling(made, completion_only_loss=True), made)
+    given = [collator([dict(row) for row in rows[each * step : each * (step + 1)]]) for step in range(steps)]
+    windows = [
+        [
+            Batch(
+                ids=batch["input_ids"],
+                mask=batch["attention_mask"],
+                labels=batch["spans"],
+                inputs={"pixel_values": batch["pixel_values"], "image_grid_thw": batch["image_grid_thw"]},
+                aligned={"mm_token_type_ids": batch["mm_token_type_ids"]},
+            )
+        ]
+        for batch in given
+    ]
+    ours, _ = own_loop(windows, balancer(name), model=AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32), lr=1e-3)
+    config = trl.SFTConfig(
+        output_dir=str(tmp_path), max_length=None, max_steps=steps, per_device_train_batch_size=each, learning_rate=1e-3,
+        lr_scheduler_type="constant", adam_beta2=0.95, weight_decay=0.0, optim="adamw_torch_fused", train_sampling_strategy="sequential",
+        **COMMON,
+    )  # fmt: skip
+    trainer = BalancedSFTTrainer(
+        AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=made,
+        data_collator=collator,
+        balance=name,
+    )
+    trainer.train()
+    assert_same_curve(logged(trainer), ours)
+    assert logged(trainer)[-1]["loss/reasoning"] < logged(trainer)[0]["loss/reasoning"] / 2
+
+
+def trl_row(sample) -> dict:
+    """A demonstration as TRL's prompt and completion with a picture."""
+    row, own = grpo_row(sample), sample.demonstration
+    completion = [{"role": "assistant", "content": own.perception + own.reasoning}]
+    return {"prompt": row["prompt"], "completion": completion, "images": [row["image"]]}
 
 
 def test_options_of_trl_that_join_rows_are_refused(tiny_qwen, tmp_path) -> None:

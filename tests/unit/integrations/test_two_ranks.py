@@ -30,5 +30,11 @@ def test_two_processes_train_as_percasym_does_on_one_in_every_case() -> None:
 
 
 @pytest.mark.slow
+def test_trl_trains_on_two_processes_as_percasym_does_on_one() -> None:
+    pytest.importorskip("trl", reason="pip install 'percasym[trl]'")
+    on_two_ranks("trl_on_two_ranks.py")
+
+
+@pytest.mark.slow
 def test_strategies_with_one_backward_are_exact_under_zero() -> None:
     on_two_ranks("trainer_under_zero.py")
