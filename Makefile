@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 VLLM := .venv-vllm
 
-.PHONY: help demo study test test-fast test-slow test-vllm coverage lint conf docs base gallery bench clean
+.PHONY: help demo study test test-fast test-slow test-vllm coverage lint conf docs base gallery bench bench-vllm clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 20
@@ -65,6 +65,11 @@ gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 bench: $(READY)  ## Measure speed and memory beside the alternatives
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[bench]"
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+bench-vllm: $(VLLM)/.installed  ## Rollouts of the native engine beside vLLM's, and RL with both (20 minutes of one core)
+	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py
+	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py --prompts 64 --rounds 3
+	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rl.py
 
 clean:  ## Remove the environment and all caches; runs in multirun/ stay
 	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

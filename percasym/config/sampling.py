@@ -39,9 +39,13 @@ class Native(Sampling):
 
     batch_size: int = 256
     """Rollouts in one batch."""
+    precision: Precision = "auto"
+    """auto samples with the model itself; float32 and bfloat16 with a copy of its decoder in this type, made at each round, adapters merged
+    and projections fused. Probabilities in bfloat16 differ from the trainer's as vLLM's do (paradigm.importance_cap)."""
 
     def __post_init__(self) -> None:
         Sampling.__post_init__(self)
+        one_of("rollout", Precision, precision=self.precision)
         at_least("rollout", 1, batch_size=self.batch_size)
 
 

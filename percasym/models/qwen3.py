@@ -42,20 +42,12 @@ class Qwen3Step:
     @classmethod
     def of(cls, model: PreTrainedModel, num_positions: int) -> Qwen3Step | None:
         """Prepare the decoder of `model` for positions below `num_positions`; None if its layers or attention are not supported."""
-        decoder: Any = getattr(model.get_submodule("model"), "language_model", None)
-        layers = list(getattr(decoder, "layers", ()))
-        supported = [type(layer) in LAYERS and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers]
-        if not layers or not all(supported):
+        decoder = supported_decoder(model)
+        if decoder is None:
             return None
-        rotary, embed = decoder.rotary_emb, decoder.embed_tokens
-        if rotary.rope_type != "default" or decoder.config._attn_implementation != "sdpa":
-            return None
-        positions = torch.arange(num_positions, device=embed.weight.device)[
-            None, None
-        ]  # Text has equal positions on all rotary axes, so one axis is enough.
-        cos, sin = (table.reshape(num_positions, -1) for table in rotary(embed.weight, positions))
-        sin[:, : sin.shape[1] // 2].neg_()
-        return cls(embed=embed, layers=[prepare_layer(layer) for layer in layers], norm=rms_norm(decoder.norm), cos=cos, sin=sin)
+        cos, sin = rotary_tables(decoder, num_positions)
+        layers = [prepare_layer(layer) for layer in decoder.layers]
+        return cls(embed=decoder.embed_tokens, layers=layers, norm=rms_norm(decoder.norm), cos=cos, sin=sin)
 
     def __call__(self, tokens: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None) -> Tensor:
         """Last hidden states [B, hidden] of `tokens` [B] at `positions` [B]; `mask` [B, T] is False where the cache holds padding."""
@@ -74,6 +66,26 @@ class Qwen3Step:
             states = before_mlp(hidden)
             hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(states)) * mlp.up_proj(states))
         return self.norm(hidden)
+
+
+def supported_decoder(model: PreTrainedModel) -> Any:
+    """The decoder of a model if its layers, rotation and attention are those computed here, else None."""
+    decoder: Any = getattr(model.get_submodule("model"), "language_model", None)
+    layers = list(getattr(decoder, "layers", ()))
+    supported = [type(layer) in LAYERS and getattr(layer.self_attn, "sliding_window", None) is None for layer in layers]
+    if not layers or not all(supported):
+        return None
+    return decoder if decoder.rotary_emb.rope_type == "default" and decoder.config._attn_implementation == "sdpa" else None
+
+
+def rotary_tables(decoder: Any, num_positions: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, D] of each position, the first half of the sines negated."""
+    device = decoder.embed_tokens.weight.device
+    positions = torch.arange(num_positions, device=device)[None, None]  # Text has equal positions on all rotary axes: one is enough.
+    states = torch.empty(0, device=device)  # float32, whatever the type of the weights.
+    cos, sin = (table.reshape(num_positions, -1) for table in decoder.rotary_emb(states, positions))
+    sin[:, : sin.shape[1] // 2].neg_()
+    return cos, sin
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

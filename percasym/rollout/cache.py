@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+GRANULE = 64
+"""oneDNN compiles a kernel for each shape of a product in bfloat16: lengths are rounded up to this, so that a batch meets a dozen."""
+
 
 class RoomyLayer(CacheLayerMixin):
     """Keys and values of one layer in buffers of `capacity` tokens, of which the first `rows` rows are in use.
@@ -24,15 +27,17 @@ class RoomyLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.capacity, self.length, self.rows = capacity, 0, 0
+        self.capacity, self.length, self.rows, self.stored = capacity, 0, 0, dtype
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate for the batch, heads and type of the first states."""
+        """Allocate for the batch and heads of the first states, in the chosen type or that of the first values."""
         self.rows, heads, _, width = key_states.shape
-        self.keys = key_states.new_empty(self.rows, heads, width, self.capacity)
-        self.values = value_states.new_empty(self.rows, heads, self.capacity, value_states.shape[-1])
+        dtype = self.stored or value_states.dtype  # Under autocast keys come in float32, and their product is lower.
+        room = -(-self.capacity // GRANULE) * GRANULE
+        self.keys = key_states.new_zeros(self.rows, heads, width, room, dtype=dtype)
+        self.values = value_states.new_zeros(self.rows, heads, room, value_states.shape[-1], dtype=dtype)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
@@ -45,6 +50,12 @@ class RoomyLayer(CacheLayerMixin):
         keys[:, :, start:] = key_states
         values[:, :, start:] = value_states
         return (keys, values) if start else (key_states, value_states)
+
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """As `update` returns them, but up to a multiple of GRANULE tokens; what is not filled is finite."""
+        assert self.keys is not None and self.values is not None, "nothing is cached yet"
+        width = -(-self.length // GRANULE) * GRANULE
+        return self.keys[: self.rows, ..., :width].mT, self.values[: self.rows, :, :width]
 
     def keep(self, sources: Tensor, targets: Tensor, rows: int) -> None:
         """Continue with `rows` rows, after those at `sources` were copied to `targets`."""
@@ -63,7 +74,7 @@ class RoomyLayer(CacheLayerMixin):
 
     def _repeated(self, states: Tensor, filled: tuple[Any, ...], times: int) -> Tensor:
         """`states` with every row repeated `times` times; only the filled part is copied."""
-        repeated = states.new_empty(len(states) * times, *states.shape[1:])
+        repeated = states.new_zeros(len(states) * times, *states.shape[1:])
         repeated.unflatten(0, (len(states), times))[filled] = states[:, None][filled]
         return repeated
 
@@ -83,8 +94,9 @@ class RoomyLayer(CacheLayerMixin):
 class RoomyCache(Cache):
     """One `RoomyLayer` for each layer of a model."""
 
-    def __init__(self, num_layers: int, capacity: int) -> None:
-        self.roomy = [RoomyLayer(capacity) for _ in range(num_layers)]
+    def __init__(self, num_layers: int, capacity: int, dtype: torch.dtype | None = None) -> None:
+        """`dtype` is the type in which keys and values are stored; by default that of the first values."""
+        self.roomy = [RoomyLayer(capacity, dtype) for _ in range(num_layers)]
         super().__init__(layers=[*self.roomy])
 
     def keep(self, order: Sequence[int]) -> None:

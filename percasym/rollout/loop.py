@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache
 from percasym.config.sampling import Sampling
 from percasym.models.base import Family, Row
 from percasym.models.qwen3 import Qwen3Step
+from percasym.models.qwen3_copy import Qwen3Copy
 from percasym.rollout.cache import RoomyCache
 from percasym.types import Completion
 
@@ -44,24 +45,26 @@ def generate_batch(
     prefixes: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop: Stop | None,
+    copy: Qwen3Copy | None = None,
 ) -> list[Completion]:
     """One completion after each of `prefixes`: up to the end token, `stop`, or `max_new_tokens` after the prefix.
 
-    Each prompt has equally many prefixes, in the order of prompts. A completion does not include its prefix.
+    Each prompt has equally many prefixes, in the order of prompts. A completion does not include its prefix. With `copy`, a copy of the
+    model's decoder, prompts are prefilled by the model and every token is computed and cached by the copy, in its type.
     """
-    trunk, head = model.get_submodule("model"), model.get_submodule("lm_head")
+    trunk, head = model.get_submodule("model"), copy.logits if copy else model.get_submodule("lm_head")
     device, end = next(model.parameters()).device, family.codec().end
     group_size, longest = len(prefixes) // len(prompts), max(map(len, prefixes))
     batch = family.collate(prompts).to(device)
     lengths, width = batch.mask.sum(1), batch.ids.shape[1]
     room = width + longest + max_new_tokens
-    cache = RoomyCache(model.config.get_text_config().num_hidden_layers, room)
+    cache = RoomyCache(model.config.get_text_config().num_hidden_layers, room, copy.dtype if copy else None)
 
     hidden = trunk(**batch.arguments, past_key_values=cache, use_cache=True).last_hidden_state  # [B, T, D]
     last = hidden[torch.arange(len(prompts), device=device), lengths - 1].repeat_interleave(group_size, 0)  # [B, D]
     axes = batch.aligned.get("position_ids")  # [A, B, T]
     position = _next_positions(axes, lengths).repeat_interleave(group_size)  # [B]
-    step = decoding_step(model, num_axes=1 if axes is None else len(axes), num_positions=room)
+    step = copy.step(room) if copy else decoding_step(model, num_axes=1 if axes is None else len(axes), num_positions=room)
     mask = _slot_mask(lengths, width, room).repeat_interleave(group_size, 0) if bool((lengths < width).any()) else None  # [B, room]
     forced = torch.tensor([[*ids, *[-1] * (longest - len(ids))] for ids in prefixes], device=device)  # [B, longest]
     if group_size > 1:

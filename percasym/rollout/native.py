@@ -15,11 +15,15 @@ import torch
 from transformers import PreTrainedModel
 
 from percasym.config.sampling import Native
+from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
+from percasym.models.qwen3_copy import Qwen3Copy
 from percasym.rollout.base import ForcedPrefix, Gather
 from percasym.rollout.loop import Greedy, Sampler, Stop, generate_batch
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Demonstration, Prompt, Rollout
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def decode(
@@ -114,13 +118,25 @@ class NativeRollouts:
     family: Family
     sampling: Native
     _model: PreTrainedModel | None = field(default=None, init=False, repr=False)
+    _copy: Qwen3Copy | None = field(default=None, init=False, repr=False)
 
     def refresh(self, model: PreTrainedModel, gather: Gather | None = None) -> None:
-        """Sample from this model from now on; its weights are not copied."""
+        """Sample from this model from now on: by itself, or by a copy of its decoder in the type of `rollout.precision`.
+
+        Raises ConfigError for a precision that this decoder cannot have.
+        """
         self._model = model
+        if self.sampling.precision != "auto":
+            self._copy = Qwen3Copy.of(model, DTYPES[self.sampling.precision])
+            if self._copy is None:
+                raise ConfigError(
+                    f"rollout.precision={self.sampling.precision} copies a dense Qwen3 decoder with model.attention=sdpa, and this model "
+                    "has another. Use rollout.precision=auto."
+                )
 
     def release(self) -> None:
-        """No-op: there is no copy of the weights."""
+        """Free the copy of the decoder, if there is one."""
+        self._copy = None
 
     def generate(
         self,
@@ -146,7 +162,9 @@ class NativeRollouts:
             draws = [prompts[i].key.rng("rollout", seed, index) for i in chosen for index in indices]
             sampler = Sampler(sampling=self.sampling, banned=banned, draws=draws)
             some, limit, free = [rows[i] for i in chosen], self.sampling.max_new_tokens, [()] * len(draws)
-            done = iter(generate_batch(model, self.family, some, sampler, prefixes=free, max_new_tokens=limit, stop=None))
+            done = iter(
+                generate_batch(model, self.family, some, sampler, prefixes=free, max_new_tokens=limit, stop=None, copy=self._copy)
+            )
             for i in chosen:
                 groups[i] += [prefixes[i].rollout(codec, next(done)) for _ in indices]
             advance(len(draws))

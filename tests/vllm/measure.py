@@ -1,6 +1,7 @@
 """One engine of vLLM in a process of its own: agreement with the trainer, before and after moving its weights, as JSON on the last line.
 
-    python tests/vllm/measure.py qwen3vl full        (a process cannot start a second engine: tests/vllm/test_engine.py runs this)
+    python tests/vllm/measure.py qwen3vl full            (a process cannot start a second engine: tests/vllm/test_engine.py runs this)
+    python tests/vllm/measure.py qwen3vl full bfloat16   agreement alone, with both samplers in bfloat16
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ def main(name: str, how: str, precision: str = "float32") -> dict[str, Any]:
             kind: logprob_gap(model, family, [one for group in of.generate(some, group_size=GROUP, seed=0) for one in group], 1.0)
             for kind, some in prompts.items()
         }
+
+    if precision != "float32":
+        lower = NativeRollouts(family=family, sampling=Native(max_new_tokens=TOKENS, precision=precision))  # type: ignore[arg-type]
+        moved(model, family, {"vision", "projector", "language"})
+        rollouts.refresh(model)
+        lower.refresh(model)
+        return {"refreshed": gaps(rollouts), "native": gaps(lower), "stale_after_refresh": stale(engine, model)}
 
     before = torch.random.get_rng_state()
     rollouts.refresh(model)

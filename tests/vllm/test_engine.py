@@ -20,20 +20,33 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {"VLLM_TARGET_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 BOUND = 1e-3
 """Nats per token: the agreement that float32 must reach; 1e-6 is measured."""
+BFLOAT16_BOUND = 3e-2
+"""The same for bfloat16: 8 bits of mantissa, a few layers."""
+PAGE = HERE.parents[1] / "docs" / "vllm-alignment.md"
+HEAD = """# Sampler against trainer
+
+Mean |difference| of log-probabilities, in nats per token, between the engine that sampled a rollout and a forward of the
+model in training: packaged tiny models, after vision tower, projector and language model (or the adapters on them) were
+moved by a tenth of their spread and the sampler was refreshed. "Not refreshed" is vLLM in float32 *before* that refresh.
+The trainer computes in float32. One digit, because the rest depends on the rollouts. Written by `make test-vllm`.
+
+| family | trained | prompt | native float32 | vLLM float32 | not refreshed | native bfloat16 | vLLM bfloat16 |
+|---|---|---|---|---|---|---|---|
+"""
 CASES = [(family, how) for family in ("qwen3vl", "internvl35") for how in ("full", "lora")]
 
 
 @lru_cache
-def measured(family: str, how: str) -> dict[str, Any]:
+def measured(family: str, how: str, precision: str = "float32") -> dict[str, Any]:
     """What `measure.py` found in its own process, with the lines that it printed."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / "measure.py"), family, how], env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, str(HERE / "measure.py"), family, how, precision]
+    done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     *lines, last = done.stdout.strip().splitlines()
     found = json.loads(last) | {"lines": [line for line in (*lines, *done.stderr.splitlines()) if line.strip()]}
     with capture_disabled():
-        print(f"\n{family} {how}: " + ", ".join(f"{kind} {side} {found[side][kind]:.1e}" for side in SIDES for kind in found[side]))
+        gaps = [f"{kind} {side} {gap:.1e}" for side in SIDES if side in found for kind, gap in found[side].items()]
+        print(f"\n{family} {how} {precision}: " + ", ".join(gaps))
     return found
 
 
@@ -86,6 +99,29 @@ def test_the_engine_starts_quietly_within_the_models_limit_and_leaves_the_genera
     assert found["same_random_state"]
     assert found["limit"] < 4096 + 24, "the default room for a prompt would exceed it"
     assert not [line for line in found["lines"] if re.match(r"(INFO|WARNING|DEBUG) ", line)], found["lines"][:5]
+
+
+@pytest.mark.parametrize("family", ["qwen3vl", "internvl35"])
+def test_samplers_in_bfloat16_differ_by_rounding_alone(family: str) -> None:
+    found = measured(family, "full", "bfloat16")
+    assert found["stale_after_refresh"] == []
+    for side in ("refreshed", "native"):
+        for kind in ("picture", "text"):
+            assert 1e-5 < found[side][kind] < BFLOAT16_BOUND, (side, kind)
+
+
+def test_the_alignment_matrix_is_in_the_docs() -> None:
+    """Measured above; written as docs/vllm-alignment.md."""
+    rows = []
+    for family, how in CASES:
+        exact, lower = measured(family, how), measured(family, "full", "bfloat16")
+        for kind in ("picture", "text"):
+            cells = [exact["native"], exact["refreshed"], exact["not_refreshed"], lower["native"], lower["refreshed"]]
+            shown = [f"{cell[kind]:.0e}" for cell in cells[: 5 if how == "full" else 3]]
+            shown += [""] * (5 - len(shown))
+            rows.append(f"| {family} | {how} | {kind} | " + " | ".join(shown) + " |")
+    PAGE.write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+    assert len(rows) == 8
 
 
 def test_a_checkpoint_of_before_is_completed_for_the_processor(tmp_path: Path) -> None:

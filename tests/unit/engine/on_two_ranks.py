@@ -18,7 +18,9 @@ from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.config.paradigm import Sft
 from percasym.config.schema import ConfigError
+from percasym.engine import deepspeed
 from percasym.engine.ranks import Ranks
+from percasym.rollout.vllm_engine import merged_weights
 from percasym.training.sft import train
 from percasym.types import Span
 from tests.recording import Record
@@ -100,6 +102,28 @@ def test_two_ranks_train_as_one_does(engine_name, balancer, rows, kind, ranks, m
     assert gap < 1e-4 * expected.norm()
     assert gap < 1e-2 * moved, "what training changed is the same too"
     assert ranks.gather(two.all_reduce_sum(torch.tensor([1.0 + ranks.rank])).item()) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_weights_leave_zero_3_one_parameter_at_a_time(kind, ranks, make_engine, model, monkeypatch) -> None:
+    """What a refresh of vLLM reads: every weight whole, adapters merged, while all others stay partitioned."""
+    stock = deepspeed._config
+    monkeypatch.setattr(  # By default DeepSpeed keeps tensors of less than 100,000 elements whole, all of a tiny model.
+        deepspeed, "_config", lambda *given, **options: stock(*given, **options) | {"zero_optimization": {
+            **stock(*given, **options)["zero_optimization"], "stage3_param_persistence_threshold": 0}}
+    )  # fmt: skip
+    expected = dict(merged_weights(model(kind)))
+    engine, most, sent = make_engine("deepspeed3", model(kind), ranks), 0, {}
+    with engine.partitioned_weights() as (partitioned, gather):
+        assert sum(parameter.numel() for parameter in partitioned.parameters()) == 0, "this rank holds parts only"
+        for name, weight in merged_weights(partitioned, gather):
+            most = max(most, sum(parameter.numel() for parameter in partitioned.parameters()))
+            sent[name] = weight
+        assert sum(parameter.numel() for parameter in partitioned.parameters()) == 0, "and again afterwards"
+    assert most <= max(parameter.numel() for parameter in model(kind).parameters()), "at most one tensor was whole"
+    assert sent.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert_close(sent[name], weight, rtol=0, atol=1e-6 * weight.abs().max().item())
 
 
 def test_ranks_receive_the_maximum_of_their_numbers(ranks) -> None:
