@@ -17,7 +17,7 @@ LIGHT = (
     "dashboard",
 )  # fmt: skip
 """Folders used on a laptop, by `--help` and to regrade: importing their modules loads no deep-learning library."""
-WORKERS = ("percasym.models.architecture", "percasym.models.qwen3")
+WORKERS = ("percasym.models.architecture", "percasym.models.qwen3", "percasym.models.qwen3_copy")
 """Modules inside those folders that need a deep-learning library."""
 
 
