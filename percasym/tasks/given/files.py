@@ -41,6 +41,8 @@ class Row:
     """None if the split is given by a column or derived from the picture."""
     raw: bytes | Record | None
     """A line of JSON, or the columns; None for a line over the size limit."""
+    start: int | None = None
+    """Of a line in a file: its first byte, at which it can be read again."""
 
     @property
     def record(self) -> Record:
@@ -110,6 +112,14 @@ def json_lines(path: Path, *, max_bytes: int, split: str | None = None) -> Itera
         yield from _lines(path, file, max_bytes, split)
 
 
+def line_at(path: Path, start: int, *, max_bytes: int) -> Row:
+    """The row whose line begins at this byte of a file of JSON lines. Raises ValueError when the file cannot be read."""
+    with _opened(path) as file:
+        file.seek(start)
+        line = file.readline(max_bytes + 1)
+    return Row(where=f"{path}, byte {start}", split=None, raw=line if len(line) <= max_bytes + 1 else None, start=start)
+
+
 def parquet_rows(path: Path, *, named: str | None = None) -> Iterator[Row]:
     """The rows of a Parquet file, in batches; `named` is the value of a column `split` that the file does not have.
 
@@ -151,6 +161,7 @@ def _refuse_other_encodings(path: Path, start: bytes) -> None:
 
 def _lines(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> Iterator[Row]:
     for number in count(1):
+        start = file.tell()
         line = file.readline(max_bytes + 1)
         if not line:
             return
@@ -158,7 +169,7 @@ def _lines(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> It
         while not line.endswith(b"\n") and (more := file.readline(max_bytes)):
             line = more
         if not fits or line.strip():
-            yield Row(where=f"{path}, line {number}", split=split, raw=line if fits else None)
+            yield Row(where=f"{path}, line {number}", split=split, raw=line if fits else None, start=start)
 
 
 def _array(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> Iterator[Row]:

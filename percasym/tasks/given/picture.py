@@ -105,6 +105,23 @@ def image_source(value: object, folder: Path) -> Source:
     return _path(value, folder)
 
 
+def is_encoded(value: object) -> bool:
+    """Whether an `image` column holds the picture itself as base64, of which only the beginning is read.
+
+    >>> is_encoded("iVBORw0KGgo" + 1000 * "A"), is_encoded({"bytes": "iVBORw0K"}), is_encoded("images/7.png")
+    (True, True, False)
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Mapping):
+        if isinstance(value.get("bytes"), str):
+            return True
+        value = value.get("bytes") or value.get("path") or value.get("url")
+    if not isinstance(value, str):
+        return False
+    return value.startswith("data:") or _begins_as_a_picture(value)
+
+
 def look(source: Source, limits: Limits) -> Look:
     """Decode a picture completely and describe it.
 
@@ -262,9 +279,12 @@ def _from_base64(text: str) -> bytes:
 
 def _picture_bytes(text: str) -> bytes | None:
     """The bytes that base64 stands for, if they begin as a picture does."""
+    return _from_base64(text) if _begins_as_a_picture(text) else None
+
+
+def _begins_as_a_picture(text: str) -> bool:
     packed = "".join(text[:64].split())
     try:
-        start = base64.b64decode(packed[: len(packed) // 4 * 4], validate=True)
+        return base64.b64decode(packed[: len(packed) // 4 * 4], validate=True).startswith(MAGIC)
     except (binascii.Error, ValueError):
-        return None
-    return _from_base64(text) if start.startswith(MAGIC) else None
+        return False

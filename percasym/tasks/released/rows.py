@@ -13,14 +13,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from percasym.spans.grammar import Grammar
 from percasym.tasks.base import RowCheck
-from percasym.tasks.given.files import Record, Row, json_lines
+from percasym.tasks.given.files import Record, Row, json_lines, line_at
 from percasym.tasks.given.item import Item
 from percasym.tasks.given.messages import refuse_tags, without_image_tag
-from percasym.tasks.given.picture import image_source
+from percasym.tasks.given.picture import image_source, is_encoded
 from percasym.tasks.given.rows import SPLITS, OfflineTable, _load_dataset
 from percasym.tasks.released.found import Notation
 
@@ -46,8 +47,9 @@ class Puzzle(Item):
     """Reads the column `image` of a row whose picture was left in its data set."""
 
 
-def parse_row(record: Record, notation: Notation, *, folder: Path, trained: bool) -> Puzzle:
-    """Parse a row; `trained` rows need a response. A record without the column image is one whose picture is read later.
+def parse_row(record: Record, notation: Notation, *, folder: Path, trained: bool, deferred: bool = False) -> Puzzle:
+    """Parse a row; `trained` rows need a response. A record without the column image is one whose picture is read later, and with
+    `deferred` so is one that holds its picture as base64.
 
     Raises ValueError with the reason when its columns state no puzzle, or contradict each other.
     """
@@ -62,10 +64,11 @@ def parse_row(record: Record, notation: Notation, *, folder: Path, trained: bool
     if not query.strip():
         raise ValueError("its query is empty.")
     reasoning, stated = _reasoning(texts["response"], percept, notation)
+    later = "image" not in record or (deferred and is_encoded(record["image"]))
     for name, text in (("query", query), ("response", reasoning)):
         refuse_tags(name, text)
     puzzle = Puzzle(
-        picture=image_source(record["image"], folder) if "image" in record else b"",
+        picture=b"" if later else image_source(record["image"], folder),
         query=query,
         percept=percept,
         reasoning=reasoning,
@@ -80,9 +83,9 @@ def parse_row(record: Record, notation: Notation, *, folder: Path, trained: bool
     return puzzle
 
 
-def rows_of(path: str, *, max_bytes: int) -> Iterator[tuple[Row, Callable[[], object] | None]]:
-    """The rows of a folder of <split>.jsonl, or of anything the package `datasets` loads: these without their pictures, which a
-    function reads.
+def rows_of(path: str, *, max_bytes: int) -> Iterator[tuple[Row, Callable[[], object]]]:
+    """The rows of a folder of <split>.jsonl, or of anything the package `datasets` loads, each with a function that reads its column
+    image; the latter without that column.
 
     Raises ValueError when the path cannot be loaded.
     """
@@ -91,7 +94,8 @@ def rows_of(path: str, *, max_bytes: int) -> Iterator[tuple[Row, Callable[[], ob
     if any(file.is_file() for file in files.values()):
         for split, file in files.items():
             if file.is_file():
-                yield from ((row, None) for row in json_lines(file, max_bytes=max_bytes, split=split))
+                for row in json_lines(file, max_bytes=max_bytes, split=split):
+                    yield row, partial(_image_of_line, file, row.start or 0, row.where, max_bytes)
         return
     for split, rows in _load_dataset(str(folder) if folder.exists() else path).items():
         if split in SPLITS:
@@ -100,8 +104,16 @@ def rows_of(path: str, *, max_bytes: int) -> Iterator[tuple[Row, Callable[[], ob
                 yield Row(where=f"{path}, {split} row {number}", split=split, raw=record), _reader(rows, number)
 
 
+def _image_of_line(file: Path, start: int, where: str, max_bytes: int) -> object:
+    """The column image of the line that begins at a byte, read again. Raises ValueError when the file has changed since."""
+    try:
+        return line_at(file, start, max_bytes=max_bytes).record["image"]
+    except (ValueError, KeyError):
+        raise ValueError(f"{where}: the file has changed since its rows were checked. Start again.") from None
+
+
 def build(
-    rows: Iterable[tuple[Row, Callable[[], object] | None]],
+    rows: Iterable[tuple[Row, Callable[[], object]]],
     parse: Callable[[Record, str], Puzzle],
     notation: Notation,
     *,
@@ -127,7 +139,7 @@ def build(
                 raise ValueError(f"{row.where}: {error} Correct the row, or set task.on_error=skip.") from error
             skipped.append(f"{row.where}: {error}")
             continue
-        items[row.split].append(replace(puzzle, stored=stored))
+        items[row.split].append(puzzle if puzzle.picture else replace(puzzle, stored=stored))
         origins[puzzle.percept_from, puzzle.answer_from] += 1
         unstated += puzzle.answered and not puzzle.stated
         digest.update("\x1f".join((row.split, *puzzle.texts)).encode())

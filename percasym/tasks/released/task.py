@@ -132,7 +132,7 @@ def _puzzles(task: Hub) -> OfflineTable:
     assert notation is not None, "free text has a table of its own"
 
     def parse(record: Record, split: str) -> Puzzle:
-        puzzle = parse_row(record, notation, folder=folder, trained=split == "train_sft")
+        puzzle = parse_row(record, notation, folder=folder, trained=split == "train_sft", deferred=True)
         if isinstance(puzzle.picture, Path):
             if not task.allow_outside and not inside(puzzle.picture, folder):
                 raise ValueError(f"its image {puzzle.picture} lies outside {folder}. Move it there, or set task.allow_outside=true.")

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 from collections.abc import Mapping
@@ -82,8 +83,20 @@ def picture(rng: Random, size: int = 32) -> bytes:
 MAKERS = {"sudoku": sudoku_row, "graph_coloring": graph_row}
 
 
-def write_rows(folder: Path, puzzle: str, truth: str, rows: Mapping[str, int], *, num: int = 50, pictures: bool = True) -> Path:
-    """Write <split>.jsonl with `rows` of each split; responses outside train_sft are empty, as in the released sets."""
+def encoded(rng: Random, size: int = 96) -> str:
+    """A PNG of noise as base64: 12 kB."""
+    out = io.BytesIO()
+    Image.frombytes("L", (size, size), rng.randbytes(size * size)).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def write_rows(
+    folder: Path, puzzle: str, truth: str, rows: Mapping[str, int], *, num: int = 50, pictures: bool = True, inline: bool = False
+) -> Path:
+    """Write <split>.jsonl with `rows` of each split; responses outside train_sft are empty, as in the released sets.
+
+    With `inline` the pictures are in the rows, as base64.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = Random(3)
     index = 0
@@ -91,8 +104,8 @@ def write_rows(folder: Path, puzzle: str, truth: str, rows: Mapping[str, int], *
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
             for _ in range(number):
                 row = MAKERS[puzzle](rng, index, truth, num)
-                name = f"{index if pictures else 0}.png"
-                if pictures or index == 0:
+                name = encoded(rng) if inline else f"{index if pictures else 0}.png"
+                if not inline and (pictures or index == 0):
                     (folder / name).write_bytes(picture(rng))
                 file.write(json.dumps({"image": name, **row, **({} if split == "train_sft" or truth == "solution" else {"response": ""})}))
                 file.write("\n")

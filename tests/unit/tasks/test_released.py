@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import sys
@@ -300,12 +301,38 @@ def test_pictures_of_the_package_datasets_stay_in_it_until_they_are_needed(tmp_p
     assert task.sample(key(2)).prompt.image and len(read) == 1
 
 
+def test_pictures_as_base64_are_decoded_when_a_sample_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from percasym.tasks.given import picture
+
+    folder = released_rows.write_rows(tmp_path, "sudoku", "unsolved", COUNTS, inline=True)
+    decoded: list[int] = []
+    decode = picture._from_base64
+    monkeypatch.setattr(picture, "_from_base64", lambda text: decoded.append(len(text)) or decode(text))
+    task = Hub(path=str(folder), preset="sudoku")
+    assert sum(task.about()["rows"].values()) == 9 and not decoded
+    expected = json.loads((folder / "train_sft.jsonl").read_text().splitlines()[2])["image"]
+    shown = task.sample(key(2)).prompt.image
+    assert shown == base64.b64decode(expected) and len(decoded) == 1
+    held = [item.picture for items in task.table.items.values() for item in items]
+    assert held == [b""] * 9, "no picture is held in memory"
+
+
+def test_a_file_of_rows_that_changes_after_its_check_is_named(tmp_path: Path) -> None:
+    folder = released_rows.write_rows(tmp_path, "sudoku", "unsolved", COUNTS, inline=True)
+    task = Hub(path=str(folder), preset="sudoku")
+    assert task.about()
+    (folder / "train_sft.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"train_sft\.jsonl, line 3: the file has changed since its rows were checked"):
+        task.sample(key(2))
+
+
 @pytest.mark.slow
-def test_twenty_thousand_rows_start_in_fifteen_seconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inline", [False, True], ids=["files", "base64"])
+def test_twenty_thousand_rows_start_in_fifteen_seconds(inline: bool, tmp_path: Path) -> None:
     import time
 
     folder = released_rows.write_rows(
-        tmp_path, "sudoku", "unsolved", {"train_sft": 15_000, "train_rl": 3_000, "test": 2_500}, pictures=False
+        tmp_path, "sudoku", "unsolved", {"train_sft": 15_000, "train_rl": 3_000, "test": 2_500}, pictures=False, inline=inline
     )
     began = time.process_time()
     assert sum(Hub(path=str(folder), preset="sudoku").about()["rows"].values()) == 20_500
