@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from threading import current_thread, main_thread
 
@@ -20,8 +23,46 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 settings.register_profile("unhurried", deadline=None)  # A busy machine is no defect of what is tested.
 settings.load_profile("unhurried")
 
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ("percasym.cli.main", "percasym.launch.main")
+"""The modules that print a refusal, each through its `one_line`."""
 VOCABULARY = 61
 IMAGE_TOKEN, VISION_START = 60, 59
+
+
+@lru_cache
+def exception_names() -> re.Pattern[str]:
+    """A pattern of the names of all exceptions that this package defines; `Interrupted` and `Stopped` are words, too."""
+    texts = (file.read_text(encoding="utf-8") for file in (ROOT / "percasym").rglob("*.py"))
+    names = {name for text in texts for name in re.findall(r"^class (\w+)\(\w*(?:Error|Exception|Interrupt)\):", text, flags=re.MULTILINE)}
+    names = {name for name in names if re.search(r"[a-z][A-Z]", name)}
+    assert {"UnfitFileError", "CheckpointError", "RunConflict"} <= names
+    return re.compile(rf"\b({'|'.join(sorted(names))})\b")
+
+
+@pytest.fixture(autouse=True)
+def clean_refusals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No refusal of any test shows a class of ours: it would say the same thing twice, the second time in the words of the program."""
+    yield from checked_refusals(monkeypatch)
+
+
+def checked_refusals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep what both commands refuse with; at the end, fail for a sentence that names an exception of this package."""
+    said: list[str] = []
+
+    def heard(one_line):
+        def print_and_keep(text: str) -> str:
+            said.append(text)
+            return one_line(text)
+
+        return print_and_keep
+
+    for name in COMMANDS:
+        if (module := sys.modules.get(name)) is not None:
+            monkeypatch.setattr(module, "one_line", heard(module.one_line))  # type: ignore[attr-defined]
+    yield
+    shown = [text for text in said if exception_names().search(text)]
+    assert shown == []
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from percasym.config.settings import Settings
 from percasym.data.checks import data_fingerprint, with_checked_rows
 from percasym.engine.checkpoint import load_weights
 from percasym.engine.ranks import SINGLE_RANK, describe
-from percasym.models.checkpoint import fingerprint, silence_transformers
+from percasym.models.checkpoint import fingerprint, silence_transformers, source
 from percasym.runs.identity import find
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey
@@ -58,6 +58,8 @@ def evaluate_checkpoint(settings: Settings, *, checkpoint: str, step: Path | Non
     try:
         last = SampleKey(task=task.name, split=TEST, seed=settings.evaluation.seed, index=settings.evaluation.num_samples - 1)
         family.collate([family.prompt(task.sample(last).prompt)])
+        if (origin := source(family.checkpoint)) is not None:
+            about["checkpoint"] = origin
         about |= {"images": family.image_settings()} | ({} if (data := task.about()) is None else {"data": data})
         greedy = greedy_engine(settings)
         model = family.load()

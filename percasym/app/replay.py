@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from percasym.balance.base import Gramian, SpanStats
+from percasym.config.schema import ConfigError
 from percasym.config.settings import Settings, TorchSettings
 from percasym.engine.checkpoint import load_weights
 from percasym.engine.engine import SpanEngine
@@ -23,7 +24,7 @@ from percasym.engine.torch import torch_engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
 from percasym.runs.checkpoint import latest_checkpoint
-from percasym.training.divergence import load_batches, load_metrics
+from percasym.training.divergence import DIRECTORY, load_batches, load_metrics
 from percasym.training.span_gradients import measure_spans
 
 
@@ -74,9 +75,13 @@ def replay(settings: Settings, device: torch.device) -> Replay:
     if latest:
         load_weights(latest[1], engine.model)
     counts: tuple[int, int] = tuple(span_counts(batch.labels for batch in batches).tolist())
-    not_finite = list(_not_finite(engine, batches))
     step = int(facts["step"])
-    stats = measure_spans(engine, batches, SpanStats(step=step - 1, num_steps=settings.paradigm.steps, counts=counts))
+    try:
+        not_finite = list(_not_finite(engine, batches))
+        stats = measure_spans(engine, batches, SpanStats(step=step - 1, num_steps=settings.paradigm.steps, counts=counts))
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:  # Tokens or pictures of another model.
+        reason = " ".join(str(error).split())[:150]
+        raise ConfigError(f"The batches in {settings.path / DIRECTORY} do not fit the model of the run ({reason}).") from error
     assert stats.losses is not None
     assert stats.gramian is not None
     return Replay(

@@ -37,7 +37,7 @@ from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import names_of
-from percasym.models.checkpoint import silence_transformers
+from percasym.models.checkpoint import silence_transformers, source
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.tables import run_table
@@ -97,6 +97,8 @@ def _run(settings: Settings, device: torch.device, ranks: Ranks, heartbeat: Hear
     engine, recipe = prepare(settings, device, ranks)
     where = describe(device, ranks)
     about: dict[str, Any] = {"device": where, "images": settings.family.image_settings()}
+    if (origin := source(settings.family.checkpoint)) is not None:
+        about["checkpoint"] = origin
     if (data := settings.task.about()) is not None:
         about["data"] = data
         console.print(data_summary(about["data"]), soft_wrap=True, highlight=False, markup=False)

@@ -53,7 +53,7 @@ def _dashboard(given: argparse.Namespace) -> None:
 def _tracked(runs: Iterable[RunRecord], key: str) -> str | None:
     """The project or entity that the runs were sent to; None where none was sent."""
     trackers = [run.config.get("tracker") or {} for run in runs]
-    found = sorted({tracker[key] for tracker in trackers if tracker.get(key)})
+    found = sorted({str(tracker[key]) for tracker in trackers if tracker.get(key)})
     if len(found) > 1:
         raise ConfigError(f"These runs went to {len(found)} places ({', '.join(found)}). Choose one with --{key}.")
     return found[0] if found else None

@@ -37,10 +37,9 @@ def register(commands: Any) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from percasym.config.resolve import composed
     from percasym.runs.checkpoint import run_of_checkpoint, trained_model
+    from percasym.runs.console import PlainConsole
 
     named = [word for word in given.words if not KEY_VALUE.fullmatch(word)]
     if len(named) > 1:
@@ -70,7 +69,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     from percasym.report.load import load_run
     from percasym.report.tables import run_table
 
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     if data:
         console.print(data, soft_wrap=True)
     summary = load_run(path).summary
@@ -134,7 +133,5 @@ def _of_run(settings: Settings, run: Path, words: list[str]) -> Settings:
 
     if chosen := [word for word in words if word.partition("=")[0].partition(".")[0] == "model"]:
         raise ConfigError(f"{chosen[0]} is not needed: a checkpoint of {run} has the model of that run. Leave it out.")
-    config = load_run(run).config
-    trusted = trust(tuple(config.get("plugins", ())))
-    family = plugin("model", dict(config["model"]), None, trusted)
+    family = plugin("model", load_run(run).config.get("model"), None, trust(settings.plugins))  # Packages that the run names are not.
     return replace(settings, family=family, record={**settings.record, "model": recorded(family)})

@@ -14,12 +14,19 @@ from collections.abc import Callable, Sequence
 from percasym.cli import audit, dashboard, evaluate, export, plan, replay, report, rollouts, show
 from percasym.cli.arguments import Arguments, gathered
 from percasym.config.escaping import sentence as one_line
+from percasym.config.redaction import redact_tracebacks, redacted_output
 from percasym.config.schema import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code: 2, with one sentence on stderr, for a mistake of the user."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # The command of the shell.
+        redact_tracebacks()
+    with redacted_output():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: list[str]) -> int:
     try:
         if words[:1] == ["gallery"]:  # Has a parser of its own.
             from percasym.cli import gallery

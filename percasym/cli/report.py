@@ -51,8 +51,11 @@ def _report(given: argparse.Namespace) -> None:
         out.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, markup=False)
         if run.summary is not None:
             out.print(run_table(run.summary))
+    place = given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report"
+    if given.out is None and place.is_symlink():
+        raise ConfigError(f"{place} is a symbolic link, so the report would be written elsewhere. Name the folder with --out.")
     try:
-        published = publish(runs, given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report")
+        published = publish(runs, place)
     except (OSError, ValueError) as error:
         raise ConfigError(f"The report could not be written: {error}") from error
     for sentence in published.left_out:

@@ -35,9 +35,9 @@ def _show(given: argparse.Namespace) -> None:
         task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
         codec = chat.codec(checkpoint.resolve("qwen3vl", "tiny", given.model))
         sample = task.sample(SampleKey(task=task.name, split=given.split, seed=given.seed, index=given.index))
+        ids, labels = codec.encode_demonstration(sample.demonstration)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    ids, labels = codec.encode_demonstration(sample.demonstration)
     num_perception = labels.count(Span.perception)
     print(codec.show(ids, labels))
     print(f"{len(ids)} tokens, {num_perception} of them perception ({100 * num_perception / len(ids):.1f} %).")

@@ -25,6 +25,7 @@ MAX_LINES_BYTES = 2**31
 """Of a file of JSON lines: a study of 10,000 samples with their pictures has a hundred megabytes."""
 MAX_LINE_BYTES = 2**26
 """Of one JSON line: 64 rollouts of 4,096 tokens with their log-probabilities have 5 MB."""
+CHUNK = 2**20
 MAX_DEPTH = 64
 """Of nested lists and mappings; what we write has 8."""
 MAX_NODES = 200_000
@@ -68,8 +69,11 @@ def opened(path: Path, *, max_bytes: int, links: bool = True) -> Iterator[IO[byt
 
 def read_bytes(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES, links: bool = True) -> bytes:
     """The content of a regular file. Raises UnfitFileError, also where it grew beyond `max_bytes` since it was opened, or OSError."""
+    chunks: list[bytes] = []
     with opened(path, max_bytes=max_bytes, links=links) as file:
-        data = file.read(max_bytes + 1)
+        while sum(map(len, chunks)) <= max_bytes and (chunk := file.read(CHUNK)):  # One read of `max_bytes` would allocate them.
+            chunks.append(chunk)
+    data = b"".join(chunks)
     if len(data) > max_bytes:
         raise UnfitFileError(f"{path} has more than {max_bytes:,} bytes, and no more are read.")
     return data
@@ -181,6 +185,16 @@ def home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise UnfitFileError(f"{path} begins with the home of a user who is not here ({error}). Write the path out.") from None
+
+
+def unfit(file: Path, what: str, error: Exception) -> str:
+    """A sentence about a file that cannot be used: that of `error` where it names the file already, else `what` with its reason.
+
+    >>> unfit(Path("f"), "is not as a run writes it", KeyError("a")), unfit(Path("f"), "is damaged", ValueError("f is not JSON."))
+    ("f is not as a run writes it (it lacks 'a').", 'f is not JSON.')
+    """
+    reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return reason if str(file) in reason else f"{file} {what} ({reason.rstrip('.')})."
 
 
 def _kind(mode: int) -> str:

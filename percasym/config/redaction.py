@@ -1,4 +1,4 @@
-"""Keep secrets out of everything that is written: files of a run, what a tracker is sent, logs.
+"""Keep secrets out of everything that is written: files of a run, what a tracker is sent, logs, the terminal.
 
 A secret is the value of an environment variable whose name says so (WANDB_API_KEY, HF_TOKEN), the value of an option whose name says so,
 and the password in an address. Values that a configuration takes from the environment (`${oc.env:NAME}`) are recorded by their names.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 WORDS = frozenset(
     ("apikey", "auth", "credential", "credentials", "key", "keys", "passphrase", "passwd", "password", "secret", "secrets", "token")
@@ -45,17 +48,66 @@ def is_secret_option(key: str) -> bool:
     return bool(words) and words[-1].lower() in WORDS
 
 
+@contextmanager
+def redacted_output() -> Iterator[None]:
+    """Redact all that this process prints until the end of the block: results, refusals, warnings, logs, tracebacks.
+
+    The one place for the terminal: every command begins with it. Not covered is what a library in C or another process writes to the
+    terminal by itself.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_RedactedStream(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def redact_tracebacks() -> None:
+    """Redact the traceback of an exception that ends this process, or one of its threads: it is printed after the last block ended."""
+    plain, of_thread = sys.excepthook, threading.excepthook
+
+    def hook(*error: Any) -> None:
+        with redacted_output():
+            plain(*error)
+
+    def thread_hook(error: Any) -> None:
+        with redacted_output():
+            of_thread(error)
+
+    sys.excepthook, threading.excepthook = hook, thread_hook
+
+
+class _RedactedStream:
+    """A text stream that passes on what is written, redacted; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._secrets = stream, _secrets(os.environ)
+
+    def write(self, text: str) -> int:
+        """Write `text` without secrets. Returns its length."""
+        self._stream.write(_without(text, self._secrets))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each line."""
+        for text in lines:
+            self.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)
+
+
 def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     """`text` with the name of its variable in place of each secret, and without passwords in addresses.
 
     >>> redacted("key abcdefgh at https://me:pass@host/x", {"API_KEY": "abcdefgh"})
     'key [API_KEY] at https://[redacted]@host/x'
     """
-    variables = os.environ if environment is None else environment
-    secrets = {value: name for name, value in variables.items() if len(value) >= MIN_LENGTH and is_secret(name)}
-    for value in sorted(secrets, key=len, reverse=True):  # One may begin with another.
-        text = text.replace(value, f"[{secrets[value]}]")
-    return _ADDRESS.sub(r"\1[redacted]@", text) if "://" in text else text
+    return _without(text, _secrets(os.environ if environment is None else environment))
 
 
 def redacted_words(words: Iterable[str]) -> list[str]:
@@ -116,6 +168,18 @@ def named_variables(tree: Any) -> Iterator[str]:
             yield from named_variables(value)
     elif isinstance(tree, str):
         yield from (found.strip() for found in ENVIRONMENT.findall(tree))
+
+
+def _secrets(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Value and name of each secret, the longest value first: one may begin with another."""
+    found = {value: name for name, value in environment.items() if len(value) >= MIN_LENGTH and is_secret(name)}
+    return sorted(found.items(), key=lambda pair: len(pair[0]), reverse=True)
+
+
+def _without(text: str, secrets: Iterable[tuple[str, str]]) -> str:
+    for value, name in secrets:
+        text = text.replace(value, f"[{name}]")
+    return _ADDRESS.sub(r"\1[redacted]@", text) if "://" in text else text
 
 
 def _text_at(tree: Any, path: str, otherwise: str) -> str:

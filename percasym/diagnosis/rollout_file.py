@@ -83,7 +83,7 @@ def latest_rollouts(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    found = sorted(path.glob("samples/rollouts_*.jsonl"))
+    found = [] if (path / "samples").is_symlink() else sorted(path.glob("samples/rollouts_*.jsonl"))  # The diagnosis is written beside it.
     if not found:
         raise FileNotFoundError(
             f"{path} is no file of rollouts, and no run that recorded some (samples/rollouts_<step>.jsonl). "

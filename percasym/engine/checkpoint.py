@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from percasym.config.files import UnfitFileError
 from percasym.config.schema import ConfigError
 from percasym.engine.base import Updater
 from percasym.engine.ranks import Ranks
@@ -83,6 +84,8 @@ def _read(file: Path, *keys: str) -> dict[str, Any]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
+    except UnfitFileError as error:
+        raise ConfigError(f"{error} Without {path.parent}, the run goes on from before it.") from error
     except Exception as error:  # torch, safetensors and transformers raise many types for a damaged file.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise ConfigError(f"{path} cannot be read ({reason}). Without {path.parent}, the run goes on from before it.") from error

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from percasym.config.escaping import sentence as one_line
+from percasym.config.redaction import redacted, redacted_output
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
 from percasym.launch import torchrun
@@ -45,6 +46,11 @@ NAME = "config"
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
+    with redacted_output():
+        return _main(train, conf, argv)
+
+
+def _main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     if study := os.environ.get(STUDY):
         die_with_parent()
         if os.getppid() != int(study):  # The sweeping process ended before die_with_parent took effect.
@@ -172,5 +178,5 @@ def _report(text: str, code: int) -> int:
 def _write_reason(sentence: str) -> bool:
     """Pass it to the study that started this process, which prints it; False where there is none."""
     if file := os.environ.get(REASON_FILE):
-        Path(file).write_text(sentence, encoding="utf-8")
+        Path(file).write_text(redacted(sentence), encoding="utf-8")
     return bool(file)

@@ -18,6 +18,7 @@ import traceback
 from functools import partial
 from pathlib import Path
 
+from percasym.config.redaction import redact_tracebacks, redacted_output
 from percasym.config.resolve import rebuild
 from percasym.config.schema import ConfigError
 from percasym.runs.records import write_whole
@@ -83,7 +84,9 @@ def die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]))
+    redact_tracebacks()
+    with redacted_output():
+        code = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # Skip the cleanup of torch.distributed, which waits for peers that may be gone.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from percasym.config.schema import one_of
+from percasym.models.untrusted import check_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -153,6 +154,7 @@ def restore(model: PreTrainedModel, directory: Path) -> None:
     """
     import torch
 
+    check_checkpoint(directory)
     if is_adapter(directory):
         from peft import load_peft_weights, set_peft_model_state_dict
 

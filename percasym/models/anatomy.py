@@ -6,15 +6,17 @@ Unlike a model on the meta device it needs no torch; tests/unit/models/test_anat
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from percasym.config.files import read_json
+from percasym.models import hub
 from percasym.models.adapt import Part
-from percasym.models.checkpoint import origin, released, released_sizes
+from percasym.models.checkpoint import CheckpointError, origin, released, released_sizes
+from percasym.models.untrusted import check_checkpoint
 
 Kind = Literal["linear", "experts", "router", "patches", "head", "table", "vector"]
 """How a tensor is used: `linear` (may carry adapters), `experts` (a subset per token), `router` and `patches` multiply each token or
@@ -110,14 +112,33 @@ def configuration(family: str, path: str) -> tuple[Mapping[str, Any], Path | Non
     """
     local = Path(origin(path)).expanduser()
     if (local / "config.json").is_file():
-        return json.loads((local / "config.json").read_text(encoding="utf-8")), local
+        check_checkpoint(local)
+        return read_json(local / "config.json"), local
     for size in released_sizes(family):
-        if released(family, size).hub == path:
+        if released(family, size).hub == hub.parts(path)[0]:
             return released(family, size).config, None
     raise AnatomyError(
         f"Nothing is recorded of model.path={path}: it is no directory with a config.json, and no released size of {family} "
         f"({', '.join(released_sizes(family))}). Download it first, or give model.size."
     )
+
+
+def anatomy_of(build: Callable[[Mapping[str, Any], Path | None], Anatomy], family: str, path: str) -> Anatomy:
+    """What `build` makes of the configuration of a checkpoint.
+
+    Raises AnatomyError as `configuration` does, and for a configuration without a number that is needed, or with another type.
+    """
+    values, folder = configuration(family, path)
+    try:
+        found = build(values, folder)
+        if found.numel + found.image_tokens(64, 64).tokens <= 0:  # Calculates with each number.
+            raise ValueError("it has no weights")
+        return found
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
+        raise AnatomyError(f"The configuration of {path} describes no model of {family} ({reason}). Check model.path.") from error
 
 
 def linear(name: str, part: Part, rows: int, columns: int, layers: tuple[int, ...] | None, *, bias: bool) -> tuple[Weights, ...]:

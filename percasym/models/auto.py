@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from percasym.models import chat, checkpoint
+from percasym.models import chat, checkpoint, hub
 from percasym.models.adapt import Adaptation, PartModules, adapt
 from percasym.models.base import Batch, Row, joined_inputs
 from percasym.models.checkpoint import CheckpointError
@@ -48,13 +48,19 @@ class Auto(Adaptation):
     """Not read, `path` says which checkpoint; every scale sets it for the named families."""
     path: str | None = None
     """A local Hugging Face directory or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; null is its main branch."""
+
+    def __post_init__(self) -> None:
+        Adaptation.__post_init__(self)
+        checkpoint.check_revision(self.size, self.path, self.revision)
 
     @property
     def checkpoint(self) -> str:
-        """Directory or hub id the model is loaded from. Raises CheckpointError where none is given."""
+        """Directory, or hub id with its revision, that the model is loaded from. Raises CheckpointError where none is given."""
         if self.path is None or not self.path.strip():
             raise CheckpointError("model=auto needs model.path: a Hugging Face directory or a hub id of a vision-language model.")
-        return self.path
+        return hub.pinned(self.path, self.revision)
 
     @property
     def parts(self) -> PartModules:
@@ -209,6 +215,7 @@ def _parts(path: str) -> PartModules:
 @lru_cache(maxsize=4)
 def _codec(path: str) -> Codec:
     """The codec, with the token that follows a response in the chat template."""
+    chat.check_vocabulary(path)
     tokenizer = checkpoint.tokenizer(path)
     said = [{"role": "assistant", "content": [{"type": "text", "text": ANSWER}]}]
     rest = _rendered(path, _question("?", False) + said, add_generation_prompt=False).rpartition(ANSWER)[2].lstrip()

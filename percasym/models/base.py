@@ -136,6 +136,11 @@ class Family(Protocol):
     parts: ClassVar[PartModules]
     """The modules of each part of the model, for `model.freeze` and `model.lora.targets`."""
 
+    @property
+    def checkpoint(self) -> str:
+        """Directory, or hub id with its revision, that the model is loaded from."""
+        ...
+
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone, for `percasym plan`."""
         ...

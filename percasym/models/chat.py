@@ -27,8 +27,19 @@ OPEN_THOUGHT = "<think>"
 
 @lru_cache(maxsize=4)
 def codec(path: str) -> Codec:
-    """The codec (grammar and tokenizer) of a checkpoint."""
-    return Codec(tokenizer=checkpoint.tokenizer(path))
+    """The codec (grammar and tokenizer) of a checkpoint. Raises CheckpointError for a tokenizer without an end of sequence."""
+    check_vocabulary(path)
+    tokenizer = checkpoint.tokenizer(path)
+    if tokenizer.eos_token_id is None:
+        raise checkpoint.CheckpointError(f"The tokenizer of {path} has no end of sequence (eos_token). Check model.path.")
+    return Codec(tokenizer=tokenizer)
+
+
+def check_vocabulary(path: str) -> None:
+    """Raise CheckpointError for a tokenizer with tokens that its model has no embedding for."""
+    last = max(checkpoint.tokenizer(path).get_vocab().values(), default=0)
+    if last >= (embedded := int(checkpoint.config(path).get_text_config().vocab_size)):
+        raise checkpoint.CheckpointError(f"The tokenizer of {path} has a token {last:,}, and its model {embedded:,} embeddings.")
 
 
 @lru_cache(maxsize=16)
@@ -44,8 +55,16 @@ def token(path: str, name: str) -> int:
 
 
 def pixels(path: str, image: bytes, **options: Any) -> Mapping[str, Tensor]:
-    """Image inputs of an encoded picture from the checkpoint's image processor; `options` override the processor's own."""
-    return dict(checkpoint.image_processor(path)(images=[decoded(image)], return_tensors="pt", **options))
+    """Image inputs of an encoded picture from the checkpoint's image processor; `options` override the processor's own.
+
+    Raises CheckpointError for an image processor that cannot process it: its settings come from a file.
+    """
+    processor, picture = checkpoint.image_processor(path), decoded(image)
+    try:
+        return dict(processor(images=[picture], return_tensors="pt", **options))
+    except Exception as error:  # numpy's, PIL's and transformers' own types.
+        reason = " ".join(str(error).split())[:200]
+        raise checkpoint.CheckpointError(f"The image processor of {path} cannot process a picture ({reason}). Check model.path.") from error
 
 
 def decoded(image: bytes) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from percasym.config.files import UnfitFileError, home, opened, read_json
+from percasym.models import hub
 from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
-from percasym.models.hub import cached, unreachable
+from percasym.models.template import TemplateError
 from percasym.models.untrusted import check_bases, check_checkpoint
+from percasym.models.untrusted_tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -39,6 +43,9 @@ INTERNVL_TOKENS = {
 """Attributes of InternVL's tokenizer, as in tokenizer_config.json of the released checkpoints."""
 NUM_BLOCKS, BLOCK_BYTES = 256, 2**16
 """Blocks of a weight file that its fingerprint covers: 16 MiB of a file, spread evenly."""
+MAX_WEIGHT_BYTES = 2**50
+REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
+"""Form of a branch, tag or commit; it becomes a part of a path in the local cache."""
 
 
 class CheckpointError(ValueError):
@@ -85,23 +92,51 @@ def packaged(family: str) -> str:
     return str(PACKAGED / family)
 
 
-def resolve(family: str, size: str, path: str | None) -> str:
-    """Directory or hub id: `path` if given, else the packaged tiny checkpoint or a released size.
+def resolve(family: str, size: str, path: str | None, revision: str | None = None) -> str:
+    """Directory or hub id: `path` if given, else the packaged tiny checkpoint or a released size; a hub id with its revision, if given.
 
-    Raises CheckpointError when the tiny checkpoint has not been pretrained, or `path` is blank.
+    Raises CheckpointError when the tiny checkpoint has not been pretrained, `path` is blank, or `revision` is not that of a hub id.
     """
     if path is not None and not path.strip():  # An unset shell variable.
         raise CheckpointError("model.path is empty. Give it a Hugging Face directory or a hub id, or leave it out.")
+    check_revision(size, path, revision)
     if path is not None:
         require_family(path, family)
-        return path
+        return hub.pinned(path, revision)
     if size != "tiny":
-        return released(family, size).hub
+        return hub.pinned(released(family, size).hub, revision)
     if not (PACKAGED / family / "config.json").is_file():
         raise CheckpointError(
             f"The tiny {family} checkpoint is not packaged yet. Make it with `make base FAMILY={family}`, or set model.path."
         )
     return packaged(family)
+
+
+def check_revision(size: str, path: str | None, revision: str | None) -> None:
+    """Raise CheckpointError for a revision of another form, or of what has none: a directory, or the packaged checkpoint."""
+    if path is not None:
+        home(Path(path))  # Raises for a user who is not here.
+    if path is not None and "@" in path and not _is_here(path):
+        raise CheckpointError(f"model.path={path} is no directory here and no hub id. Give a revision of a hub id as model.revision.")
+    if revision is None:
+        return
+    if not REVISION.fullmatch(revision):
+        raise CheckpointError(f"model.revision must be a branch, a tag or a commit of the hub, got {revision!r}.")
+    if path is None and size == "tiny":
+        raise CheckpointError(f"model.revision={revision} is for a hub id, and the packaged checkpoint has no revisions. Leave it out.")
+    if path is not None and _is_here(path):
+        raise CheckpointError(f"model.revision={revision} is for a hub id, and model.path={path} is a directory here. Leave one out.")
+
+
+def source(path: str) -> dict[str, str | None] | None:
+    """Hub id, revision and resolved commit of a checkpoint, for the record of a run; None for a local directory.
+
+    Downloads what is missing but the weights.
+    """
+    if _is_here(path):
+        return None
+    repository, revision = hub.parts(path)
+    return {"path": repository, "revision": revision, "commit": hub.snapshot(path, weights=False).name}
 
 
 def family_of(path: str) -> str | None:
@@ -115,7 +150,7 @@ def family_of(path: str) -> str | None:
             return family
     file = Path(path).expanduser() / "config.json"
     try:
-        return FAMILY_OF.get(json.loads(file.read_text(encoding="utf-8"))["model_type"])
+        return FAMILY_OF.get(read_json(file)["model_type"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -133,7 +168,7 @@ def fingerprint(path: str) -> str | None:
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as weights:
+        with opened(file, max_bytes=MAX_WEIGHT_BYTES) as weights:
             for block in range(NUM_BLOCKS):
                 weights.seek(size * block // NUM_BLOCKS)
                 digest.update(weights.read(BLOCK_BYTES))
@@ -175,8 +210,8 @@ def _image_text_to_text(kind: str) -> bool:
 def _model_type(file: Path, changed: int) -> str | None:
     """The type in a config.json of a time; None for a file that cannot be read, which loading will say."""
     try:
-        kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        kind = read_json(file)["model_type"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     return kind if isinstance(kind, str) else None
 
@@ -193,7 +228,7 @@ def config(path: str) -> PreTrainedConfig:
     """The configuration of a checkpoint (loads no weights)."""
     from transformers import PreTrainedConfig
 
-    return _loaded(lambda where: config_from_dict(PreTrainedConfig.get_config_dict(where)[0]), origin(path))
+    return loaded(lambda where: config_from_dict(PreTrainedConfig.get_config_dict(where)[0]), origin(path))
 
 
 def config_from_dict(values: Mapping[str, Any]) -> PreTrainedConfig:
@@ -215,7 +250,12 @@ def tokenizer(path: str) -> Any:
     """The tokenizer of a checkpoint."""
     from transformers import AutoTokenizer
 
-    return _loaded(AutoTokenizer.from_pretrained, origin(path), trust_remote_code=False)
+    def load(where: str, **options: Any) -> Any:
+        if not Path(where).is_relative_to(str(PACKAGED)):
+            check_tokenizer(Path(where))
+        return AutoTokenizer.from_pretrained(where, **options)
+
+    return loaded(load, origin(path), trust_remote_code=False)
 
 
 @lru_cache(maxsize=4)
@@ -223,7 +263,7 @@ def image_processor(path: str) -> Any:
     """The image processor of a checkpoint, on the PIL backend."""
     from transformers import AutoImageProcessor
 
-    return _loaded(AutoImageProcessor.from_pretrained, origin(path), trust_remote_code=False, backend="pil")
+    return loaded(AutoImageProcessor.from_pretrained, origin(path), trust_remote_code=False, backend="pil")
 
 
 def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
@@ -237,12 +277,12 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise CheckpointError("model.attention=flash_attention_2 needs the flash-attn package and a GPU, which are not here. Use sdpa.")
     if is_adapter(path):
-        _loaded(lambda where: check_bases(Path(where)), path)
+        loaded(lambda where: check_bases(Path(where)), path)
         base = model(adapter_base(path), attention)
-        return check_finite(_loaded(lambda where: merge_adapters(base, where), path), path)
+        return check_finite(loaded(lambda where: merge_adapters(base, where), path), path)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32, "attn_implementation": attention}
-    loaded = _loaded(partial(load_complete, AutoModelForImageTextToText), path, config=config(path), **options)
-    return with_onednn(check_finite(loaded, path))
+    found = loaded(partial(load_complete, AutoModelForImageTextToText), path, weights=True, config=config(path), **options)
+    return with_onednn(check_finite(found, path))
 
 
 def save(trained: PreTrainedModel, source: str, directory: Path, *, images: Mapping[str, Any] | None = None) -> None:
@@ -251,6 +291,8 @@ def save(trained: PreTrainedModel, source: str, directory: Path, *, images: Mapp
     `images` are settings that the image processor was used with in place of its own.
     """
     trained.save_pretrained(directory)
+    if is_adapter(directory) and not _is_here(source):
+        name_base(directory, source)
     trained.config.save_pretrained(directory)  # Not written with adapters, but needed to load tokenizer and image processor.
     tokenizer(source).save_pretrained(directory)
     processor = deepcopy(image_processor(source))
@@ -260,6 +302,13 @@ def save(trained: PreTrainedModel, source: str, directory: Path, *, images: Mapp
     complete_processor(directory)
 
 
+def name_base(directory: Path, path: str) -> None:
+    """Record the base of adapters by its hub id and revision, as peft does, in place of its directory in the local cache."""
+    settings = read_json(directory / ADAPTER)
+    settings["base_model_name_or_path"], settings["revision"] = hub.parts(path)
+    (directory / ADAPTER).write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
 def complete_processor(directory: Path) -> None:
     """Write what transformers' processor of InternVL reads beside the tokenizer, and vLLM with it; other families need nothing.
 
@@ -267,11 +316,11 @@ def complete_processor(directory: Path) -> None:
     """
     if not lacks_processor(directory):
         return
-    sequence = json.loads((directory / "config.json").read_text(encoding="utf-8"))["image_seq_length"]
+    sequence = read_json(directory / "config.json")["image_seq_length"]
     processor = {"processor_class": "InternVLProcessor", "image_seq_length": sequence}
     (directory / PROCESSOR).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
     file = directory / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_json(file)
     settings["model_specific_special_tokens"] = settings.get("model_specific_special_tokens", {}) | INTERNVL_TOKENS
     file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -279,11 +328,11 @@ def complete_processor(directory: Path) -> None:
 def lacks_processor(directory: Path) -> bool:
     """Whether a directory is a checkpoint of InternVL without what its processor reads, as this package wrote them before."""
     try:
-        kind = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
-        settings = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, AttributeError):
+        kind = read_json(directory / "config.json").get("model_type")
+        settings = read_json(directory / "tokenizer_config.json")
+        named = {*settings, *settings.get("model_specific_special_tokens", {})}
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
-    named = {*settings, *settings.get("model_specific_special_tokens", {})}
     return kind == "internvl" and not ((directory / PROCESSOR).is_file() and named >= set(INTERNVL_TOKENS))
 
 
@@ -307,31 +356,68 @@ def check_finite(loaded: PreTrainedModel, path: str) -> PreTrainedModel:
 def adapter_base(path: str) -> str:
     """The base model of an adapter directory."""
     try:
-        base = json.loads((Path(path).expanduser() / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{Path(path) / ADAPTER} does not say which model its adapters were trained on ({error!r}).") from error
+        values = read_json(Path(path).expanduser() / ADAPTER)
+    except UnfitFileError as error:
+        raise CheckpointError(f"{error} Check model.path.") from error
+    base = values.get("base_model_name_or_path") if isinstance(values, dict) else None
+    if not isinstance(base, str) or not base.strip():
+        raise CheckpointError(f"{Path(path) / ADAPTER} does not say which model its adapters were trained on ({base!r:.80}).")
+    home(Path(base))
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise CheckpointError(f"The adapters in {path} were trained on {base}, which is not there. Bring it back, or correct {ADAPTER}.")
-    return str(base)
+    revision = values.get("revision")
+    if _is_here(base) or revision is None:
+        return base
+    if not isinstance(revision, str) or not REVISION.fullmatch(revision):
+        raise CheckpointError(f"{Path(path) / ADAPTER} names the revision {revision!r:.80}, which is none. Correct it, or take it out.")
+    return hub.pinned(base, revision)
 
 
-def _loaded(load: Callable[..., Any], path: str, **options: Any) -> Any:
-    """`load(path, **options)`, with every failure as a CheckpointError."""
+def directory_of(path: str, *, weights: bool = False) -> Path:
+    """The local directory of a checkpoint; what is missing of one on the hub is downloaded, with or without its weights.
+
+    Raises CheckpointError where there is none.
+    """
     local = Path(path)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         if not local.expanduser().is_dir():
             raise CheckpointError(f"No checkpoint directory at {path}. Give model.path a Hugging Face directory or a hub id.")
         if not (local.expanduser() / "config.json").is_file() and not is_adapter(path):
             raise CheckpointError(f"{path} holds no config.json, so it is not a Hugging Face checkpoint. Check model.path.")
-    if not local.expanduser().is_dir() and (reason := unreachable()) and not cached(path):
+    if _is_here(path):
+        return local.expanduser()
+    if (reason := hub.unreachable()) and not hub.cached(path):
         raise CheckpointError(
             f"{path} is no directory here, is not in the local cache, and the Hugging Face hub cannot be reached ({reason}). "
             "Give model.path a directory, or download the checkpoint where there is a network."
         )
+    return hub.snapshot(path, weights=weights)
+
+
+def loaded(load: Callable[..., Any], path: str, *, weights: bool = False, **options: Any) -> Any:
+    """`load(directory, **options)` for the checked directory of a checkpoint, with every failure as a CheckpointError.
+
+    `load` of a checkpoint on the hub finds its weights only with `weights`.
+    """
     try:
-        if local.expanduser().is_dir():
-            check_checkpoint(local.expanduser())
-        return load(str(local.expanduser()) if local.expanduser().is_dir() else path, **options)
+        folder = directory_of(path)
+        check_checkpoint(folder, weights=weights or _is_here(path))
+        if weights and not _is_here(path):  # Gigabytes, which are downloaded for what passed only.
+            folder = directory_of(path, weights=True)
+            check_checkpoint(folder)
+        return load(str(folder), **options)
+    except CheckpointError:
+        raise
+    except (UnfitFileError, TemplateError) as error:
+        raise CheckpointError(f"{error} Check model.path.") from error
     except Exception as error:  # transformers raises many types for one cause: the checkpoint cannot be read.
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"The checkpoint {path} could not be loaded ({type(error).__name__}: {reason}). Check model.path.") from error
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # Our own say what is missing.
+        raise CheckpointError(f"The checkpoint {path} could not be loaded ({kind}{reason}). Check model.path.") from error
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except RuntimeError:  # The home of a user who is not here.
+        return False

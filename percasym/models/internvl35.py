@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +20,7 @@ from percasym.models.anatomy import (
     ImageTokens,
     Stack,
     Weights,
-    configuration,
+    anatomy_of,
     decoder,
     decoder_stack,
     experts_frac,
@@ -58,12 +58,15 @@ class InternVL35(Adaptation):
     """tiny (packaged), or 1B, 2B, 4B, 8B, 14B, 38B (the -HF checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; null is its main branch."""
     max_tiles: int = 1
     """Most tiles that a picture is cut into, with a thumbnail beside several; 1 resizes every picture to one tile, so that all are equally
     hard to see."""
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
+        checkpoint.check_revision(self.size, self.path, self.revision)
         if self.size not in ("tiny", *SIZES):
             raise ValueError(f"model.size must be one of tiny, {', '.join(SIZES)}, got {self.size!r}.")
         if not 1 <= self.max_tiles <= MOST_TILES:
@@ -72,11 +75,11 @@ class InternVL35(Adaptation):
     @property
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
-        return checkpoint.resolve("internvl35", self.size, self.path)
+        return checkpoint.resolve("internvl35", self.size, self.path, self.revision)
 
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone."""
-        return anatomy(*configuration("internvl35", self.checkpoint), max_tiles=self.max_tiles)
+        return anatomy_of(partial(anatomy, max_tiles=self.max_tiles), "internvl35", self.checkpoint)
 
     def codec(self) -> Codec:
         """The grammar with the tokenizer of the checkpoint (loads no weights)."""

@@ -27,7 +27,8 @@ def processor(path: str) -> ProcessorMixin:
     if is_torchvision_available():
         from transformers import AutoProcessor
 
-        return AutoProcessor.from_pretrained(path, trust_remote_code=False)
+        checkpoint.tokenizer(path)  # Checked before another class reads the same files.
+        return checkpoint.loaded(AutoProcessor.from_pretrained, path, trust_remote_code=False)
     tokenizer, cls = checkpoint.tokenizer(path), _class(path)
     own = _settings(path, cls)
     template = tokenizer.chat_template or own.pop("chat_template", None)
@@ -53,7 +54,7 @@ def without_videos(cls: type[Any]) -> type[Any]:
 
 def _settings(path: str, cls: type[Any]) -> dict[str, Any]:
     """The settings of a checkpoint's processor (processor_config.json) that its class takes, without its parts."""
-    found = checkpoint._loaded(lambda where: cls.get_processor_dict(where)[0], checkpoint.origin(path))
+    found = checkpoint.loaded(lambda where: cls.get_processor_dict(where)[0], checkpoint.origin(path))
     taken = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs", *cls.get_attributes()}
     return {name: value for name, value in found.items() if name in taken}
 

@@ -6,7 +6,6 @@ rotary position axes are computed once per batch, so a forward needs neither an 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from percasym.config.files import read_json
 from percasym.config.schema import at_least
 from percasym.models import chat, checkpoint
 from percasym.models.adapt import Adaptation, PartModules, adapt
@@ -22,7 +22,7 @@ from percasym.models.anatomy import (
     ImageTokens,
     Stack,
     Weights,
-    configuration,
+    anatomy_of,
     decoder,
     decoder_stack,
     experts_frac,
@@ -64,6 +64,8 @@ class Qwen3VL(Adaptation):
     """tiny (packaged), or 2B, 4B, 8B, 30B-A3B, 32B (the Instruct checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; null is its main branch."""
     min_pixels: int | None = None
     """A smaller picture is enlarged to this area; null is the checkpoint's own bound."""
     max_pixels: int | None = None
@@ -71,6 +73,7 @@ class Qwen3VL(Adaptation):
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
+        checkpoint.check_revision(self.size, self.path, self.revision)
         if self.size not in ("tiny", *SIZES):
             raise ValueError(f"model.size must be one of tiny, {', '.join(SIZES)}, got {self.size!r}.")
         at_least("model", 1, **{name: bound for name in ("min_pixels", "max_pixels") if (bound := getattr(self, name)) is not None})
@@ -80,11 +83,12 @@ class Qwen3VL(Adaptation):
     @property
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
-        return checkpoint.resolve("qwen3vl", self.size, self.path)
+        return checkpoint.resolve("qwen3vl", self.size, self.path, self.revision)
 
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone."""
-        return anatomy(*configuration("qwen3vl", self.checkpoint), min_pixels=self.min_pixels, max_pixels=self.max_pixels)
+        build = partial(anatomy, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
+        return anatomy_of(build, "qwen3vl", self.checkpoint)
 
     def codec(self) -> Codec:
         """The grammar with the tokenizer of the checkpoint (loads no weights)."""
@@ -212,7 +216,9 @@ def anatomy(config: Mapping[str, Any], directory: Path | None, *, min_pixels: in
     """Every tensor of the model of a config.json; bounds on a picture's area that are not set come from `directory` if it is given."""
     text, vision = config["text_config"], config["vision_config"]
     settings = directory / "preprocessor_config.json" if directory else None
-    own = json.loads(settings.read_text(encoding="utf-8"))["size"] if settings and settings.is_file() else RELEASED_PIXELS
+    own = read_json(settings).get("size") if settings and settings.is_file() else RELEASED_PIXELS
+    if not isinstance(own, Mapping) or not all(isinstance(own.get(name), int) for name in RELEASED_PIXELS):
+        raise checkpoint.CheckpointError(f"{settings} has no size with {' and '.join(RELEASED_PIXELS)}. Check model.path.")
     pixels = bounds(own, min_pixels, max_pixels)
     return Anatomy(
         weights=(*decoder(text, tied=is_tied(config)), *_tower(vision), *_mergers(vision)),

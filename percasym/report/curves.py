@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from percasym.report.load import RunRecord, Series, load_run
 from percasym.report.style import ACCURACIES, DPI, INK, PERCEPTION, REASONING, WEIGHT, dress, look
+from percasym.runs.records import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,8 @@ def curves(run_dir: Path) -> Path:
         for axes, lines in panels.items():
             _label(axes, lines)
         path = run_dir / "curves.png"
-        figure.savefig(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png")
     return path
 
 

@@ -15,6 +15,7 @@ from percasym.report.accuracy_figures import MAX_BARS, MAX_PANELS, against_weigh
 from percasym.report.rewards import reward_scatter
 from percasym.report.study import CellGroup
 from percasym.report.training_figures import REWARDS, advantage_bars, dynamics
+from percasym.runs.records import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +125,9 @@ def draw_figures(groups: Sequence[CellGroup], folder: Path) -> tuple[list[DrawnF
             left_out.append(drawing)
             continue
         with rc_context({"svg.hashsalt": "percasym"}):  # The same study gives the same file.
-            figure.savefig(paths[0])
-            figure.savefig(paths[1], metadata={"Date": None})
+            with replacing(paths[0]) as partial:
+                figure.savefig(partial, format="png")
+            with replacing(paths[1]) as partial:
+                figure.savefig(partial, format="svg", metadata={"Date": None})
         drawn.append(DrawnFigure(drawing=drawing, png=paths[0], svg=paths[1]))
     return drawn, left_out

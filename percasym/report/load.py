@@ -15,7 +15,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from percasym.config.files import json_lines, parsed_json, read_json, read_yaml
+from percasym.config.files import json_lines, parsed_json, read_json, read_yaml, unfit
 from percasym.config.schema import ConfigError, read
 from percasym.runs.records import list_samples, plain, read_lines
 from percasym.types import Estimate
@@ -211,8 +211,7 @@ def _parsed(file: Path, parse: Callable[[Path], T]) -> T:
     try:
         return parse(file)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{file} is not as a run writes it ({reason}). Restore it, or clear the run away.") from error
+        raise ConfigError(f"{unfit(file, 'is not as a run writes it', error)} Restore it, or clear the run away.") from error
 
 
 def _metrics(file: Path) -> dict[int, dict[str, float]]:

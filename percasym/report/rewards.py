@@ -28,6 +28,7 @@ from percasym.diagnosis.stream import graded
 from percasym.report.study import CellGroup
 from percasym.report.style import DPI, FAINT, INK, PERCEPTION, REASONING, look
 from percasym.report.tables import markdown_table
+from percasym.runs.records import replacing
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -130,7 +131,8 @@ def diagnosis_title(found: Diagnosis) -> str:
 
 def scatter(groups: Sequence[RolloutGroup], found: Diagnosis, path: Path) -> Path:
     """Draw `scatter_figure` into the PNG at `path`."""
-    scatter_figure(groups, found).savefig(path)
+    with replacing(path) as partial:
+        scatter_figure(groups, found).savefig(partial, format="png")
     return path
 
 

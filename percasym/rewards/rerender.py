@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,6 +14,7 @@ from PIL import Image, ImageFilter
 from percasym.config.schema import at_least, fraction, one_of
 from percasym.rewards.base import Group, RewardContext, Scores
 from percasym.rewards.percepts import StatedPercept, score_percepts
+from percasym.rewards.pictures import opened_picture
 from percasym.tasks.base import Skill
 from percasym.types import SampleKey
 
@@ -83,7 +83,7 @@ class Rerender:
 
 def levels(picture: bytes) -> Grey:
     """The grey levels of a PNG."""
-    with Image.open(io.BytesIO(picture)) as image:
+    with opened_picture(picture) as image:
         return np.asarray(image.convert("L"), dtype=np.float64)
 
 

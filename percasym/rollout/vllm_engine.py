@@ -253,9 +253,9 @@ def servable(path: str) -> str:
     """
     while checkpoint.is_adapter(path):
         path = checkpoint.adapter_base(path)
-    folder = Path(path).expanduser()
-    if not (folder / "config.json").is_file() or not checkpoint.lacks_processor(folder):
-        return path
+    folder = checkpoint.directory_of(path, weights=True)
+    if not checkpoint.lacks_processor(folder):
+        return str(folder)
     completed = Path(tempfile.mkdtemp(prefix="percasym-"))
     atexit.register(shutil.rmtree, completed, ignore_errors=True)
     for file in folder.iterdir():

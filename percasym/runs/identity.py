@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from percasym.config.files import read_json, read_yaml
+from percasym.config.files import read_json, read_yaml, unfit
 from percasym.config.plugins import trust, updated
 from percasym.config.redaction import redacted_values
 from percasym.config.schema import ConfigError, read
@@ -179,7 +179,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
         meta = dict(read_json(path / "meta.json"))
         checked = {name: read(meta[name], hint, name) for name, hint in (("id", str), ("status", str), ("seconds", float))}
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise RunConflict(f"{path / 'meta.json'} cannot be read ({error}). Restore it, or clear the run away.") from error
+        raise RunConflict(f"{unfit(path / 'meta.json', 'cannot be read', error)} Restore it, or clear the run away.") from error
     check_identity(checked["id"], path)
     return meta | checked
 

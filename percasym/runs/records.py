@@ -11,7 +11,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,27 @@ def document(value: object) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text`, without secrets, to a file beside `path`, then rename it to `path`."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(redacted(text))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path for a new file beside `path`, which takes its place at the end of the block; where that fails, `path` stays as it was.
+
+    A folder that somebody else made may hold links by either name: they are replaced, and nothing is written through them.
+    """
     partial = path.with_name(f".{path.name}.partial")
+    if partial.is_symlink():
+        partial.unlink()
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(redacted(text))
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
     except OSError:  # A full disk, or a directory of that name.
-        partial.unlink(missing_ok=True)
+        if not partial.is_dir():
+            partial.unlink(missing_ok=True)
         raise
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from percasym.config.files import read_json
+from percasym.config.files import read_json, unfit
 from percasym.config.redaction import redacted_words
 from percasym.config.schema import ConfigError, read
 from percasym.runs.records import document, write_whole
@@ -36,7 +36,7 @@ def read_study(folder: Path) -> tuple[Planned, ...]:
         cells = read_json(file)["cells"] if file.exists() else {}
         return tuple(read({"name": name, **about}, Planned, "cells") for name, about in cells.items())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not as a sweep writes it ({error}). Delete it: the next sweep writes it anew.") from error
+        raise ConfigError(f"{unfit(file, 'is not as a sweep writes it', error)} Delete it: the next sweep writes it anew.") from error
 
 
 def add_to_study(folder: Path, cells: Iterable[Planned]) -> None:

@@ -12,19 +12,24 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
-from percasym.config.files import read_json
+from percasym.config.files import UnfitFileError, read_bytes, read_json
 from percasym.config.paradigm import Training
 from percasym.models.base import Batch
 from percasym.runs.base import Run
+from percasym.types import UNSUPERVISED, Span
 
 DIRECTORY, METRICS = "diverged", "step.json"
 MUST_BE_FINITE = ("loss/total", "loss/policy", "grad/norm")
 """The metrics of a step, of SFT or RL, that must be finite."""
 COMMON = ("ids", "mask", "labels")
 """The tensors of every batch; those of its family are stored as `inputs.NAME` and `aligned.NAME`."""
+MAX_DUMP_BYTES = 2**34
+"""Of the batches of one rank (our choice): 64 pictures of 16 million pixels have 12 GB."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -67,12 +72,30 @@ def load_batches(run: Path) -> Sequence[Batch]:
     files = sorted((run / DIRECTORY).glob("batches_rank*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{run} holds no {DIRECTORY}/: no step of it diverged.")
-    return [batch for file in files for batch in _batches(load_file(file))]
+    return [batch for file in files for batch in _read(file)]
 
 
 def load_metrics(run: Path) -> dict[str, float | str]:
-    """The metrics of the step, as `save_metrics` wrote them."""
-    return dict(read_json(run / DIRECTORY / METRICS, links=False))
+    """The metrics of the step, as `save_metrics` wrote them. Raises ValueError where the step or its weight is missing."""
+    file = run / DIRECTORY / METRICS
+    values = read_json(file, links=False)
+    if not isinstance(values, dict):
+        raise UnfitFileError(f"{file} is no record of a step.")
+    for name, kind in (("step", int), ("balance/weight", int | float)):
+        value = values.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 <= value < 2**53:
+            raise UnfitFileError(f"{file} has no {name} that is a number of a step ({value!r:.80}).")
+    return values
+
+
+def _read(file: Path) -> list[Batch]:
+    try:
+        return _batches(load(read_bytes(file, max_bytes=MAX_DUMP_BYTES, links=False)))
+    except UnfitFileError:
+        raise
+    except (SafetensorError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UnfitFileError(f"{file} holds no batches of a step ({reason}).") from error
 
 
 def _named(batch: Batch) -> Iterable[tuple[str, Tensor]]:
@@ -86,6 +109,12 @@ def _batches(tensors: Mapping[str, Tensor]) -> list[Batch]:
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         parts.setdefault(int(number), {})[name] = value
+    for part in parts.values():
+        ids, mask, labels = (part[name] for name in COMMON)
+        if not (ids.shape == mask.shape == labels.shape and ids.ndim == 2 and ids.numel()) or ids.dtype != torch.int64:
+            raise ValueError("ids, mask and labels are no whole numbers of one shape")
+        if bool((ids < 0).any()) or not torch.isin(labels, torch.tensor([UNSUPERVISED, *Span])).all():
+            raise ValueError("ids are negative, or labels are no spans")
     return [
         Batch(
             ids=part["ids"],

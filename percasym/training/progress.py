@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from percasym.balance.base import BalanceState
-from percasym.config.files import read_json
+from percasym.config.files import read_json, unfit
 from percasym.config.paradigm import Training
 from percasym.config.schema import ConfigError
 from percasym.engine.base import Engine
@@ -45,7 +45,8 @@ class TrainingState:
             share = Share(**saved["share"]) if saved["share"] else None
             return cls(step=saved["step"], balance=BalanceState(**saved["balance"]), share=share)
         except (ValueError, LookupError, TypeError) as error:
-            raise ConfigError(f"{directory / PROGRESS} is not as a run writes it ({error}). Delete {directory}, or restore it.") from error
+            said = unfit(directory / PROGRESS, "is not as a run writes it", error)
+            raise ConfigError(f"{said} Delete {directory}, or restore it.") from error
 
 
 def learning_rate(settings: Training, step: int) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
+SECURITY = ROOT / "docs" / "security.md"
 WIDTH = 120
 FOLDERS = ("docs", "experiments", "examples", "benchmarks", "percasym", "tests")
 WALKS = {"### An SFT sample from key to loss": 18, "### `balance.smoothing=.9` from the command line to its effect": 9}
@@ -68,7 +69,32 @@ def test_lines_of_prose_are_short() -> None:
     assert found == {}, f"break these lines at {WIDTH} characters"
 
 
+def named_tests(page: str) -> dict[str, list[tuple[str, str]]]:
+    """Attack -> file and name of each test in the last column of the table of attacks; letters stand for files, as the page says."""
+    files = dict(re.findall(r"^\| ([A-Z]{1,2}) \| `(tests/[\w/]+\.py)` \|$", page, flags=re.MULTILINE))
+    row = r"^\| (.+?) \| .+? \| .+? \| ((?:[A-Z]{1,2} `\w+`(?:, )?)*) \|$"
+    rows = re.findall(row, page.partition("## Attacks")[2], flags=re.MULTILINE)
+    tests = {attack: re.findall(r"([A-Z]+) `(\w+)`", named) for attack, named in rows}
+    return {attack: [(files.get(letter, letter), name) for letter, name in named] for attack, named in tests.items()}
+
+
+def test_every_attack_on_the_page_names_tests_that_exist() -> None:
+    page = SECURITY.read_text(encoding="utf-8")
+    attacks = named_tests(page)
+    table = page.partition("## Attacks")[2].partition("| attack |")[2].partition("\n\n")[0]
+    assert len(attacks) == len(table.splitlines()) - 2 > 30, "each row of the table is read"
+    missing = [
+        (attack, file, name)
+        for attack, tests in attacks.items()
+        for file, name in tests or [("", "none")]
+        if not (ROOT / file).is_file() or f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+
+
 def test_the_checks_can_fail() -> None:
+    page = "| A | `tests/a.py` |\n## Attacks\n| an attack | bad | good | A `test_x`, B `test_y` |\n| another | bad | good |  |\n"
+    assert named_tests(page) == {"an attack": [("tests/a.py", "test_x"), ("B", "test_y")], "another": []}
     assert named_modules("| `percasym/spans/` | `codec.py`, `gone.py` | text |\n") == {"percasym/spans/codec.py", "percasym/spans/gone.py"}
     assert paths("see `percasym/gone.py` and `conf/<group>/x.yaml`") == {"percasym/gone.py"}
     assert long_lines("word " * 30) and not long_lines("| " + "word " * 30) and not long_lines("```\n" + "word " * 30 + "\n```")

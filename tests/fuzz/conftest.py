@@ -1,4 +1,4 @@
-"""What every target shares: how many cases, and ways to damage what was good.
+"""What every target shares: how many cases, what one case may take, and ways to damage what was good.
 
 A target tries as many cases as PERCASYM_FUZZ says (`make test-slow` says 100,000). Unasked it tries 200; targets that load or
 compose something each time divide that number by their `cost`.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import copy
 import os
+import resource
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -17,6 +20,31 @@ from hypothesis import strategies as st
 ASKED = int(os.environ.get("PERCASYM_FUZZ", "0"))
 CASES, LEAST = 200, 10
 """Cases of a target, and of the costliest ones, where nothing was asked."""
+
+
+SECONDS, MEMORY_BYTES = 5.0, 2**28
+"""Of one case; a busy machine needs a tenth of a second."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raise TimeoutError where a case takes longer than SECONDS, MemoryError where it asks for MEMORY_BYTES more than there were."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise TimeoutError(f"a case took more than {SECONDS:g} s")
+
+    with open("/proc/self/statm", encoding="ascii") as pages:
+        used = int(pages.read().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGALRM, stop)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, limits[1]))
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGALRM, before)
 
 
 def cases(cost: int = 1) -> Callable[..., Any]:

@@ -104,3 +104,23 @@ def test_what_cannot_be_evaluated_is_one_sentence(
         shown = capsys.readouterr().err
         assert sentence in shown and shown.count("\n") == 1, shown
     assert not (tmp_path / "multirun").exists()
+
+
+def test_a_checkpoint_of_a_stranger_imports_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site" / "evil").mkdir(parents=True)
+    (tmp_path / "site" / "evil" / "__init__.py").write_text("import os\nos.makedirs('owned', exist_ok=True)\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    step = tmp_path / "run" / "checkpoints" / "step_000001"
+    step.mkdir(parents=True)
+    (step / "DONE").touch()
+    (tmp_path / "run" / "meta.json").write_text('{"id": "0", "status": "failed", "seconds": 0.0, "started": "2026-01-01T00:00:00"}')
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\nplugins: [evil]\nmodel: {_target_: evil.Family}\n")
+    assert evaluate(str(step), "scale=smoke") == 2
+    assert not (tmp_path / "owned").exists()
+    said = "model._target_=evil.Family lies outside percasym; add its package to plugins=[...] if you trust it.\n"
+    assert capsys.readouterr().err == said
+    assert evaluate(str(step), "scale=smoke", "plugins=[evil]") == 2
+    assert (tmp_path / "owned").exists(), "the user named it, so it was imported"

@@ -67,7 +67,8 @@ def test_a_model_that_is_a_pickle_is_refused(refused, blank: Path, tmp_path: Pat
     shutil.copytree(blank, hostile)
     (hostile / "model.safetensors").unlink()
     (hostile / name).write_bytes(pickle.dumps(Payload(tmp_path)))
-    assert refused(*TINY, f"model.path={hostile}").startswith(f"The checkpoint {hostile} could not be loaded (")
+    said = refused(*TINY, f"model.path={hostile}")
+    assert said.startswith(f"{hostile / 'config.json'} asks for " if "safe" in name else f"The checkpoint {hostile} could not be loaded (")
     assert not (tmp_path / "run").exists()
 
 
@@ -78,7 +79,8 @@ def test_adapters_that_are_a_pickle_are_refused(refused, blank: Path, tmp_path: 
     config = {"base_model_name_or_path": str(blank), "peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
     (hostile / "adapter_config.json").write_text(json.dumps(config))
     (hostile / name).write_bytes(pickle.dumps(Payload(tmp_path)))
-    assert refused(*TINY, f"model.path={hostile}").startswith(f"The checkpoint {hostile} could not be loaded (")
+    said = refused(*TINY, f"model.path={hostile}")
+    assert said.startswith(f"{hostile / name} has a header of " if "safe" in name else f"The checkpoint {hostile} could not be loaded (")
 
 
 @pytest.mark.parametrize("name", ["engine.pt", "model/model.safetensors"])
@@ -93,7 +95,7 @@ def test_a_checkpoint_with_a_pickle_and_the_right_sums_is_refused(refused, inter
     (checkpoint / DONE).write_text(note)
     sentence = refused(*words)
     assert sentence.startswith("run/checkpoints/step_000001/")
-    assert "cannot be read (" in sentence
+    assert "cannot be read (" in sentence or "the files beside it cannot hold them" in sentence
 
 
 def test_a_configuration_of_a_run_that_calls_python_is_refused(refused, interrupted, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -60,3 +61,39 @@ def test_the_batch_of_a_step_without_a_number_is_replayed(diverged, capsys: pyte
 def test_a_run_that_never_diverged_has_nothing_to_replay(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["replay", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"{tmp_path} is no run directory: it holds no config.yaml.\n"
+
+
+def test_a_dump_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """The files of a run that somebody passed on: nothing hangs, and each is one sentence."""
+    import torch
+
+    from percasym.config.resolve import composed
+    from percasym.models.base import Batch
+    from percasym.training.divergence import save_batches, save_metrics
+
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    record = composed(["scale=smoke"], Path(__file__).resolve().parents[2] / "conf").record
+    (run / "config.yaml").write_text(json.dumps(record))
+    (run / "meta.json").write_text('{"id": "0", "status": "failed", "seconds": 0.0}')
+    ids = torch.full((1, 4), 10**6)
+
+    def replayed() -> str:
+        assert cli.main(["replay", str(run)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        return said
+
+    save_batches(run, 0, [Batch(ids=ids, mask=torch.ones_like(ids), labels=torch.tensor([[0, 0, 1, 1]]))])
+    save_metrics(run, 3, {"balance/weight": 0.5})
+    assert f"The batches in {run / 'diverged'} do not fit the model of the run (" in replayed()
+    save_metrics(run, 3, {})
+    assert "step.json has no balance/weight that is a number of a step (None)." in replayed()
+    (run / "diverged" / "step.json").write_text("[1]")
+    assert "step.json is no record of a step." in replayed()
+    file = run / "diverged" / "batches_rank0.safetensors"
+    for content, reason in ((b"x" * 100, "holds no batches of a step ("), (None, "rank0.safetensors is a pipe, not a regular file.")):
+        file.unlink()
+        os.mkfifo(file) if content is None else file.write_bytes(content)
+        assert reason in replayed()

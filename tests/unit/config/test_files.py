@@ -72,6 +72,16 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
         assert len(held.read(6)) == 6, "so read_bytes, which reads one byte more than it may, notices"
 
 
+def test_reading_a_small_file_takes_no_memory_for_a_large_one(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    tracemalloc.start()
+    try:
+        assert read_bytes(tmp_path / "f", max_bytes=2**34) == b"x"
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
 def test_links_are_followed_only_where_they_may_be(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
     (tmp_path / "link").symlink_to("a.json")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from percasym.config.redaction import is_secret, redacted, redacted_values, redacted_words
+from percasym.config.redaction import is_secret, redacted, redacted_output, redacted_values, redacted_words
 from percasym.config.resolve import composed, rebuild
 from percasym.config.schema import ConfigError
 
@@ -54,3 +58,52 @@ def test_a_record_of_a_stranger_reads_no_secret(monkeypatch: pytest.MonkeyPatch)
     record = composed(["scale=smoke"], CONF).record
     with pytest.raises(ConfigError, match="asks for the environment variable HF_TOKEN, a secret by its name"):
         rebuild({**record, "model": {**record["model"], "path": "me/${oc.env:HF_TOKEN}"}}, path=Path("run"), plugins=())
+
+
+def test_nothing_that_is_printed_holds_a_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from percasym.runs.console import PlainConsole
+
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with redacted_output():
+        print("printed", SECRET)
+        print("refused", SECRET, file=sys.stderr)
+        sys.stdout.writelines(["written ", SECRET, "\n"])
+        PlainConsole().print(f"drawn {SECRET}", soft_wrap=True)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.emit(logging.makeLogRecord({"msg": f"logged {SECRET}"}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning(UserWarning(f"warned {SECRET}"), UserWarning, "f", 1)
+        assert sys.stdout.isatty() is False, "all else is the stream's own"
+    shown = capsys.readouterr()
+    assert SECRET not in shown.out + shown.err
+    for word, text in (("printed", shown.out), ("written", shown.out), ("drawn", shown.out), ("refused", shown.err), ("logged", shown.err)):
+        assert f"{word} [HF_TOKEN]" in text
+    print(SECRET)
+    assert SECRET in capsys.readouterr().out, "the streams are as before"
+
+
+def test_a_refusal_of_a_command_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from percasym.cli import main as cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert cli.main(["report", SECRET]) == 2
+    assert cli.main(["plan", f"model.path={SECRET}"]) == 2
+    shown = capsys.readouterr()
+    assert SECRET not in shown.out + shown.err
+    assert shown.err.count("[HF_TOKEN]") >= 2
+
+
+def test_the_traceback_of_a_defect_holds_no_secret(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from percasym.config.redaction import redact_tracebacks, redacted_output; redact_tracebacks();"
+        "exec('with redacted_output(): raise RuntimeError(os.environ[\"HF_TOKEN\"])')"
+    )
+    environment = {"HF_TOKEN": SECRET, "PATH": "/usr/bin", "PYTHONPATH": str(CONF.parent)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "RuntimeError: [HF_TOKEN]" in done.stderr and SECRET not in done.stderr
+    plain = subprocess.run(
+        [sys.executable, "-c", script.replace("redact_tracebacks();", "")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert SECRET in plain.stderr, "the test can fail"

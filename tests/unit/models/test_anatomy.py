@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from percasym.models.adapt import Lora, adapt, linear_layers, part_of
 from percasym.models.anatomy import AnatomyError, ImageTokens
-from percasym.models.checkpoint import PACKAGED, config_from_dict, released, released_sizes
+from percasym.models.checkpoint import PACKAGED, config_from_dict, packaged, released, released_sizes
 from percasym.models.internvl35 import InternVL35
 from percasym.models.qwen3vl import Qwen3VL, image_tokens
 
@@ -21,8 +25,6 @@ AVAILABLE = [pair for pair in EVERY if pair[1] != "tiny" or (PACKAGED / pair[0] 
 
 def meta_model(name: str, size: str) -> torch.nn.Module:
     """The real class on the meta device."""
-    import json
-
     from transformers import AutoModelForImageTextToText
 
     values = json.loads((PACKAGED / name / "config.json").read_text()) if size == "tiny" else released(name, size).config
@@ -80,3 +82,24 @@ def test_a_hub_id_of_a_released_size_is_known_and_another_is_not() -> None:
 def test_counting_loads_no_library() -> None:
     code = "import sys; from percasym.models.qwen3vl import Qwen3VL; Qwen3VL(size='8B').anatomy(); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("family", "cls"), [("qwen3vl", Qwen3VL), ("internvl35", InternVL35)])
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        (("text_config",), None), (("text_config", "hidden_size"), "x"), (("vision_config", "patch_size"), 0), (("vision_config",), [1]),
+        (("text_config", "num_hidden_layers"), 0.5), (("vision_config", "patch_size"), {}),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_describes_no_model_is_one_sentence(tmp_path: Path, family: str, cls: Any, way: tuple, value: object) -> None:
+    shutil.copytree(packaged(family), tmp_path / "copy")
+    file = tmp_path / "copy" / "config.json"
+    values = json.loads(file.read_text())
+    inside = values
+    for step in way[:-1]:
+        inside = inside[step]
+    inside[way[-1]] = value
+    file.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"^The configuration of {tmp_path}/copy describes no model of {family} \([^\n]*\)\. Check model"):
+        cls(path=str(tmp_path / "copy")).anatomy()

@@ -52,9 +52,22 @@ def test_every_released_configuration_and_every_packaged_checkpoint_is_inside_th
         ("config.json", ("text_config", "num_hidden_layers"), 1000, "weights or more, and the files beside it cannot hold them"),
         ("config.json", ("text_config", "vocab_size"), 2**24, "weights or more, and the files beside it cannot hold them"),
         ("config.json", ("vision_config", "depth"), -1, "sets depth to -1"),
+        ("config.json", ("vision_config", "spatial_merge_size"), 16, "weights or more, and the files beside it cannot hold them"),
+        ("config.json", ("vision_config", "patch_size"), 128, "weights or more, and the files beside it cannot hold them"),
+        ("config.json", ("vision_config", "in_channels"), 10**6, "sets in_channels to 1,000,000, and 0 to 64 are allowed"),
+        ("config.json", ("vision_config", "deepstack_visual_indexes"), [0] * 1000, "weights or more, and the files beside it cannot hold"),
+        ("config.json", ("vision_config", "deepstack_visual_indexes"), [0] * 20_000, "has 20,000 items under deepstack_visual_indexes"),
+        ("config.json", ("downsample_ratio",), 1e-6, "weights or more, and the files beside it cannot hold them"),
+        ("config.json", ("quantization_config",), {"quant_method": "awq"}, "sets quantization_config, and percasym reads weights that are"),
+        ("config.json", ("transformers_weights",), "../x.safetensors", "sets transformers_weights, and weights are *.safetensors under"),
+        ("config.json", ("text_config", "_attn_implementation"), "evil/x", "sets _attn_implementation to 'evil/x', code that would"),
         ("config.json", ("x",), HUGE, "is not JSON"),
         ("config.json", ("x",), 10**30, "sets x to a number of 31 digits, a number beyond reason"),
         ("preprocessor_config.json", ("size", "shortest_edge"), 10**12, "sets shortest_edge to 1,000,000,000,000"),
+        ("preprocessor_config.json", ("size", "shortest_edge"), 2**24, "sets shortest_edge to 16,777,216, and 0 to 4,194,304 are allowed"),
+        ("preprocessor_config.json", ("size", "height"), 2**14, "sets height to 16,384, and 0 to 4,096 are allowed"),
+        ("preprocessor_config.json", ("patch_size",), 1024, "sets patch_size to 1,024, and 0 to 128 are allowed"),
+        ("preprocessor_config.json", ("image_processor_type",), "OwlViTImageProcessor", "names the image processor 'OwlViTImageProcessor'"),
         ("tokenizer_config.json", ("chat_template",), "x" * 2**20, "has 1,048,576 characters under chat_template"),
         ("model.safetensors.index.json", ("weight_map", "a"), "../../secret.safetensors", "names the weights '../../secret.safetensors'"),
         ("model.safetensors.index.json", ("weight_map", "a"), "/etc/passwd", "names the weights '/etc/passwd'"),
@@ -68,16 +81,41 @@ def test_numbers_and_names_beyond_reason_are_refused(copy: Path, name: str, way:
         change(copy / name, *way, to=value)
     with pytest.raises(ValueError, match=re.escape(reason)):
         check_checkpoint(copy)
-    with pytest.raises(CheckpointError, match="could not be loaded") as refused:
+    with pytest.raises(CheckpointError, match=re.escape(reason)) as refused:
         checkpoint.config(str(copy))
-    assert len(str(refused.value)) < 600
+    said = str(refused.value)
+    assert said.endswith(" Check model.path.") and said.count(str(copy)) == 1 and len(said) < 600
 
 
-def test_a_pipe_among_the_files_hangs_nothing(copy: Path) -> None:
-    (copy / "preprocessor_config.json").unlink()
-    os.mkfifo(copy / "preprocessor_config.json")
+PIPES = ["preprocessor_config.json", "model.safetensors", "additional_chat_templates/a.jinja", "adapter_model.bin"]
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_a_pipe_among_the_files_hangs_nothing(copy: Path, name: str) -> None:
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(copy / name)
+    with pytest.raises(CheckpointError, match=r"is a pipe"):
+        checkpoint.model(str(copy))
+
+
+def test_a_pipe_in_place_of_weights_hangs_no_fingerprint(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    os.mkfifo(copy / "model.safetensors")
     with pytest.raises(ValueError, match="is a pipe, not a regular file"):
-        check_checkpoint(copy)
+        checkpoint.fingerprint(str(copy))
+
+
+def test_templates_without_end_are_refused(copy: Path) -> None:
+    (copy / "chat_template.jinja").write_text("x" * 2**20)
+    with pytest.raises(CheckpointError, match="has 1,048,576 bytes, and at most 262,144 are read"):
+        checkpoint.config(str(copy))
+    (copy / "chat_template.jinja").unlink()
+    (copy / "additional_chat_templates").mkdir()
+    for number in range(100):
+        (copy / "additional_chat_templates" / f"{number}.jinja").touch()
+    with pytest.raises(CheckpointError, match="holds 100 templates, and at most 32 are read"):
+        checkpoint.config(str(copy))
 
 
 def test_patterns_that_backtrack_and_packages_of_peft_are_refused(copy: Path) -> None:
@@ -86,10 +124,44 @@ def test_patterns_that_backtrack_and_packages_of_peft_are_refused(copy: Path) ->
             check_pattern(pattern, "f")
     for pattern in ("q_proj", r".*\.(q|v)_proj", r"a\.\d+\.k|a\.\d+\.q", "all-linear", r"^(?:.*\.)?mlp\.(up|down)$"):
         check_pattern(pattern, "f")
-    for key, value in (("megatron_config", {"a": 1}), ("target_modules", "(a+)+$"), ("rank_pattern", {"(a+)+$": 1})):
+    for key, value in (
+        ("megatron_config", {"a": 1}), ("target_modules", "(a+)+$"), ("rank_pattern", {"(a+)+$": 1}), ("peft_type", "PROMPT_TUNING"),
+        ("layer_replication", [[0, 10**6]]),
+    ):  # fmt: skip
         (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", "target_modules": ["q_proj"], key: value}))
-        with pytest.raises(ValueError, match=r"megatron_config|pattern of modules"):
+        with pytest.raises(ValueError, match=r"megatron_config|pattern of modules|of type 'PROMPT|sets layer_replication"):
             check_checkpoint(copy)
+
+
+def test_adapters_of_a_rank_that_their_file_does_not_hold_are_refused(copy: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"base_model.model.a.lora_A.weight": torch.ones(2, 8)}, copy / "adapter_model.safetensors")
+    settings = {"base_model_name_or_path": "x", "target_modules": ["q_proj"]}
+    cases = (({"r": 2}, None), ({"r": 60_000}, "60000"), ({"r": 2, "rank_pattern": {"q": 2**30}}, "1073741824"), ({"r": "x"}, "'x'"))
+    for more, wrong in cases:
+        (copy / "adapter_config.json").write_text(json.dumps(settings | more))
+        if wrong is None:
+            check_checkpoint(copy)
+            continue
+        with pytest.raises(ValueError, match=f"asks for adapters of rank {wrong}, and the file has 2"):
+            check_checkpoint(copy)
+    (copy / "adapter_model.safetensors").write_bytes(b"\xff" * 8)
+    with pytest.raises(ValueError, match=r"has a header of 18,446,744,073,709,551,615 bytes|a header of a number of 20 digits bytes"):
+        check_checkpoint(copy)
+
+
+def test_a_tokenizer_with_tokens_beyond_the_embeddings_is_refused(copy: Path) -> None:
+    from percasym.models import chat
+
+    change(copy / "tokenizer_config.json", "extra_special_tokens", to=["<one more>"])
+    with pytest.raises(CheckpointError, match=r"has a token 874, and its model 874 embeddings"):
+        chat.codec(str(copy))
+    change(copy / "tokenizer_config.json", "extra_special_tokens", to=[])
+    change(copy / "tokenizer_config.json", "eos_token", to=None)
+    with pytest.raises(CheckpointError, match=r"has no end of sequence"):
+        chat.codec(str(copy) + "/")
 
 
 def test_adapters_on_themselves_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ right), so that only the form of the text can keep a score at 0.
 
 from __future__ import annotations
 
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from random import Random
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from percasym.metrics import grade
+from percasym.rewards import pictures, rerender
 from percasym.rewards.base import Labelled
 from percasym.rewards.registry import packaged_rewards
 from percasym.spans.grammar import Grammar
@@ -277,3 +280,14 @@ def test_a_hostile_length_is_refused_in_time(percept: str) -> None:
     for task in (any_nine, any_fifteen):
         assert (task.parse(percept), task.solve(percept), task.valid(percept), task.verify(percept, percept)) == (None, None, False, False)
     assert time.process_time() - began < CPU_SECONDS
+
+
+@pytest.mark.parametrize("read", [pictures.read_pixels, rerender.levels])
+def test_a_reward_decodes_no_gigapixels(read: Callable[[bytes], Any]) -> None:
+    """A PNG whose header asks for 9,000 x 9,000 pixels in 70 bytes, one that is cut, and one that is none."""
+    header = struct.pack(">IIBBBBB", 9_000, 9_000, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    body = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    for picture, reason in ((b"\x89PNG\r\n\x1a\n" + body, "has 9000 x 9000 pixels"), (b"GIF8", "is no whole PNG")):
+        with pytest.raises(ValueError, match=reason):
+            read(picture)

@@ -154,7 +154,7 @@ def test_a_directory_that_holds_something_else_is_refused_even_when_overwriting(
 def test_a_damaged_account_of_a_run_is_refused(tmp_path: Path, meta: str) -> None:
     RunDirectory.open(tmp_path, CONFIG)
     (tmp_path / "meta.json").write_text(meta)
-    with pytest.raises(RunConflict, match=r"meta.json cannot be read \(.*\). Restore it, or clear the run away.$"):
+    with pytest.raises(RunConflict, match=r"meta.json (cannot be read \(.*\)|is not JSON \(.*\)). Restore it, or clear the run away.$"):
         RunDirectory.open(tmp_path, CONFIG)
 
 

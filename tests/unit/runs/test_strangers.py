@@ -12,6 +12,7 @@ import yaml
 
 from percasym.runs.checkpoint import clear_partial
 from percasym.runs.identity import RunConflict, delete_run, find, mark_ended
+from percasym.runs.records import replacing, write_whole
 from percasym.runs.rundir import LogPosition, RunDirectory, truncate_metrics
 from percasym.runs.study import Planned, add_to_study
 
@@ -84,7 +85,7 @@ def test_resuming_deletes_no_partial_file_behind_a_link(run: Path, tmp_path: Pat
 def test_a_pipe_in_place_of_a_file_hangs_nothing(run: Path, name: str) -> None:
     (run / name).unlink()
     os.mkfifo(run / name)
-    with pytest.raises(RunConflict, match=f"{name} cannot be read"):
+    with pytest.raises(RunConflict, match=f"{name} (cannot be read|is a pipe, not a regular file)"):
         find(run, CONFIG)
     assert not mark_ended(run, "failed") if name == "meta.json" else True
 
@@ -99,7 +100,7 @@ def test_a_configuration_that_would_fill_the_memory_is_refused(run: Path) -> Non
 @pytest.mark.parametrize("meta", ["[]", "3", '{"id": 1}', '{"id": "x", "status": [], "seconds": 0}', "[" * 5000, '"x"', "null"])
 def test_a_meta_of_another_form_is_refused_and_not_marked(run: Path, meta: str) -> None:
     (run / "meta.json").write_text(meta)
-    with pytest.raises(RunConflict, match=r"meta\.json cannot be read"):
+    with pytest.raises(RunConflict, match=r"meta\.json (cannot be read|is not JSON)"):
         find(run, CONFIG)
     assert not mark_ended(run, "failed") or meta.startswith("{")
 
@@ -137,3 +138,33 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
     assert SECRET not in written and "hunter22" not in written
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"] == {"path": "https://[redacted]@host/[HF_TOKEN]"}
     assert find(tmp_path / "run", config).status == "resumable", "the same command resumes it"
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """A folder of somebody else holds links by the names of what a report writes there, and of what it writes first beside it."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.write_text("precious")
+    theirs.mkdir()
+    for name in ("report.html", ".report.html.partial"):
+        (theirs / name).symlink_to(mine)
+    write_whole(theirs / "report.html", "page")
+    assert (theirs / "report.html").read_text() == "page" and not (theirs / "report.html").is_symlink()
+    with replacing(theirs / "report.html") as partial:
+        partial.write_text("again")
+    assert (theirs / "report.html").read_text() == "again"
+    assert mine.read_text() == "precious"
+    assert [path.name for path in theirs.iterdir()] == ["report.html"]
+
+
+def test_a_report_is_not_written_behind_a_link(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from percasym.cli import main as cli
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "study" / "seed0").mkdir(parents=True)
+    (tmp_path / "study" / "seed0" / "config.yaml").write_text("seed: 0\nstudy: s\n")
+    (tmp_path / "study" / "seed0" / "meta.json").write_text('{"id": "x", "status": "done", "seconds": 1}')
+    (tmp_path / "study" / "report").symlink_to(tmp_path / "elsewhere")
+    assert cli.main(["report", str(tmp_path / "study")]) == 2
+    said = f"{tmp_path}/study/report is a symbolic link, so the report would be written elsewhere. Name the folder with --out.\n"
+    assert capsys.readouterr().err == said
+    assert list((tmp_path / "elsewhere").iterdir()) == []
