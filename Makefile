@@ -52,9 +52,12 @@ lint: $(READY)  ## Style, layers and types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-conf docs: $(READY)  ## Write options and defaults into conf/*/*.yaml and the tables of docs/strategies.md, from the classes
+conf: $(READY)  ## Write options and defaults into conf/*/*.yaml and the tables of docs/strategies.md, from the classes
 	$(BIN)/python -m percasym.config.document
 	$(BIN)/python -m percasym.config.document examples/plugin/conf
+
+docs: conf  ## The same, and docs/plans.md: what every released size needs (a minute)
+	$(BIN)/python -m percasym.plan.page
 
 base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 (resumes where it was stopped)
 	$(BIN)/python -m percasym.app.pretrain --family $(FAMILY)

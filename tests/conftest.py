@@ -218,7 +218,10 @@ def _rows(value, at: int, rows: int, num_rows: int):
 
 @pytest.fixture
 def make_engine(monkeypatch):
-    """Wrap a model: `make_engine("deepspeed", model, lr=1e-3)`; `deepspeed2-offload` is ZeRO stage 2 with the optimizer on the CPU."""
+    """Wrap a model: `make_engine("deepspeed", model, lr=1e-3)`; `deepspeed2-offload` is ZeRO stage 2 with the optimizer on the CPU.
+
+    `deepspeed3-rounded` has weights in bfloat16.
+    """
     import torch
 
     from percasym.config.paradigm import Sft
@@ -232,10 +235,11 @@ def make_engine(monkeypatch):
         cpu = torch.device("cpu")
         if name == "torch":
             return torch_engine(model, settings=TorchSettings(), paradigm=paradigm, device=cpu, ranks=ranks, vision=vision)
-        stage, _, offload = name.removeprefix("deepspeed").partition("-")
+        stage, *words = name.removeprefix("deepspeed").split("-")
+        lower = {"weights": "bfloat16", "precision": "bfloat16"} if "rounded" in words else {}
         if stage == "3":
             monkeypatch.setenv("LOCAL_RANK", os.environ.get("LOCAL_RANK", "0"))  # ZeRO-3 needs it to stay; other tests need it to go.
-        settings = DeepSpeedSettings(zero_stage=int(stage or 0), offload=bool(offload))
+        settings = DeepSpeedSettings(zero_stage=int(stage or 0), offload="offload" in words, **lower)
         return deepspeed_engine(model, settings=settings, paradigm=paradigm, device=cpu, ranks=ranks, vision=vision)
 
     return make

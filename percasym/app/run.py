@@ -26,13 +26,15 @@ from percasym.app.recipes.sft import SftRecipe
 from percasym.app.run_context import run_context
 from percasym.app.samplers import greedy_engine
 from percasym.config.paradigm import Rl, Sft
+from percasym.config.sampling import Native
 from percasym.config.schema import ConfigError
 from percasym.config.settings import DeepSpeedSettings, Settings, TorchSettings
 from percasym.data.checks import data_fingerprint, with_checked_rows
 from percasym.engine.base import Engine
 from percasym.engine.checkpoint import num_bytes
-from percasym.engine.deepspeed import deepspeed_engine
+from percasym.engine.deepspeed import deepspeed_engine, require_room_to_decode
 from percasym.engine.heartbeat import FrozenRankError, Heartbeat
+from percasym.engine.loading import loaded
 from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
@@ -148,7 +150,7 @@ def train_and_evaluate(settings: Settings, directory: Run, engine: Engine, recip
     training_summary = recipe.train(engine, directory, evaluator.evaluate_curve, latest[1] if latest else None)
     train_seconds = time.perf_counter() - began_training - (evaluator.seconds - evaluated_seconds)
     after = evaluator.evaluate_all(settings.paradigm.steps, "evaluating after")
-    with engine.gathered_weights() as model:
+    with engine.whole_weights() as model:
         directory.final(lambda path: settings.family.save(model, path))
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
     seconds = {"setup": setup_seconds, "train": train_seconds, "evaluate": evaluator.seconds}
@@ -167,7 +169,9 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
         for split, seed, last in ((recipe.split, settings.seed, 0), (TEST, settings.evaluation.seed, last_test)):
             family.collate([family.row(task.sample(SampleKey(task=task.name, split=split, seed=seed, index=last)))])
         build = ENGINES[type(settings.engine)]
-        model = family.load()
+        model = loaded(family, ranks)
+        if isinstance(settings.engine, DeepSpeedSettings) and decodes(settings):
+            require_room_to_decode(model, settings.engine, device)
         engine = build(
             model,
             settings=settings.engine,
@@ -182,6 +186,11 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
     if ranks.num_ranks > 1:
         torch.manual_seed(settings.seed * ranks.num_ranks + ranks.rank)  # Ranks train on different rows and need different dropout masks.
     return engine, recipe
+
+
+def decodes(settings: Settings) -> bool:
+    """Whether the model itself answers or samples in this run, rather than vLLM."""
+    return settings.evaluation.engine == "native" or isinstance(settings.rollout, Native)
 
 
 def trained_vision(model: PreTrainedModel, settings: Settings) -> list[str]:

@@ -38,7 +38,12 @@ def greedy_engine(settings: Settings, rollouts: RolloutEngine | None = None, num
 
     if isinstance(rollouts, VllmRollouts):
         return VllmAnswers(family=settings.family, engine=rollouts.engine)
-    options = Vllm(max_new_tokens=evaluation.max_new_tokens, gpu_memory_frac=evaluation.gpu_memory_frac, precision=evaluation.precision)
+    options = Vllm(
+        max_new_tokens=evaluation.max_new_tokens,
+        gpu_memory_frac=evaluation.gpu_memory_frac,
+        precision=evaluation.precision,
+        tensor_parallel=evaluation.tensor_parallel,
+    )
     engine = VllmEngine(options=options, max_new_tokens=evaluation.max_new_tokens, num_ranks=num_ranks)
     return VllmAnswers(family=settings.family, engine=engine)
 

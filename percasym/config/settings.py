@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 EvaluationEngine = Literal["native", "vllm"]
+WeightType = Literal["float32", "bfloat16"]
 """What decodes the answers of evaluations."""
 
 
@@ -48,12 +49,15 @@ class Evaluation:
     """Type of vLLM's weights and kernels: auto (bfloat16 on a GPU that computes it natively, else float32), float32 or bfloat16."""
     gpu_memory_frac: float = 0.4
     """Share of the GPU's memory that vLLM may use."""
+    tensor_parallel: int = 1
+    """Ranks that share one copy of vLLM's weights; it divides the number of ranks."""
     seed: int = 0
     """Seed of the test samples, so that runs with different training seeds share one test set."""
 
     def __post_init__(self) -> None:
         at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
                   max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
+        at_least("evaluation", 1, tensor_parallel=self.tensor_parallel)
         one_of("evaluation", EvaluationEngine, engine=self.engine)
         one_of("evaluation", Precision, precision=self.precision)
         fraction("evaluation", gpu_memory_frac=self.gpu_memory_frac)
@@ -81,11 +85,17 @@ class DeepSpeedSettings:
     (measured in benchmarks/)."""
     offload: bool = False
     """Keep optimizer state and master weights in CPU memory and run the optimizer there (ZeRO 1 to 3)."""
+    weights: WeightType = "float32"
+    """Type of the model's own weights: float32, or bfloat16 beside float32 masters that the optimizer updates (ZeRO-3): 18 bytes for each
+    trained parameter in place of 24."""
 
     def __post_init__(self) -> None:
         one_of("engine", Precision, precision=self.precision)
+        one_of("engine", WeightType, weights=self.weights)
         if self.zero_stage not in range(4):
             raise ValueError(f"engine.zero_stage must be 0, 1, 2 or 3, got {self.zero_stage}.")
+        if self.weights == "bfloat16" and self.zero_stage != 3:
+            raise ValueError(f"engine.weights=bfloat16 needs engine.zero_stage=3, got {self.zero_stage}. Set it, or leave weights out.")
         if self.offload and not self.zero_stage:
             raise ValueError("engine.offload=true needs engine.zero_stage of 1, 2 or 3: without ZeRO there is nothing to keep elsewhere.")
 

@@ -47,7 +47,11 @@ class Engine(Protocol):
         ...
 
     def gathered_weights(self) -> AbstractContextManager[PreTrainedModel]:
-        """Within the context, the Hugging Face model with all its weights on every rank, for decoding and saving, not for training."""
+        """Within the context, the Hugging Face model with all its weights on every rank, for decoding, not for training."""
+        ...
+
+    def whole_weights(self) -> AbstractContextManager[PreTrainedModel]:
+        """Within the context, on rank 0 the model with all its weights in float32, for saving."""
         ...
 
     def partitioned_weights(self) -> AbstractContextManager[tuple[PreTrainedModel, Gather | None]]:
@@ -59,6 +63,10 @@ class Engine(Protocol):
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
+        ...
+
+    def nll_without_adapters(self, batch: Batch) -> Tensor:
+        """As `nll`, without gradient, of the model under the adapters."""
         ...
 
     def loss(self, batch: Batch, coefficients: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +128,8 @@ class Updater(Protocol):
         """This rank's part of the open gradient, summed over ranks; the next `apply` reads these tensors, as changed in place."""
         ...
 
-    def take(self) -> Parts:
-        """Return the open gradient for the caller to keep, and open an empty one."""
+    def take(self, *, last: bool = False) -> Parts:
+        """Return the open gradient for the caller to keep, and open an empty one; `last`: no backward pass comes before `put`."""
         ...
 
     def put(self, parts: Parts) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from percasym.config.files import UnfitFileError
 from percasym.config.schema import ConfigError
 from percasym.engine.base import Updater
 from percasym.engine.ranks import Ranks
-from percasym.models.adapt import restore
+from percasym.models.adapt import saved_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,10 +32,21 @@ def save_weights(directory: Path, model: PreTrainedModel) -> None:
     model.save_pretrained(directory / WEIGHTS)
 
 
-def load_weights(directory: Path, model: PreTrainedModel) -> None:
-    """Load the weights or adapters in `model/` into a model of the same shapes. Raises ConfigError when they cannot be read."""
+def read_weights(directory: Path, model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights or adapters in `model/`, by the names of the parameters of a model of the same shapes.
+
+    Raises ConfigError when they cannot be read.
+    """
     with _readable(directory / WEIGHTS):
-        restore(model, directory / WEIGHTS)
+        return saved_tensors(model, directory / WEIGHTS)
+
+
+@torch.no_grad()
+def load_weights(directory: Path, model: PreTrainedModel) -> None:
+    """Load the weights or adapters in `model/` into a model that is whole on this rank. Raises ConfigError when they cannot be read."""
+    parameters = dict(model.named_parameters())
+    for name, value in read_weights(directory, model).items():
+        parameters[name].copy_(value)
 
 
 def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:

@@ -19,6 +19,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -33,9 +35,12 @@ from percasym.config.settings import DeepSpeedSettings
 from percasym.engine.base import Updater
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.inner_products import Parts
-from percasym.engine.precision import compute_dtype, lowered
+from percasym.engine.loading import assign_whole, give_room, hand_over_buffers, handed_over
+from percasym.engine.precision import compute_dtype, lowered, rounded
 from percasym.engine.ranks import SINGLE_RANK, Ranks
+from percasym.engine.reference import reference_nll
 from percasym.engine.torch import WholeUpdater, adamw, set_lr
+from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll
 
 MAX_WEIGHTS_FRAC = 0.8
@@ -52,24 +57,27 @@ def deepspeed_engine(
     temperature: float = 1.0,
     vision: Sequence[str] = (),
 ) -> SpanEngine:
-    """Move `model` to `device` (under ZeRO-3, this rank's part of it) and create its optimizer.
+    """Move the model of rank 0 to `device` (under ZeRO-3, this rank's part of it) and create its optimizer.
+
+    The model of another rank may lie on the meta device.
 
     `paradigm` gives learning rates, betas, weight decay and clipping; `vision` are the names of the parameters that `paradigm.lr_vision` is
     for. Losses are those of the model's distribution at `temperature`.
-    Raises ConfigError when a device could not hold the whole model during an evaluation.
+    Raises ConfigError for `weights=bfloat16` in a run that computes in float32.
     """
     stage = settings.zero_stage
     dtype = compute_dtype(settings.precision, device)
+    if settings.weights == "bfloat16":
+        rounded(model, dtype)
     module = TokenNll(lowered(model, dtype), dtype=dtype, temperature=temperature).train()
     optimizer = adamw(module, paradigm, vision)  # Before ZeRO-3 partitions the parameters: their shapes decide which ones decay.
     config = _config(settings, pin_memory=device.type == "cuda")
     deepspeed = _start(device)
     with _local_rank(device, stay=stage == 3):
         if stage == 3:
-            _check_memory(model, device)
-            _partition(deepspeed, module, config, device)
+            _partition(deepspeed, module, config, device, ranks)
         else:
-            nn.Module.to(model, device)
+            handed_over(model, device, ranks)
         engine, zero, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     if stage == 0:
         updater: Updater = WholeUpdater(module, optimizer, ranks)
@@ -81,7 +89,9 @@ def deepspeed_engine(
         forward=engine,
         backward=lambda loss: engine.backward(loss * averaged_over, scale_wrt_gas=False),
         updater=updater,
-        gathered_weights=_gathering(deepspeed, engine) if stage == 3 else lambda changing: nullcontext(),
+        gathered_weights=partial(_gathered, deepspeed, engine) if stage == 3 else nullcontext,
+        assign=partial(_assign, deepspeed, updater, ranks) if stage == 3 else partial(assign_whole, ranks),
+        collect=partial(_collect, deepspeed) if stage == 3 else None,
         gather=(lambda parameter: deepspeed.zero.GatheredParameters([parameter])) if stage == 3 else None,
         traced=stage == 3,
     )
@@ -95,7 +105,7 @@ def _start(device: torch.device) -> ModuleType:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
     from deepspeed import ops
-    from deepspeed.runtime.zero import stage3  # noqa: F401, used by _gathering
+    from deepspeed.runtime.zero import stage3  # noqa: F401, used by _gathered
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # Deprecated names in DeepSpeed 0.19.
@@ -132,40 +142,81 @@ def _config(settings: DeepSpeedSettings, *, pin_memory: bool) -> dict[str, Any]:
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0,  # If unset, DeepSpeed clips at 1.0.
         "zero_optimization": zero,
+        "bf16": {"enabled": settings.weights == "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32"},  # With rounded weights, each micro-batch's gradient is rounded once, and no sum.
+        "communication_data_type": "fp32",
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # With offload, use PyTorch's fused AdamW: DeepSpeed's own must be compiled first.
         "steps_per_print": None,
     }
 
 
-def _partition(deepspeed: ModuleType, module: TokenNll, config: dict[str, Any], device: torch.device) -> None:
-    """Partition the parameters over ranks, one after another, so that no device ever holds the whole model."""
+def _partition(deepspeed: ModuleType, module: TokenNll, config: dict[str, Any], device: torch.device, ranks: Ranks) -> None:
+    """Partition the parameters of rank 0 over ranks, one after another, so that no device ever holds the whole model."""
     deepspeed.zero.register_external_parameter(module, module.model.lm_head.weight)  # The fused loss uses it outside its module.
-    deepspeed.zero.Init(module=module, config_dict_or_path=config)
-    for buffer in module.buffers():
-        buffer.data = buffer.data.to(device)
+    partitioner = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=config)
+    for parameter in module.parameters():
+        give_room(parameter, device)
+        partitioner._convert_to_zero_parameters([parameter])  # Broadcasts it from rank 0, keeps this rank's part and frees the rest.
+    hand_over_buffers(module, device, ranks)
 
 
-def _gathering(deepspeed: ModuleType, engine: Any) -> Callable[[bool], AbstractContextManager[object]]:
-    """The context in which ZeRO-3 gathers all weights on every rank."""
-
-    def gathered(changing: bool) -> AbstractContextManager[object]:
-        if changing:
-            return deepspeed.zero.GatheredParameters(engine.parameters(), modifier_rank=0)
-        return deepspeed.runtime.zero.stage3.unwrap_model_for_generation(engine)
-
-    return gathered
+def _gathered(deepspeed: ModuleType, engine: Any) -> AbstractContextManager[object]:
+    """The context in which ZeRO-3 gathers all weights on every rank, to be read."""
+    return deepspeed.runtime.zero.stage3.unwrap_model_for_generation(engine)
 
 
-def _check_memory(model: PreTrainedModel, device: torch.device) -> None:
-    """Raise ConfigError for a model whose partitioned weights fit the device and whose gathered weights do not."""
-    if device.type != "cuda":
+@torch.no_grad()
+def _assign(deepspeed: ModuleType, updater: Updater, ranks: Ranks, parameter: nn.Parameter, value: Tensor | None) -> None:
+    """Give a partitioned parameter, and its master, the value that rank 0 passes."""
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+        if value is not None:
+            parameter.copy_(value)
+    if parameter.requires_grad and parameter.dtype != torch.float32:
+        assert isinstance(updater, ZeroUpdater), "ZeRO-3 has one"
+        shape: Any = parameter.ds_shape  # type: ignore[attr-defined]
+        whole = torch.empty(shape, device=ranks.device) if value is None else value.to(ranks.device)
+        ranks.broadcast_in_place(whole)
+        updater.set_master(parameter, whole)
+
+
+@torch.no_grad()
+def _collect(deepspeed: ModuleType, parameter: nn.Parameter) -> Tensor:
+    """A partitioned parameter in full and in float32: its master where the weight itself is rounded."""
+    if parameter.requires_grad and parameter.dtype != torch.float32:
+        return deepspeed.utils.safe_get_full_fp32_param(parameter)
+    with deepspeed.zero.GatheredParameters([parameter]):
+        return parameter.detach().to(torch.float32, copy=True)
+
+
+def sharded_reference(
+    model: PreTrainedModel, *, settings: DeepSpeedSettings, device: torch.device, ranks: Ranks, temperature: float
+) -> Callable[[Batch], Tensor]:
+    """The losses of a frozen model of which each rank keeps a part (ZeRO-3), [B, T] of a batch."""
+    dtype = compute_dtype(settings.precision, device)
+    if settings.weights == "bfloat16":
+        rounded(model, dtype)
+    module = TokenNll(model.requires_grad_(False), dtype=dtype, temperature=temperature).eval()
+    config = _config(replace(settings, offload=False), pin_memory=False)
+    deepspeed = _start(device)
+    with _local_rank(device, stay=True):
+        _partition(deepspeed, module, config, device, ranks)
+        engine, *_ = deepspeed.initialize(model=module, config=config)
+    return partial(reference_nll, engine, device)
+
+
+def require_room_to_decode(model: PreTrainedModel, settings: DeepSpeedSettings, device: torch.device) -> None:
+    """Raise ConfigError for a model whose partitioned weights fit the device and whose gathered weights, for an evaluation, do not."""
+    if device.type != "cuda" or settings.zero_stage != 3:
         return
-    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    needed = sum(parameter.numel() for parameter in model.parameters()) * (2 if settings.weights == "bfloat16" else 4)
     there = torch.cuda.get_device_properties(device).total_memory
     if needed > MAX_WEIGHTS_FRAC * there:
         sizes = f"{needed / 1e9:.0f} GB of weights on each device, which has {there / 1e9:.0f} GB"
-        raise ConfigError(f"engine.zero_stage=3 trains in parts, but evaluating gathers {sizes}. Choose a smaller model.size.")
+        raise ConfigError(
+            f"engine.zero_stage=3 trains in parts, but evaluating gathers {sizes}. Set evaluation.engine=vllm with "
+            "evaluation.tensor_parallel, or choose a smaller model.size."
+        )
 
 
 class ZeroUpdater:
@@ -178,24 +229,27 @@ class ZeroUpdater:
         self._zero, self._optimizer, self._stage, self._offload = zero, optimizer, stage, offload
         self._masters: Sequence[Tensor] = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
         self._open: list[Tensor] | None = None
+        self._kept_dtype = zero.dtype
+        """Of a span's gradient that is kept beside the open one: that of the weights."""
 
     @torch.no_grad()
     def gradient(self) -> Parts:
         """This rank's part of the open gradient, summed over ranks."""
         if self._open is None:
             self._finalize()
-            averaged = self._zero.averaged_gradients
-            flat = self._buffers() if self._offload else [torch.cat([part.flatten() for part in averaged[i]]) for i in self._groups]
-            self._set(flat)
+            self._set(self._buffers() if self._offload else self._flat())
         assert self._open is not None
         return self._open
 
     @torch.no_grad()
-    def take(self) -> Parts:
-        """Return the open gradient for the caller to keep, and open an empty one."""
+    def take(self, *, last: bool = False) -> Parts:
+        """Return the open gradient for the caller to keep, and open an empty one; `last`: no backward pass comes before `put`."""
         parts = self.gradient()
-        if self._offload:  # DeepSpeed reuses these buffers.
-            parts = [part.clone() for part in parts if part is not None]
+        if last:
+            self._open = None
+            return parts
+        if self._stage == 3 or self._offload:  # DeepSpeed reuses these buffers.
+            parts = [part.to(self._kept_dtype, copy=True) for part in parts if part is not None]
         self._forget()
         return parts
 
@@ -206,7 +260,8 @@ class ZeroUpdater:
         summed = [part for part in parts if part is not None]
         if self._offload:
             for buffer, part in zip(self._buffers(), summed, strict=True):
-                buffer.copy_(part)
+                if buffer is not part:
+                    buffer.copy_(part)
             summed = self._buffers()
         self._set(summed)
 
@@ -219,8 +274,20 @@ class ZeroUpdater:
         self._forget()
 
     def refresh(self) -> None:
-        """Copy the model's weights to the masters."""
-        self._zero.refresh_fp32_params()
+        """Copy the model's weights to the masters, where those are no more exact."""
+        if self._zero.dtype == torch.float32:
+            self._zero.refresh_fp32_params()
+
+    def set_master(self, parameter: nn.Parameter, whole: Tensor) -> None:
+        """Set this rank's part of the master of `parameter` from its full value."""
+        for master, group in zip(self._masters, self._zero.fp16_groups, strict=True):
+            offset = 0
+            for each in group:
+                part = each.partition_numel()
+                if each is parameter:
+                    own = whole.flatten()[part * distributed.get_rank() :][:part]  # The last rank's part may be shorter.
+                    master.data[offset : offset + len(own)] = own
+                offset += part
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state of this rank's part."""
@@ -238,6 +305,12 @@ class ZeroUpdater:
     @property
     def _groups(self) -> range:
         return range(len(self._masters))
+
+    def _flat(self) -> list[Tensor]:
+        """The reduced gradients, one tensor for each group: joined, or where stage 3 has them one after another, views."""
+        if self._stage == 3:
+            return list(self._zero.grad_partitions_flat_buffer.split([master.numel() for master in self._masters]))
+        return [torch.cat([part.flatten() for part in self._zero.averaged_gradients[i]]) for i in self._groups]
 
     def _buffers(self) -> list[Tensor]:
         return [master.grad for master in self._masters if master.grad is not None]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
@@ -23,8 +23,10 @@ from percasym.engine import checkpoint
 from percasym.engine.base import Gather, StepInfo, Updater
 from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.inner_products import Parts, squared_norm
+from percasym.engine.loading import on_first_rank, whole_on_host
 from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
+from percasym.engine.reference import adapters_off, reference_nll
 from percasym.engine.span_gradients import SpanGradients
 from percasym.engine.vision_cache import VisionCache
 from percasym.models.base import Batch
@@ -42,8 +44,12 @@ class Backend:
     backward: Callable[[Tensor], object]
     """Adds to the open gradient, which `updater` sums over ranks."""
     updater: Updater
-    gathered_weights: Callable[[bool], AbstractContextManager[object]]
-    """Context in which every rank has all weights: to read them, or (`True`) to change them in the same way on all ranks."""
+    gathered_weights: Callable[[], AbstractContextManager[object]]
+    """Context in which every rank can read all weights."""
+    assign: Callable[[nn.Parameter, Tensor | None], object]
+    """Gives a parameter, on every rank, the float32 value that rank 0 passes; the others pass None."""
+    collect: Callable[[nn.Parameter], Tensor] | None = None
+    """A parameter in full and in float32, on every rank, for saving; None where the model itself has that."""
     gather: Gather | None = None
     """Context in which one parameter is complete on every rank; None where all of them always are."""
     traced: bool = False
@@ -70,8 +76,8 @@ class SpanEngine:
 
     @contextmanager
     def gathered_weights(self) -> Iterator[PreTrainedModel]:
-        """Within the context, the Hugging Face model with all its weights on every rank, for decoding and saving, not for training."""
-        with self._backend.gathered_weights(False), inference(self.model, self._device):
+        """Within the context, the Hugging Face model with all its weights on every rank, for decoding, not for training."""
+        with self._backend.gathered_weights(), inference(self.model, self._device):
             yield self.model
 
     @contextmanager
@@ -80,9 +86,21 @@ class SpanEngine:
         with inference(self.model, self._device):
             yield self.model, self._backend.gather
 
+    def whole_weights(self) -> AbstractContextManager[PreTrainedModel]:
+        """Within the context, on rank 0 the model with all its weights in float32, for saving: collected one by one into host memory."""
+        if self._backend.collect is None:
+            return nullcontext(self.model)
+        return whole_on_host(self.model, self._backend.collect, first=self.rank == 0)
+
     def nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""
         return self._forward(batch)
+
+    @torch.no_grad()
+    def nll_without_adapters(self, batch: Batch) -> Tensor:
+        """As `nll`, without gradient, of the model under the adapters."""
+        with adapters_off(self.model):
+            return reference_nll(self._backend.forward, self._device, batch)
 
     def loss(self, batch: Batch, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """sum_t coefficient_t nll_t for `backward`, and the [B, T] losses without gradient; cheaper than weighting `nll` afterwards."""
@@ -94,6 +112,7 @@ class SpanEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the open gradient."""
+        assert len(self._span_gradients) < len(Span), "two gradients are kept: combine them before another backward pass"
         self._backend.backward(loss)
 
     def cache_vision(self) -> AbstractContextManager[None]:
@@ -106,7 +125,7 @@ class SpanEngine:
 
     def keep_gradient(self, span: Span) -> None:
         """Keep the open gradient as that of `span` and open an empty one."""
-        self._span_gradients.keep(span, self._updater.take())
+        self._span_gradients.keep(span, self._updater.take(last=len(self._span_gradients) == 1))
 
     def kept_gradient(self, span: Span) -> Parts:
         """This rank's part of the kept gradient of `span`, in the order of the trainable parameters, or of ZeRO's groups of them."""
@@ -145,7 +164,7 @@ class SpanEngine:
     def save(self, directory: Path) -> None:
         """Write the weights as a Hugging Face directory `model/`, and beside it the optimizer and random states for `load`."""
         self._ranks.barrier()  # Rank 0 has created the directory.
-        with self.gathered_weights() as model:
+        with self.whole_weights() as model:
             if self.rank == 0:
                 checkpoint.save_weights(directory, model)
         checkpoint.save_state(directory, self._ranks, self._updater)
@@ -154,8 +173,10 @@ class SpanEngine:
     def load(self, directory: Path) -> None:
         """Restore what `save` wrote, on the same number of ranks."""
         state = checkpoint.read_state(directory, self._ranks, self._updater)
-        with self._backend.gathered_weights(True):
-            checkpoint.load_weights(directory, self.model)
+        values = on_first_rank(self._ranks, lambda: checkpoint.read_weights(directory, self.model))
+        parameters = dict(self.model.named_parameters())
+        for name in self._ranks.broadcast(lambda: list(values or ())):
+            self._backend.assign(parameters[name], values.pop(name) if values else None)
         self._updater.refresh()
         checkpoint.load_state(state, self._updater)
 

@@ -20,15 +20,15 @@ from percasym.config.schema import ConfigError
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The type in which trunk and head compute.
 
-    `auto` keeps float32 on a CPU even where it has bfloat16 instructions: the packaged models are small,
-    and casting their weights costs more than the multiplication saves.
+    `auto` keeps float32 on a CPU even where it has bfloat16 instructions: the packaged models are small, and casting their weights costs
+    more than the multiplication saves. bfloat16 on a CPU computes what a GPU would, at any speed.
 
-    Raises ValueError when bfloat16 is requested on a device that only emulates it.
+    Raises ValueError when bfloat16 is requested on a GPU that only emulates it.
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bfloat16" and not native:
-        raise ValueError(f"engine.precision=bfloat16 needs hardware that computes it natively, which this {device.type} lacks. Use auto.")
-    return torch.bfloat16 if native and precision != "float32" else torch.float32
+    if precision == "bfloat16" and device.type == "cuda" and not native:
+        raise ValueError("engine.precision=bfloat16 needs a GPU that computes it natively, which this one lacks. Use auto.")
+    return torch.bfloat16 if precision == "bfloat16" or (native and precision == "auto") else torch.float32
 
 
 def lowered(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -42,10 +42,31 @@ def lowered(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         raise ConfigError("model.attention=flash_attention_2 has no float32 kernel, and this run computes in float32. Use sdpa.")
     if not getattr(model, "_hf_peft_config_loaded", False):
         return model
+    return rounded_linear(model, dtype)
+
+
+def rounded_linear(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model with its frozen linear layers stored in `dtype`, to which autocast would round them at each use."""
     embeddings = model.get_input_embeddings().weight
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.weight is not embeddings and not module.weight.requires_grad:
             module.to(dtype)
+    return model
+
+
+def rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model with all weights stored in `dtype`, for an engine that keeps masters in float32; buffers stay as they are.
+
+    Embeddings are returned in float32, so the residual stream is float32 as under autocast of float32 weights: what differs is the
+    rounding of gains, biases and embeddings, and nothing in a matrix product.
+
+    Raises ConfigError when the run does not compute in a lower type than float32.
+    """
+    if dtype == torch.float32:
+        raise ConfigError("engine.weights=bfloat16 needs engine.precision=bfloat16, and this run computes in float32. Set both, or none.")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.get_input_embeddings().register_forward_hook(lambda module, ids, output: output.float())
     return model
 
 

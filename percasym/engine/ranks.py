@@ -164,6 +164,11 @@ class Ranks:
             for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def broadcast_in_place(self, tensor: Tensor) -> None:
+        """Replace the values of `tensor` by those of rank 0; on every rank it has the same shape and type."""
+        if self.num_ranks > 1 and tensor.numel():
+            distributed.broadcast(tensor, 0)
+
     def gather(self, value: T) -> list[T]:
         """The values of all ranks, in the order of ranks, on every rank."""
         if self.num_ranks == 1:

@@ -21,6 +21,9 @@ class SpanGradients:
     def __init__(self) -> None:
         self._kept: dict[Span, Parts] = {}
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def keep(self, span: Span, parts: Parts) -> None:
         """Keep `parts` without a copy; `combined` overwrites them."""
         assert span not in self._kept, f"the gradient of {span} is already kept"
@@ -35,8 +38,11 @@ class SpanGradients:
         return gramian(self._kept[Span.perception], self._kept[Span.reasoning])
 
     def combined(self, weights: Mapping[Span, float]) -> Parts:
-        """The weighted sum of the kept gradients, computed in place; none is kept afterwards."""
-        kept, self._kept = self._kept, {}
+        """The weighted sum of the kept gradients, computed in place of the last, which alone may be in full precision.
+
+        None is kept afterwards.
+        """
+        kept, self._kept = dict(reversed(self._kept.items())), {}
         return [_weighted(parts, [weights[span] for span in kept]) for parts in zip(*kept.values(), strict=True)]
 
 

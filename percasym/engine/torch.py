@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from percasym.config.paradigm import Training
 from percasym.config.settings import TorchSettings
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.inner_products import Parts
+from percasym.engine.loading import assign_whole, handed_over
 from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import SINGLE_RANK, Ranks
 from percasym.objectives.token_nll import TokenNll
@@ -37,14 +39,20 @@ def torch_engine(
 
     `vision` are the names of the parameters that `paradigm.lr_vision` is for.
 
-    Losses are those of the model's distribution at `temperature`. All ranks must have the same weights.
+    Losses are those of the model's distribution at `temperature`. All ranks get the weights of rank 0; the model of another may lie on the
+    meta device.
     """
     dtype = compute_dtype(settings.precision, device)
-    nn.Module.to(lowered(model, dtype), device).train()
+    handed_over(lowered(model, dtype), device, ranks).train()
     module = TokenNll(model, dtype=dtype, temperature=temperature)
     updater = WholeUpdater(module, adamw(module, paradigm, vision), ranks)
     backend = Backend(
-        module=module, forward=module, backward=Tensor.backward, updater=updater, gathered_weights=lambda changing: nullcontext()
+        module=module,
+        forward=module,
+        backward=Tensor.backward,
+        updater=updater,
+        gathered_weights=nullcontext,
+        assign=partial(assign_whole, ranks),
     )
     return SpanEngine(backend, paradigm=paradigm, device=device, ranks=ranks)
 
@@ -66,8 +74,8 @@ class WholeUpdater:
             self._summed = True
         return [parameter.grad for parameter in self._trained]
 
-    def take(self) -> Parts:
-        """Return the open gradient for the caller to keep, and open an empty one."""
+    def take(self, *, last: bool = False) -> Parts:
+        """Return the open gradient for the caller to keep, and open an empty one; none is copied, whether or not it is the `last`."""
         parts = self.gradient()
         self._clear()
         return parts

@@ -19,6 +19,7 @@ from percasym.config.schema import one_of
 from percasym.models.untrusted import check_checkpoint
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 Part = Literal["language", "projector", "vision"]
@@ -147,23 +148,39 @@ def merge_adapters(base: PreTrainedModel, directory: str) -> PreTrainedModel:
     return model.requires_grad_(True)  # peft froze the base.
 
 
-def restore(model: PreTrainedModel, directory: Path) -> None:
-    """Load into a model of the same shapes what its `save_pretrained` wrote: all weights, or its adapters.
+def saved_tensors(model: PreTrainedModel, directory: Path) -> dict[str, Tensor]:
+    """What the `save_pretrained` of a model of the same shapes wrote, in float32 by the names of its parameters: all weights, or its
+    adapters.
 
-    Raises ValueError when a tensor is missing.
+    Raises ValueError when a tensor is missing or has another shape.
     """
     import torch
 
     check_checkpoint(directory)
     if is_adapter(directory):
-        from peft import load_peft_weights, set_peft_model_state_dict
+        from peft import load_peft_weights
 
-        saved = load_peft_weights(str(directory), device="cpu")
-        found: Any = set_peft_model_state_dict(model, saved, adapter_name=model.active_adapters()[0])
-        _refuse_missing(name for name in found.missing_keys if "lora_" in name)
+        active = model.active_adapters()[0]
+        saved = {_of_adapter(name, active): value for name, value in load_peft_weights(str(directory), device="cpu").items()}
+        wanted = {name: parameter for name, parameter in model.named_parameters() if ".lora_" in name}
     else:
-        weights = load_complete(type(model), directory, dtype=torch.float32, use_safetensors=True)
-        model.load_state_dict(weights.state_dict())
+        saved = dict(load_complete(type(model), directory, dtype=torch.float32, use_safetensors=True).named_parameters())
+        wanted = dict(model.named_parameters())
+    _refuse_missing(wanted.keys() - saved.keys())
+    for name, parameter in wanted.items():
+        shape = getattr(parameter, "ds_shape", parameter.shape)  # Under ZeRO-3 a parameter is empty.
+        if saved[name].shape != shape:
+            raise ValueError(f"{name} has the shape {[*saved[name].shape]} in place of {[*shape]}")
+    return {name: saved[name].detach() for name in wanted}
+
+
+def _of_adapter(name: str, active: str) -> str:
+    """The parameter of a model with adapters that a tensor in peft's file is.
+
+    >>> _of_adapter("base_model.model.lm.q_proj.lora_A.weight", "default")
+    'lm.q_proj.lora_A.default.weight'
+    """
+    return re.sub(r"\.(lora_[AB])\.weight$", rf".\1.{active}.weight", name.removeprefix("base_model.model."))
 
 
 def load_complete(loader: Any, directory: str | Path, **options: Any) -> PreTrainedModel:

@@ -6,6 +6,7 @@ Unlike a stock processor, image placeholders are expanded on token ids, so no te
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def codec(path: str) -> Codec:
     tokenizer = checkpoint.tokenizer(path)
     if tokenizer.eos_token_id is None:
         raise checkpoint.CheckpointError(f"The tokenizer of {path} has no end of sequence (eos_token). Check model.path.")
-    return Codec(tokenizer=tokenizer)
+    return Codec(tokenizer=tokenizer, placeholders=placeholders(path))
 
 
 def check_vocabulary(path: str) -> None:
@@ -40,6 +41,19 @@ def check_vocabulary(path: str) -> None:
     last = max(checkpoint.tokenizer(path).get_vocab().values(), default=0)
     if last >= (embedded := int(checkpoint.config(path).get_text_config().vocab_size)):
         raise checkpoint.CheckpointError(f"The tokenizer of {path} has a token {last:,}, and its model {embedded:,} embeddings.")
+
+
+TOKENIZER_PLACEHOLDERS = ("image_token_id", "video_token_id", "context_image_token_id", "start_image_token_id", "end_image_token_id")
+PLACEHOLDERS = re.compile(r"(image|video|vision|context_image|start_image|end_image)\w*_token_id")
+"""Names of ids in a configuration, and of attributes of a tokenizer, that processors put in place of pictures and videos."""
+
+
+def placeholders(path: str) -> frozenset[int]:
+    """Ids that stand for pictures and videos, whether or not the tokenizer calls them special."""
+    tokenizer = checkpoint.tokenizer(path)
+    configured = [value for name, value in vars(checkpoint.config(path)).items() if PLACEHOLDERS.fullmatch(name)]
+    own = [getattr(tokenizer, name, None) for name in TOKENIZER_PLACEHOLDERS]
+    return frozenset(token for token in (*configured, *own) if isinstance(token, int) and token < len(tokenizer))
 
 
 @lru_cache(maxsize=16)

@@ -285,6 +285,18 @@ def model(path: str, attention: Attention = "sdpa") -> PreTrainedModel:
     return with_onednn(check_finite(found, path))
 
 
+def skeleton(kind: type[PreTrainedModel], config: PreTrainedConfig, path: str) -> PreTrainedModel:
+    """The modules of a model without memory: parameters and buffers on the meta device, in float32; `path` is its `name_or_path`."""
+    import torch
+
+    from percasym.objectives.onednn import with_onednn
+
+    with torch.device("meta"):
+        made = kind._from_config(config, dtype=torch.float32, attn_implementation=config._attn_implementation)
+    made.name_or_path = path
+    return with_onednn(made)
+
+
 def save(trained: PreTrainedModel, source: str, directory: Path, *, images: Mapping[str, Any] | None = None) -> None:
     """Write a trained model with the tokenizer and image processor of `source`; of a model with adapters these only, in peft's format.
 

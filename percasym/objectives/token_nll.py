@@ -109,7 +109,8 @@ class TokenNll(nn.Module):
         return cross_entropy(logits.float() / self.temperature, targets, reduction="none")
 
     def _precision(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        """Autocast without its cache, which would keep a rounded copy of every weight to the end of the forward; each is used once."""
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False)
 
 
 def _scattered(nll: Tensor, at: Tensor, ids: Tensor) -> Tensor:

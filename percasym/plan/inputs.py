@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Self
 
 from percasym.config.paradigm import Rl
+from percasym.config.sampling import Native
 from percasym.config.settings import Settings
 from percasym.models.adapt import PARTS, Adaptation, Lora, Part
 from percasym.models.anatomy import Anatomy, Weights
@@ -56,8 +57,12 @@ class Sampled:
     """Batch decoded by the model itself; None if vLLM samples."""
     vllm_frac: float
     """Share of GPU memory reserved by vLLM."""
+    copied_bytes: int
+    """Bytes of one element of the decoder's copy that rollouts are sampled with (`rollout.precision`); 0 without one."""
+    queries: bool
+    """Whether rewards, or diagnoses of them, run the model itself."""
     reference: bool
-    """Whether a frozen copy of the initial model is kept for the KL term."""
+    """Whether the KL term needs the losses of the initial model."""
 
     @classmethod
     def of(cls, paradigm: Rl, settings: Settings) -> Self:
@@ -79,6 +84,8 @@ class Sampled:
             max_new_tokens=sampling.max_new_tokens,
             decoded=decoded,
             vllm_frac=getattr(sampling, "gpu_memory_frac", 0.0),
+            copied_bytes={"float32": 4, "bfloat16": 2}.get(sampling.precision, 0) if isinstance(sampling, Native) else 0,
+            queries=decoded is not None or paradigm.diagnose_every > 0 or getattr(settings.reward, "needs_policy", False),
             reference=paradigm.kl > 0,
         )
 
@@ -109,6 +116,14 @@ class Layout:
     """None for supervised training."""
     ranks_of_machine: int = 1
     """Ranks that share the memory of one machine."""
+    stored_bytes: int = 4
+    """Bytes of one element of the model's own weights: 2 where they are rounded beside float32 masters (`engine.weights=bfloat16`)."""
+    vllm_evaluation: float = 0.0
+    """Share of GPU memory that vLLM takes for evaluations; 0 where the model itself answers."""
+    vllm_sleeps: bool = True
+    """Whether vLLM leaves the GPU while the model is trained."""
+    tensor_parallel: int = 1
+    """Ranks that share one copy of vLLM's weights."""
 
     @property
     def stores_span_gradient(self) -> bool:
@@ -125,6 +140,7 @@ class Layout:
         computing = 4 if settings.engine.precision == "float32" else 2
         paradigm, evaluation, num_ranks = settings.paradigm, settings.evaluation, settings.launch.num_ranks
         rows = paradigm.rows_per_forward(num_ranks)
+        stored = 2 if getattr(settings.engine, "weights", "float32") == "bfloat16" else 4
         return cls(
             num_ranks=num_ranks,
             zero_stage=getattr(settings.engine, "zero_stage", 0),
@@ -136,10 +152,14 @@ class Layout:
             rows=rows,
             step_rows=paradigm.step_rows,
             measures_gradients=settings.balance.needs == "gramian",
-            eval_bytes=computing if family.lora or family.attention == "flash_attention_2" else 4,
+            eval_bytes=computing if stored == 2 or family.lora or family.attention == "flash_attention_2" else 4,
             evaluation=Answers(rows=evaluation.batch_size, prompts=evaluation.batch_size, max_new_tokens=evaluation.max_new_tokens),
             sampled=Sampled.of(paradigm, settings) if isinstance(paradigm, Rl) else None,
             ranks_of_machine=settings.launch.nproc,
+            stored_bytes=stored,
+            vllm_evaluation=evaluation.gpu_memory_frac if evaluation.engine == "vllm" else 0.0,
+            vllm_sleeps=getattr(settings.rollout, "sleep", True),
+            tensor_parallel=getattr(settings.rollout, "tensor_parallel", evaluation.tensor_parallel),
         )
 
 
@@ -156,8 +176,12 @@ class Parameters:
     """Float32 trunk weights of matrix products: under bfloat16 autocast a rounded copy of them exists during a forward."""
     frozen_linear: int
     """Frozen linear weights under adapters, which are stored in the compute type because nothing updates them."""
+    linear: int = 0
+    """Weights of linear layers, which a frozen second copy of the model stores in the compute type."""
     largest: int = 0
     """The largest trained tensor."""
+    largest_layer: int = 0
+    """The layer of the language model with the most float32 weights of matrix products."""
 
     @property
     def total(self) -> int:
@@ -182,7 +206,9 @@ def count_parameters(anatomy: Anatomy, adaptation: Adaptation) -> Parameters:
         trained=adapters if lora else own,
         multiplied=0 if lora else sum(weights.numel for weights in anatomy.weights if weights.kind in ("linear", "experts", "patches")),
         frozen_linear=sum(weights.numel for weights in anatomy.weights if _in_compute_type(weights)) if lora else 0,
+        linear=sum(weights.numel for weights in anatomy.weights if _in_compute_type(weights)),
         largest=max(_trained_sizes(anatomy, adaptation), default=0),
+        largest_layer=0 if lora else _largest_layer(anatomy),
     )
 
 
@@ -194,6 +220,16 @@ def _trained_sizes(anatomy: Anatomy, adaptation: Adaptation) -> Iterator[int]:
             yield math.prod(weights.shape)
         if lora is not None and weights.kind == "linear" and weights.part in lora.targets:
             yield lora.rank * max(weights.shape)
+
+
+def _largest_layer(anatomy: Anatomy) -> int:
+    """Elements of the products of one decoder layer; the embeddings and the head stand outside of layers."""
+    layers: dict[int, int] = {}
+    for weights in anatomy.weights:
+        if weights.part == "language" and weights.kind in ("linear", "experts"):
+            for layer in weights.layers or ():
+                layers[layer] = layers.get(layer, 0) + math.prod(weights.shape)
+    return max(layers.values(), default=0)
 
 
 def _in_compute_type(weights: Weights) -> bool:

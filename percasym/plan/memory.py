@@ -1,12 +1,13 @@
 """Bytes of one GPU by component: during a training step, during evaluation, and in RL during sampling and reward computation.
 
-Everything is float32 except activations, rounded copies of weights, and frozen linear weights under adapters. ZeRO in DeepSpeed 0.19:
+Everything is float32 except activations, rounded copies of weights, frozen linear weights under adapters, and with
+`engine.weights=bfloat16` the weights and the stored gradient of a span. ZeRO in DeepSpeed 0.19:
 
 | held by each rank | stage 0 | 1 | 2 | 3 |
 |---|---|---|---|---|
 | weights | all | all | all | 1/N |
 | master copy of trained weights | - | 1/N | 1/N | 1/N |
-| accumulated gradient | all | 1/N, twice at the step | 1/N, twice at the step | 1/N, twice at the step |
+| accumulated gradient | all | 1/N, twice at the step | 1/N, twice at the step | 1/N |
 | cut tensors | - | whole | whole | - |
 | stored gradient of one span | all | 1/N | 1/N | 1/N |
 | AdamW | all | 1/N | 1/N | 1/N |
@@ -39,6 +40,8 @@ Bytes = Mapping[str, int]
 
 def weights_bytes(parameters: Parameters, layout: Layout) -> int:
     """All weights of the model, before sharding."""
+    if layout.stored_bytes != FLOAT32:
+        return layout.stored_bytes * parameters.total
     return FLOAT32 * (parameters.total - parameters.frozen_linear) + layout.computing_bytes * parameters.frozen_linear
 
 
@@ -47,13 +50,14 @@ def states(parameters: Parameters, layout: Layout) -> dict[str, int]:
     stage, ranks, trained = layout.zero_stage, layout.num_ranks, FLOAT32 * parameters.num_trained
     shard = -(-trained // ranks)
     cut = FLOAT32 * parameters.largest if ranks > 1 else 0
-    gradients = {0: trained, 1: 2 * shard + cut, 2: 2 * shard + cut, 3: 2 * shard}[stage]
+    gradients = {0: trained, 1: 2 * shard + cut, 2: 2 * shard + cut, 3: shard}[stage]
     weights = weights_bytes(parameters, layout)
+    kept = layout.stored_bytes * (shard if stage else trained) // FLOAT32
     return {
         "weights": -(-weights // ranks) if stage == 3 else weights,
         "master weights": shard if stage else 0,  # In stage 3 too, because of a wrong comparison of device names in 0.19.8.
         "gradients": gradients,
-        "span gradient": layout.stores_span_gradient * (shard if stage else trained),
+        "span gradient": layout.stores_span_gradient * kept,
         "optimizer": 2 * (shard if stage else trained),
     }
 
@@ -74,7 +78,7 @@ def on_host(parameters: Parameters, layout: Layout) -> Bytes:
     if not layout.offload:
         return {}
     shard = -(-FLOAT32 * parameters.num_trained // layout.num_ranks)
-    span_gradient = shard if layout.stores_span_gradient else 0
+    span_gradient = layout.stored_bytes * shard // FLOAT32 if layout.stores_span_gradient else 0
     copies = 0 if layout.zero_stage == 3 else shard  # The other stages copy the updated weights back.
     return {
         "master weights": shard,
@@ -86,13 +90,19 @@ def on_host(parameters: Parameters, layout: Layout) -> Bytes:
 
 
 def host(parameters: Parameters, layout: Layout) -> Bytes:
-    """Host memory of one machine: while all of its ranks load the whole model in float32, and then in training.
+    """Host memory of one machine: while its first rank loads the model in float32, or collects it for a checkpoint, and then in training.
 
-    With a reference model for RL's KL term, each rank loads the model twice.
+    What the ranks keep there in training (offload, a vLLM that sleeps) stands beside it while a checkpoint is written.
     """
-    models = 2 if layout.sampled and layout.sampled.reference else 1
-    loading = layout.ranks_of_machine * models * FLOAT32 * parameters.total
-    return {"loading": loading, "training": layout.ranks_of_machine * sum(on_host(parameters, layout).values())}
+    training = layout.ranks_of_machine * (sum(on_host(parameters, layout).values()) + asleep_bytes(parameters, layout))
+    whole = FLOAT32 * parameters.total
+    return {"loading": whole, "training": training, "saving": training + (whole if layout.zero_stage == 3 else 0)}
+
+
+def asleep_bytes(parameters: Parameters, layout: Layout) -> int:
+    """A rank's weights of a vLLM that sleeps, in the compute type."""
+    used = layout.vllm_evaluation or (layout.sampled and layout.sampled.vllm_frac)
+    return layout.computing_bytes * parameters.total // layout.tensor_parallel if used and layout.vllm_sleeps else 0
 
 
 def checkpoint_bytes(parameters: Parameters, layout: Layout) -> int:
@@ -102,20 +112,33 @@ def checkpoint_bytes(parameters: Parameters, layout: Layout) -> int:
 
 
 def reference_bytes(parameters: Parameters, layout: Layout) -> int:
-    """The reference model of RL's KL term: unsharded on every rank, with adapters, in float32."""
-    return FLOAT32 * parameters.total if layout.sampled and layout.sampled.reference else 0
+    """The reference model of RL's KL term: with adapters the model without them; under stage 3 a part; else all of it.
+
+    A whole copy stores its linear layers in the compute type.
+    """
+    if not (layout.sampled and layout.sampled.reference) or layout.adapters:
+        return 0
+    total = sum(parameters.base.values())
+    if layout.zero_stage == 3:
+        return -(-layout.stored_bytes * total // layout.num_ranks)
+    return FLOAT32 * (total - parameters.linear) + layout.computing_bytes * parameters.linear
+
+
+def rounded_bytes(parameters: Parameters, layout: Layout) -> int:
+    """Rounded copies of weights that autocast makes in a step and the graph keeps: all, or with checkpointing those of one layer."""
+    if layout.computing_bytes == layout.stored_bytes:
+        return 0
+    return layout.computing_bytes * (parameters.largest_layer if layout.checkpointing else parameters.multiplied)
 
 
 def training(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> Bytes:
     """Peak bytes of a training step; rows are padded to the longest sample, in RL to the maximum length of a rollout."""
     held = on_gpu(parameters, layout)
-    computing = layout.computing_bytes
-    rounded = computing * parameters.multiplied if computing != FLOAT32 else 0
-    gathered = FLOAT32 * min(LIVE, parameters.total) if layout.zero_stage == 3 and layout.num_ranks > 1 else 0
+    gathered = layout.stored_bytes * min(LIVE, parameters.total) if layout.zero_stage == 3 and layout.num_ranks > 1 else 0
     return held | {
         "reference": reference_bytes(parameters, layout),
         "ZeRO buffers": gathered + (FLOAT32 * BUCKET if layout.zero_stage else 0),
-        "rounded weights": rounded,
+        "rounded weights": rounded_bytes(parameters, layout),
         "activations": _activations(anatomy, parameters, layout, lengths),
         "logits": _logits(anatomy, parameters, layout),
         "reserve": RESERVE,
@@ -123,7 +146,9 @@ def training(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: 
 
 
 def evaluation(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> Bytes:
-    """Peak bytes of an evaluation."""
+    """Peak bytes of an evaluation; where vLLM answers, the share that it takes is added by the plan."""
+    if layout.vllm_evaluation:
+        return resting(parameters, layout)
     return decoding(anatomy, parameters, layout, lengths, layout.evaluation)
 
 
@@ -134,16 +159,30 @@ def rollouts(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: 
     """
     if layout.sampled is None:
         return {}
+    if not layout.sampled.queries:
+        return resting(parameters, layout)
     queries = replace(layout.evaluation, max_new_tokens=layout.sampled.max_new_tokens)
-    decoded = [answers for answers in (layout.sampled.decoded, queries) if answers]
-    return max((decoding(anatomy, parameters, layout, lengths, answers) for answers in decoded), key=lambda held: sum(held.values()))
+    held = [decoding(anatomy, parameters, layout, lengths, queries)]
+    if layout.sampled.decoded:
+        copied = {"decoder copy": layout.sampled.copied_bytes * parameters.base["language"]}
+        held.append({**decoding(anatomy, parameters, layout, lengths, layout.sampled.decoded), **copied})
+    return max(held, key=lambda each: sum(each.values()))
+
+
+def resting(parameters: Parameters, layout: Layout) -> Bytes:
+    """What stays on the GPU while another engine decodes: the model states, and one gathered tensor at a time to refresh its weights."""
+    held = on_gpu(parameters, layout)
+    held["span gradient"] = 0
+    held["gradients"] = held["gradients"] if layout.zero_stage == 3 else 0
+    buffers = FLOAT32 * BUCKET + 2 * layout.stored_bytes * parameters.largest if layout.zero_stage == 3 else 0
+    return held | {"reference": reference_bytes(parameters, layout), "ZeRO buffers": buffers, "reserve": RESERVE}
 
 
 def decoding(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths, answers: Answers) -> Bytes:
     """Peak bytes of decoding; under stage 3 the full weights are gathered on every rank."""
     held = on_gpu(parameters, layout)
     held["span gradient"] = 0
-    held["gradients"] = held["gradients"] // 2 if layout.zero_stage == 3 else 0  # Stage 3 keeps its buffer, the others free theirs.
+    held["gradients"] = held["gradients"] if layout.zero_stage == 3 else 0  # Stage 3 keeps its buffer, the others free theirs.
     width = layout.eval_bytes
     language, positions = (
         anatomy.language,
@@ -156,7 +195,7 @@ def decoding(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: 
         "reference": reference_bytes(parameters, layout),
         "ZeRO buffers": FLOAT32 * BUCKET if layout.zero_stage == 3 else 0,  # Stage 3 keeps its bucket, the others free theirs.
         "gathered weights": weights_bytes(parameters, layout) if layout.zero_stage == 3 and layout.num_ranks > 1 else 0,
-        "rounded weights": width * parameters.multiplied if width != FLOAT32 else 0,
+        "rounded weights": width * parameters.multiplied if width != FLOAT32 == layout.stored_bytes else 0,
         "key-value cache": answers.rows * positions * bytes_per_position,
         "activations": prefill // language.layers,  # Without a backward pass, one layer at a time.
         "logits": answers.logit_bytes * answers.rows * anatomy.vocabulary,
@@ -188,7 +227,7 @@ def _activations(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengt
 def _logits(anatomy: Anatomy, parameters: Parameters, layout: Layout) -> int:
     """Two buffers of one chunk, the rounded head, and the head's gradient before it is accumulated."""
     head = anatomy.vocabulary * anatomy.language.hidden
-    rounded = layout.computing_bytes * head if layout.computing_bytes != FLOAT32 else 0
+    rounded = layout.computing_bytes * head if layout.computing_bytes != FLOAT32 == layout.stored_bytes else 0
     gradient = FLOAT32 * head if parameters.trained["language"] and not layout.adapters else 0
     return 2 * CHUNK + rounded + gradient
 

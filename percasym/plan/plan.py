@@ -36,17 +36,20 @@ class Plan:
     @property
     def training(self) -> memory.Bytes:
         """Peak bytes of one GPU by component in a training step."""
-        return self._with_vllm(memory.training(self.anatomy, self.parameters, self.layout, self.lengths))
+        share = 0.0 if self.layout.vllm_sleeps else max(self.layout.vllm_evaluation, self._vllm_rollouts)
+        return self._with_vllm(memory.training(self.anatomy, self.parameters, self.layout, self.lengths), share)
 
     @property
     def evaluation(self) -> memory.Bytes:
         """Peak bytes of one GPU by component in an evaluation."""
-        return self._with_vllm(memory.evaluation(self.anatomy, self.parameters, self.layout, self.lengths))
+        share = self._vllm_rollouts if not self.layout.vllm_sleeps or self.layout.vllm_evaluation else 0.0  # They share one engine.
+        held = memory.evaluation(self.anatomy, self.parameters, self.layout, self.lengths)
+        return self._with_vllm(held, share or self.layout.vllm_evaluation)
 
     @property
     def rollouts(self) -> memory.Bytes:
         """Peak bytes of one GPU by component while rollouts are sampled and rewarded; empty for supervised training."""
-        return self._with_vllm(memory.rollouts(self.anatomy, self.parameters, self.layout, self.lengths))
+        return self._with_vllm(memory.rollouts(self.anatomy, self.parameters, self.layout, self.lengths), self._vllm_rollouts)
 
     @property
     def peak(self) -> int:
@@ -64,11 +67,15 @@ class Plan:
         fewer = max(1, evaluation.rows // 4)
         changes = {
             "engine.zero_stage=3": replace(layout, zero_stage=3 if layout.num_ranks > 1 else layout.zero_stage),
+            "engine.zero_stage=3 engine.weights=bfloat16": replace(layout, zero_stage=3, stored_bytes=2, eval_bytes=layout.computing_bytes),
             "engine.offload=true": replace(layout, offload=layout.zero_stage > 0),
             "model.gradient_checkpointing=true": replace(layout, checkpointing=True),
             "paradigm.micro_batch_size=1": replace(layout, rows=1),
             f"evaluation.batch_size={fewer}": replace(layout, evaluation=replace(evaluation, rows=fewer, prompts=fewer)),
         }
+        if layout.num_ranks > 1 and not layout.vllm_evaluation:
+            words = f"evaluation.engine=vllm evaluation.tensor_parallel={layout.num_ranks}"
+            changes[words] = replace(layout, vllm_evaluation=0.4, tensor_parallel=layout.num_ranks)
         if sampled:
             changes["paradigm.kl=0"] = replace(layout, sampled=replace(sampled, reference=False))
         if sampled and sampled.decoded:
@@ -80,10 +87,13 @@ class Plan:
             if (peak := replace(self, layout=changed).peak) < self.peak:
                 yield words, peak
 
-    def _with_vllm(self, held: memory.Bytes) -> memory.Bytes:
-        """Add the share of the GPU that vLLM reserves at its start."""
-        sampled = self.layout.sampled
-        return {**held, "vLLM": round(sampled.vllm_frac * self.gpu_bytes)} if sampled and held else held
+    @property
+    def _vllm_rollouts(self) -> float:
+        return self.layout.sampled.vllm_frac if self.layout.sampled else 0.0
+
+    def _with_vllm(self, held: memory.Bytes, share: float) -> memory.Bytes:
+        """Add the share of the GPU that vLLM takes."""
+        return {**held, "vLLM": round(share * self.gpu_bytes)} if share and held else held
 
 
 def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
@@ -148,8 +158,9 @@ def _lines(plan: Plan) -> list[str]:
         f"{f', {step.sampling_flops:.2e} of them sampling' if step.sampling_flops else ''}).",
     ]
     held = memory.host(plan.parameters, plan.layout)
-    kept = f", then {_gb(held['training'])} GB" if held["training"] else ""
-    lines.append(f"Host memory of a machine: {_gb(held['loading'])} GB while its ranks load the model, each all of it{kept}.")
+    kept = f", {_gb(held['training'])} GB in training" if held["training"] else ""
+    saving = f", {_gb(held['saving'])} GB while a checkpoint is written" if held["saving"] else ""
+    lines.append(f"Host memory of a machine: {_gb(held['loading'])} GB while its first rank loads the model{kept}{saving}.")
     lines.append(f"A checkpoint: {_gb(memory.checkpoint_bytes(plan.parameters, plan.layout))} GB.")
     limits = {"evaluation": plan.layout.evaluation} | ({"rollout": plan.layout.sampled} if plan.layout.sampled else {})
     for section, limit in limits.items():

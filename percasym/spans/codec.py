@@ -66,6 +66,8 @@ class Codec:
     grammar: Grammar = field(default_factory=Grammar)
     turn_end: int | None = None
     """Id of the token that ends a response; None is the tokenizer's end of sequence."""
+    placeholders: frozenset[int] = frozenset()
+    """Ids of tokens that stand for pictures and videos, by the model's configuration."""
     _bytes: dict[str, int] = field(default_factory=byte_alphabet, repr=False)
     _added: dict[str, int] = field(init=False, repr=False)
     _sentencepiece: bool = field(init=False, repr=False)
@@ -81,10 +83,10 @@ class Codec:
 
     @property
     def banned(self) -> list[int]:
-        """Special tokens other than the end of sequence; a sampled image token would break the next forward."""
+        """Special tokens and placeholders other than the end of sequence; a sampled image token would break the next forward."""
         added = getattr(self.tokenizer, "added_tokens_decoder", {})
         special = {token for token, entry in added.items() if entry.special}  # Some tokenizers name only a few of them.
-        return sorted((set(self.tokenizer.all_special_ids) | special) - {self.end})
+        return sorted((set(self.tokenizer.all_special_ids) | special | self.placeholders) - {self.end})
 
     def encode(self, text: str) -> list[int]:
         """Ids of one segment, without special tokens."""

@@ -20,9 +20,8 @@ from torch import Tensor
 from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.config.paradigm import Rl
 from percasym.engine.base import Engine, StepInfo
-from percasym.models.base import Family
+from percasym.models.base import Batch, Family
 from percasym.objectives.policy import clipped_policy_loss, importance_weights, kl_k3, normalisers
-from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.runs.base import Run
 from percasym.training.divergence import diverged, record_divergence
 from percasym.training.progress import TrainingState, learning_rate, save_or_stop
@@ -44,13 +43,13 @@ def train(
     max_new_tokens: int,
     run: Run,
     evaluate: Callable[[int], None],
-    reference: TokenNll | None = None,
+    reference: Callable[[Batch], Tensor] | None = None,
     start: TrainingState | None = None,
 ) -> None:
     """Sample and update for `settings.steps` steps in total.
 
     `collect(step, w)` samples and rewards this rank's prompts of a step, counted from 0. `observe(done, batch, advantages, w)` records a
-    batch and returns its reward statistics. `reference` is the model of the KL term.
+    batch and returns its reward statistics. `reference` gives the losses of the model of the KL term.
 
     Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped on a signal.
     """
@@ -117,7 +116,7 @@ class Learner:
     counts: tuple[int, int]
     """(N_p, N_r): tokens of the whole step, over all ranks."""
     max_new_tokens: int
-    reference: TokenNll | None
+    reference: Callable[[Batch], Tensor] | None
     measured: dict[int, Tensor] = field(default_factory=dict)
     """For each rollout the trainer's log-probabilities before the first of several epochs; empty with one epoch."""
 
@@ -165,6 +164,7 @@ class Learner:
         settings, sums = self.settings, torch.zeros(NUM_SUMS, dtype=torch.float64)
         rows = settings.rows_per_forward(self.engine.num_ranks)
         for micro in batch.window(self.family, settings, rows, advantages):
+            reference = self._reference_logprobs(micro) if self.reference is not None else None  # Before the graph of the policy.
             nll = self.engine.nll(micro.batch)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
@@ -182,8 +182,8 @@ class Learner:
                 max_new_tokens=self.max_new_tokens, token_weight=settings.token_weight,
             )  # fmt: skip
             loss, kl = (weights * losses).sum(), nll.new_zeros(())
-            if self.reference is not None:
-                kl = (weights * kl_k3(-nll, self._reference_logprobs(micro)) * mask).sum()
+            if reference is not None:
+                kl = (weights * kl_k3(-nll, reference) * mask).sum()
             self.engine.backward(loss + settings.kl * kl)
             abs_log_ratio = ((nll.detach() + sampled).abs() * mask).sum()
             values = (loss, kl, clipped.sum(), abs_log_ratio, importance.sum(), truncated.sum(), mask.sum())
@@ -212,8 +212,7 @@ class Learner:
     def _reference_logprobs(self, micro: MicroBatch) -> Tensor:
         """[B, T] log-probabilities of the tokens under the reference model."""
         assert self.reference is not None, "only a KL term needs the reference"
-        device = next(self.reference.parameters()).device
-        return -self.reference(supervised(micro.batch.labels).to(device), **micro.batch.to(device).arguments)
+        return -self.reference(micro.batch)
 
 
 def reward_losses(batch: RolloutBatch) -> tuple[float, float]:

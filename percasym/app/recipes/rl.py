@@ -10,13 +10,15 @@ import torch
 
 from percasym.app.samplers import rollout_engine
 from percasym.config.paradigm import Rl
-from percasym.config.settings import Settings
+from percasym.config.settings import DeepSpeedSettings, Settings
 from percasym.diagnosis.rollout_file import record_group
 from percasym.diagnosis.stream import reward_statistics
 from percasym.engine.base import Engine
+from percasym.engine.deepspeed import sharded_reference
+from percasym.engine.loading import loaded
 from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, interleaved
-from percasym.objectives.token_nll import TokenNll
+from percasym.engine.reference import Reference, whole_reference
 from percasym.rewards import registry
 from percasym.runs.base import Run
 from percasym.training.collect import RolloutCollector
@@ -80,7 +82,7 @@ class RlRecipe:
             max_new_tokens=self._sampling.max_new_tokens,
             run=run,
             evaluate=evaluate,
-            reference=self._reference() if paradigm.kl else None,
+            reference=self._reference(engine) if paradigm.kl else None,
             start=TrainingState.load(checkpoint) if checkpoint else None,
         )
         return {}
@@ -100,9 +102,13 @@ class RlRecipe:
             reasoning=[reasoning for _, _, reasoning in verdicts],
         ) | {"rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(batch.resampled))).item()}
 
-    def _reference(self) -> TokenNll:
-        """The frozen reference of the KL divergence: a second copy of the model that RL starts from, complete on every rank."""
-        model = self._settings.family.load()
-        torch.nn.Module.to(model, self._device)
-        dtype = compute_dtype(self._settings.engine.precision, self._device)
-        return TokenNll(model.eval().requires_grad_(False), dtype=dtype, temperature=self._sampling.temperature)
+    def _reference(self, engine: Engine) -> Reference:
+        """The reference of the KL divergence: the model that RL starts from, held a second time only where there are no adapters."""
+        settings, device, ranks = self._settings, self._device, self._ranks
+        if getattr(settings.family, "lora", None) is not None:
+            return engine.nll_without_adapters
+        model, temperature = loaded(settings.family, ranks), self._sampling.temperature
+        if isinstance(settings.engine, DeepSpeedSettings) and settings.engine.zero_stage == 3:
+            return sharded_reference(model, settings=settings.engine, device=device, ranks=ranks, temperature=temperature)
+        dtype = compute_dtype(settings.engine.precision, device)
+        return whole_reference(model, dtype=dtype, device=device, ranks=ranks, temperature=temperature)

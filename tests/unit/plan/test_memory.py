@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 STAGES = {"torch": 0, "deepspeed": 0, "deepspeed1": 1, "deepspeed2": 2, "deepspeed3": 3, "deepspeed2-offload": 2, "deepspeed3-offload": 3}
-QUICK = {("qwen3vl", name) for name in STAGES if name not in ("deepspeed1", "deepspeed3-offload")} | {("internvl35", "deepspeed3")}
+STAGES |= {"deepspeed3-rounded": 3, "deepspeed3-rounded-offload": 3}
+SLOW = ("deepspeed1", "deepspeed3-offload", "deepspeed3-rounded-offload")
+QUICK = {("qwen3vl", name) for name in STAGES if name not in SLOW} | {("internvl35", "deepspeed3")}
 """What `make test` runs of all families and engines: the bytes of an engine follow from the parameters, whatever the family."""
 
 
@@ -39,6 +41,8 @@ QUICK = {("qwen3vl", name) for name in STAGES if name not in ("deepspeed1", "dee
 def test_model_states_are_the_bytes_that_an_engine_holds(name, lora, states_held, layout):
     parameters, held = states_held(name)
     layout = replace(layout, zero_stage=STAGES[name], offload=name.endswith("offload"), adapters=lora is not None)
+    if "rounded" in name:
+        layout = replace(layout, stored_bytes=2, computing_bytes=2)
     expected = sum(memory.on_gpu(parameters, layout).values()) + sum(memory.on_host(parameters, layout).values())
     assert sum(held.values()) == pytest.approx(expected, rel=0.06)
 
@@ -62,15 +66,16 @@ def test_model_states_are_those_of_deepspeeds_estimators_up_to_known_conventions
     Stage 2: theirs 2 P (16-bit weights) + 18 P / N (gradients 2 + 4, master 4, AdamW 8).
              Ours   4 P (float32 weights) + 20 P / N: gradients are summed and joined in float32, 4 + 4 in place of 2 + 4.
     Stage 3: theirs 18 P / N (the same; the 16-bit part of the weights is left out) + 4 times the largest layer (gathered).
-             Ours   24 P / N: the part of the weights has 4, gradients 4 + 4; what is gathered stands in a line of its own.
+             Ours   20 P / N: weights, master and gradient have 4 each, AdamW 8; what is gathered stands in a line of its own.
+             Ours with weights in bfloat16: 18 P / N, of which they have 2 and the gradient 4.
     """
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     total, largest = 1_000_000, 5_000
 
-    def ours(stage: int) -> int:
-        held = memory.states(parameters, replace(layout, num_ranks=num_gpus, zero_stage=stage))
+    def ours(stage: int, stored: int = 4) -> int:
+        held = memory.states(parameters, replace(layout, num_ranks=num_gpus, zero_stage=stage, stored_bytes=stored))
         return sum(held.values()) - held["span gradient"]
 
     _, theirs = estimate_zero2_model_states_mem_needs(total, num_gpus_per_node=num_gpus, cpu_offload=False)
@@ -78,7 +83,8 @@ def test_model_states_are_those_of_deepspeeds_estimators_up_to_known_conventions
     _, theirs, _ = estimate_zero3_model_states_mem_needs(
         total, largest, num_gpus_per_node=num_gpus, cpu_offload=False, cpu_offload_params=False
     )
-    assert ours(3) == theirs - 4 * largest + 6 * total // num_gpus
+    assert ours(3) == theirs - 4 * largest + 2 * total // num_gpus
+    assert ours(3, stored=2) == theirs - 4 * largest
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2, 4])
@@ -102,12 +108,15 @@ def test_offloaded_states_are_those_of_deepspeeds_estimators_up_to_known_convent
     cpu, theirs, _ = estimate_zero3_model_states_mem_needs(total, largest, cpu_offload_params=False, **plain)
     assert gpu[3] == 2 * (theirs - 4 * largest)
     assert host[3] == cpu + 8 * total
+    rounded = replace(layouts[3], stored_bytes=2)
+    assert sum(memory.on_gpu(parameters, rounded).values()) == theirs - 4 * largest
+    assert num_gpus * sum(memory.on_host(parameters, rounded).values()) == cpu + 6 * total, "the span gradient has 2 bytes"
 
 
 def test_zero_splits_what_it_says_it_splits(parameters, layout):
     # A million trained parameters on 4 ranks, stage by stage: megabytes of weights, master, gradients, span gradient, AdamW.
     held = [[size / 1e6 for size in memory.states(parameters, replace(layout, num_ranks=4, zero_stage=s)).values()] for s in range(4)]
-    assert held == [[4, 0, 4, 4, 8], [4, 1, 2, 1, 2], [4, 1, 2, 1, 2], [1, 1, 2, 1, 2]]
+    assert held == [[4, 0, 4, 4, 8], [4, 1, 2, 1, 2], [4, 1, 2, 1, 2], [1, 1, 1, 1, 2]]
 
 
 @pytest.mark.slow
@@ -222,18 +231,57 @@ def test_the_loss_on_a_batch_needs_no_more_than_two_chunks_and_the_head(tiny_mod
     assert model.lm_head.weight.grad.nbytes == 4 * vocabulary * 32  # The fresh gradient of the head that `logits` counts.
 
 
-@pytest.mark.parametrize("words", [[], ["model.lora.rank=8"]], ids=["full", "lora"])
+@pytest.mark.parametrize("words", [[], ["engine.precision=bfloat16"], ["model.lora.rank=8"]], ids=["float32", "bfloat16", "lora"])
 def test_the_reference_is_the_copy_that_rl_holds(family_name, words):
     from percasym.app.recipes.rl import RlRecipe
     from percasym.config.resolve import composed
     from percasym.engine.ranks import SINGLE_RANK
     from percasym.plan.plan import plan
 
-    settings = composed([f"model={family_name}", "model.freeze=[]", "paradigm=rl", "paradigm.kl=0.1", *words], ROOT / "conf")
-    model = RlRecipe(settings, torch.device("cpu"), SINGLE_RANK)._reference()
-    held = sum(parameter.nbytes for parameter in model.parameters())
+    given = [f"model={family_name}", "model.freeze=[]", "paradigm=rl", "paradigm.kl=0.1", "engine.precision=float32", *words]
+    settings, cost = composed(given, ROOT / "conf"), None
+    reference = RlRecipe(settings, torch.device("cpu"), SINGLE_RANK)._reference(AdapterModel())
+    held = 0
+    if reference is not AdapterModel.nll_without_adapters:
+        module = reference.args[0]
+        held = sum(parameter.nbytes for name, parameter in module.named_parameters() if not name.endswith("bias"))
+        held += sum(4 * parameter.numel() for name, parameter in module.named_parameters() if name.endswith("bias"))  # A few bytes less.
     cost = plan(settings)
     assert cost.training["reference"] == cost.evaluation["reference"] == cost.rollouts["reference"] == held
+    assert (held == 0) == ("model.lora.rank=8" in words)
+
+
+class AdapterModel:
+    """An engine that can leave out the adapters."""
+
+    @staticmethod
+    def nll_without_adapters(batch):
+        raise AssertionError("is not called")
+
+
+def test_a_checkpointed_step_keeps_no_rounded_copy_of_the_weights(packaged):
+    """Bytes of bfloat16 copies of the decoder's weights that a forward keeps: none with checkpointing, all without."""
+    make, batch, anatomy = packaged
+    kept, cached = {}, []
+    for checkpointing in (True, False):
+        model = make("sdpa", Adaptation(freeze=("vision", "projector"), gradient_checkpointing=checkpointing))
+        model.model.register_forward_hook(lambda *_: cached.append(torch.is_autocast_cache_enabled()))
+        shapes = {parameter.shape for parameter in model.parameters() if parameter.ndim == 2}
+        shapes |= {shape[::-1] for shape in shapes}
+        storages = {}
+
+        def note(tensor, shapes=shapes, storages=storages):
+            if tensor.dtype == torch.bfloat16 and tensor.shape in shapes:
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            TokenNll(model, dtype=torch.bfloat16)(supervised(batch.labels), **batch.arguments)
+        kept[checkpointing] = sum(storages.values())
+    planned = 2 * sum(weights.numel for weights in anatomy.weights if weights.part == "language" and weights.kind == "linear")
+    assert kept[True] < 0.1 * planned, "a state of the shape of a weight at most"
+    assert kept[False] == pytest.approx(planned, rel=0.1)
+    assert cached == [False, False], "autocast would keep what it rounded to the end of the forward"
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_round_of_rl_samples_compares_and_learns_in_each_epoch(setting, layout
     _, _, anatomy, parameters, lengths = setting(Adaptation())
     lengths = replace(lengths, perception=5.0, reasoning=100.0)
     supervised = replace(layout, step_rows=8, measures_gradients=False)
-    sampled = Sampled(group_size=4, epochs=2, max_new_tokens=200, decoded=None, vllm_frac=0.4, reference=True)
+    sampled = Sampled(group_size=4, epochs=2, max_new_tokens=200, decoded=None, vllm_frac=0.4, copied_bytes=0, queries=True, reference=True)
     once = work(anatomy, parameters, supervised, lengths).flops
     forward = 8 * forward_flops(anatomy, parameters, 124.0, lengths, supervised=105.0)  # Prompt 3, picture 16, 105 response.
     prompt = 8 * forward_flops(anatomy, parameters, 19.0, lengths, supervised=0)
