@@ -67,7 +67,7 @@ gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 
 bench: $(READY)  ## Measure speed and memory beside the alternatives
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[bench]"
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	for file in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)) benchmarks/table.py; do $(BIN)/python $$file; done
 
 bench-vllm: $(VLLM)/.installed  ## Rollouts of the native engine beside vLLM's, and RL with both (20 minutes of one core)
 	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py

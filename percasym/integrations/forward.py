@@ -21,7 +21,7 @@ from percasym.types import UNSUPERVISED, Span
 
 ROW_INPUTS = {"input_ids", "attention_mask", "labels", "spans", "token_type_ids", "mm_token_type_ids", "position_ids", "inputs_embeds"}
 """Inputs of a model with one column for each token."""
-PICTURE_INPUTS = ("pixel", "image", "video")
+PICTURE_INPUTS = ("pixel", "image", "video", "batch_num_images")
 """How the names of inputs begin that belong to pictures, whatever their shape."""
 CHECKED_COLUMNS = 16
 """Last columns of a batch whose losses are compared with the model's own logits."""
