@@ -58,6 +58,7 @@ WRONG = {
     ),
     "everything frozen": (["model.freeze=[vision,projector,language]"], "model.freeze=[vision,projector,language] leaves nothing to "),
     "adapters on a frozen part": (["model.freeze=[language]", "model.lora.rank=8"], "model.freeze and model.lora.targets both name "),
+    "rounded weights without ZeRO-3": (["engine.weights=bfloat16"], "engine.weights=bfloat16 needs engine.zero_stage=3, got 0."),
     "unknown attention": (["model.attention=flash"], "model.attention must be sdpa, eager or flash_attention_2, got 'flash'"),
     "interpolation of nothing": (["paradigm.steps=${stpes}"], "paradigm.steps: "),
 }
@@ -70,7 +71,6 @@ WRONG_WORLD = {
         ["model.path={damaged}"],
         "{damaged}/config.json asks for ",
     ),
-    "bfloat16 without the hardware": (["engine.precision=bfloat16"], "engine.precision=bfloat16 needs "),
 }
 """What only files and hardware can tell."""
 

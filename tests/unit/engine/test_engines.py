@@ -195,13 +195,17 @@ def test_a_frozen_parameter_stays_where_it_is(make_engine, tiny_qwen, tiny_batch
     assert moved[~frozen].any()
 
 
-def test_bfloat16_is_refused_where_it_is_emulated():
+def test_bfloat16_is_refused_on_a_gpu_that_emulates_it(monkeypatch):
     from percasym.engine.precision import compute_dtype
 
-    cpu = torch.device("cpu")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert compute_dtype("auto", cpu) == compute_dtype("float32", cpu) == torch.float32
-    with pytest.raises(ValueError, match=r"^engine\.precision=bfloat16 needs hardware"):
-        compute_dtype("bfloat16", cpu)
+    assert compute_dtype("bfloat16", cpu) == torch.bfloat16, "what a GPU would compute, slowly"
+    for native in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert compute_dtype("auto", gpu) == (torch.bfloat16 if native else torch.float32)
+    with pytest.raises(ValueError, match=r"^engine\.precision=bfloat16 needs a GPU that computes it natively"):
+        compute_dtype("bfloat16", gpu)
 
 
 def test_engine_settings_name_what_they_allow():
