@@ -11,16 +11,22 @@ STUDY ?= sft_frontier
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+LOCK := requirements
+TOOLS := build/lock
+# Every file is checked against the hashes of the lock, which names all packages: nothing else is fetched, nor for a build.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+LOCKED := $(INSTALL) --no-deps --require-hashes
+# `make TORCH_CHECK=` takes another build of the same release of torch: for another CUDA, ROCm, or a CPU of another kind.
+TORCH_CHECK ?= --require-hashes
 VLLM := .venv-vllm
 
-.PHONY: help demo study test test-fast test-slow test-vllm coverage lint conf docs base gallery bench bench-vllm clean
+.PHONY: help demo study test test-fast test-slow test-vllm coverage lint conf docs base gallery bench bench-vllm dist lock licences clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(READY)  ## Train without and with balanced gradients side by side, compare them and write a report (conf/experiment/demo.yaml)
-	$(BIN)/python train.py experiment=demo
-	$(BIN)/percasym report multirun/demo
+	$(BIN)/percasym demo
 
 study: $(READY)  ## Run a study and report it: make study STUDY=rl_frontier (1.5 hours for sft_frontier on 2 cores; resumes where it was stopped)
 	$(BIN)/python train.py -m experiment=$(STUDY)
@@ -66,7 +72,7 @@ gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 	$(BIN)/percasym gallery
 
 bench: $(READY)  ## Measure speed and memory beside the alternatives
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[bench]"
+	$(LOCKED) --no-build-isolation --requirement $(LOCK)/extras.txt
 	for file in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)) benchmarks/table.py; do $(BIN)/python $$file; done
 
 bench-vllm: $(VLLM)/.installed  ## Rollouts of the native engine beside vLLM's, and RL with both (20 minutes of one core)
@@ -74,18 +80,43 @@ bench-vllm: $(VLLM)/.installed  ## Rollouts of the native engine beside vLLM's, 
 	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py --prompts 64 --rounds 3
 	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rl.py
 
+dist: $(READY)  ## Build wheel and sdist into dist/, and try the wheel in an environment of its own, without a compiler
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation >build.log || { cat build.log; exit 1; }
+	rm build.log
+	PERCASYM_DIST=dist $(BIN)/python -m pytest -m "slow or not slow" tests/integration/test_wheel.py
+
+lock: $(TOOLS)  ## Lock the packages of pyproject.toml with their hashes, into requirements/ (make lock UPGRADE=--upgrade: the newest)
+	$(TOOLS)/bin/python $(LOCK)/lock.py $(UPGRADE)
+	$(MAKE) --no-print-directory licences
+
+licences: $(READY) $(TOOLS)  ## Write the licences of all locked packages into docs/licences.md
+	$(BIN)/python $(LOCK)/licences.py $(TOOLS)/bin/python
+
+# What writes the lock is no part of it.
+$(TOOLS):
+	"$(PYTHON)" -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check pip==26.3 uv==0.13.9
+
 clean:  ## Remove the environment and all caches; runs in multirun/ stay
 	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch comes first and pinned, or a later requirement would choose a build with CUDA; DeepSpeed is built
-# against that torch, so the build must not be isolated and needs its tools beforehand.
-$(READY): pyproject.toml constraints.txt
+# torch comes first: which build of it, this machine's pip says (its index, --find-links), and the lock says which files it may be. What
+# has no wheel is built last, beside that torch and the build tools of the lock.
+$(READY): pyproject.toml $(wildcard $(LOCK)/*.txt)
 	@test -n "$(PYTHON)" || { echo "No python3 found. Install Python 3.11, or run make PYTHON=/path/to/python."; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11. Run make PYTHON=/path/to/python3.11."; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel ninja py-cpuinfo packaging
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	@echo "Installing the packages of $(LOCK)/ into $(VENV): a few minutes ..."
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip download -qq --disable-pip-version-check --no-deps --dest $(VENV)/torch "$$(grep -o '^torch==[0-9.]*' $(LOCK)/torch.txt)"
+	@$(INSTALL) --no-deps $(TORCH_CHECK) --no-index --find-links $(VENV)/torch $(if $(TORCH_CHECK),--requirement $(LOCK)/torch.txt,torch)
+	@rm -r $(VENV)/torch
+	@! $(BIN)/python $(LOCK)/needs_cuda.py || $(LOCKED) --only-binary :all: --requirement $(LOCK)/cuda.txt
+	@$(LOCKED) --only-binary :all: --requirement $(LOCK)/wheels.txt
+	@$(LOCKED) --no-build-isolation --requirement $(LOCK)/source.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check --disable-pip-version-check
 	@touch $@
 
 # vLLM's CPU build needs a CPU build of torch, other versions of some packages, and no torchvision: its wheels on PyPI are built against

@@ -10,15 +10,15 @@ from typing import NoReturn
 
 from percasym.config.schema import ConfigError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-"""The configuration of this checkout."""
+CONF = Path(__file__).resolve().parents[1] / "conf"
+"""The configuration, in a checkout a link to its folder conf."""
 
 
 def conf_folder() -> Path:
-    """The folder of the configuration. Raises ConfigError where percasym was installed without its checkout."""
+    """The folder of the configuration. Raises ConfigError where it is missing: a checkout whose links were not kept."""
     if not CONF.is_dir():
-        raise ConfigError(f"There is no {CONF}: the configuration is that of a checkout (pip install --editable).")
-    return CONF
+        raise ConfigError(f"There is no folder {CONF}. Clone the repository again, with symbolic links, or install the package.")
+    return CONF.resolve()
 
 
 class Arguments(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""The `percasym` command: everything about runs and tasks that is not training (that is train.py).
+"""The `percasym` command: runs and tasks; `percasym train` is train.py for an installed package.
 
 percasym plan scale=paper        percasym report multirun/main        percasym compare multirun/main        percasym status multirun/main
 percasym dashboard multirun/main
@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from percasym.cli import audit, dashboard, evaluate, export, plan, replay, report, rollouts, show
+from percasym.cli import audit, dashboard, evaluate, export, plan, replay, report, rollouts, show, train
 from percasym.cli.arguments import Arguments, gathered
 from percasym.config.escaping import sentence as one_line
 from percasym.config.redaction import redact_tracebacks, redacted_output
@@ -32,6 +32,8 @@ def _run(words: list[str]) -> int:
             from percasym.cli import gallery
 
             return gallery.main(words[1:])
+        if words[:1] == ["train"]:  # Hydra's grammar, flags included.
+            return train.train(words[1:])
         given = _parser().parse_args(gathered(words))
         work: Callable[[argparse.Namespace], None] = given.work
         work(given)
@@ -51,9 +53,9 @@ def _reason(error: Exception) -> str | None:
 
 
 def _parser() -> Arguments:
-    parser = Arguments(prog="percasym", description="Look at runs and tasks; train.py trains.")
+    parser = Arguments(prog="percasym", description="Train, and look at runs and tasks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("gallery", help="draw a page of samples for each task")
-    for command in (plan, report, evaluate, audit, export, rollouts, replay, dashboard, show):
+    for command in (train, plan, report, evaluate, audit, export, rollouts, replay, dashboard, show):
         command.register(commands)
     return parser

@@ -25,7 +25,7 @@ def register(commands: Any) -> None:
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories, or folders that hold some")
     report.add_argument("--markdown", action="store_true", help="one Markdown table of all runs, a row for each cell")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: report/ in the folder that holds all RUNs)")
-    report.set_defaults(work=_report)
+    report.set_defaults(work=write_report)
     compare = commands.add_parser(
         "compare", help="the cells of a study against balance=none: gains, differences, which predictions hold; or two evaluations, paired"
     )
@@ -36,7 +36,8 @@ def register(commands: Any) -> None:
     status.set_defaults(work=_status)
 
 
-def _report(given: argparse.Namespace) -> None:
+def write_report(given: argparse.Namespace) -> None:
+    """Print the tables of the runs below `given.runs` and write their page, figures and tables; with `markdown`, print one table only."""
     from percasym.report.comparison_table import console, print_comparisons
     from percasym.report.evaluations import evaluations_markdown, is_evaluation
     from percasym.report.publish import publish

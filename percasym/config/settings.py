@@ -104,8 +104,7 @@ def require_engine(engine: object) -> None:
     """Raise ConfigError where the package of this engine is not installed. Reading a configuration, or planning with it, needs none."""
     if isinstance(engine, DeepSpeedSettings) and find_spec("deepspeed") is None:
         raise ConfigError(
-            'engine=deepspeed needs DeepSpeed, which is not installed: pip install "percasym[deepspeed]" (needs a C++ compiler), '
-            "or choose engine=torch."
+            'engine=deepspeed needs DeepSpeed, which is not installed: pip install "percasym[deepspeed]", or choose engine=torch.'
         )
 
 

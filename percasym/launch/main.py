@@ -27,6 +27,7 @@ from percasym.config.escaping import sentence as one_line
 from percasym.config.redaction import redacted, redacted_output
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
+from percasym.config.settings import require_engine
 from percasym.launch import torchrun
 from percasym.launch.sweep import sweeper
 from percasym.launch.sweep.cell_process import FAILED, INTERRUPTED, REASON_FILE, REFUSED, STUDY, run_cell
@@ -95,8 +96,11 @@ def wrong_flags(argv: Sequence[str]) -> str | None:
     return None
 
 
-def job(cfg: DictConfig, script: Path) -> Outcome | None:
-    """One run of a composed configuration; raises SystemExit unless it ends well. For a cell of a sweep, returns its outcome."""
+def job(cfg: DictConfig, script: Path | None) -> Outcome | None:
+    """One run of a composed configuration; raises SystemExit unless it ends well. For a cell of a sweep, returns its outcome.
+
+    `script` is the file that cells run: train.py, or None for that of an installed package (`percasym.launch.train`).
+    """
     composed = HydraConfig.get()
     path = Path(composed.runtime.output_dir)
     if path.is_relative_to(Path.cwd()):
@@ -124,16 +128,18 @@ def job(cfg: DictConfig, script: Path) -> Outcome | None:
     return None
 
 
-def cell_command(composed: HydraConf, script: Path, path: Path) -> list[str]:
+def cell_command(composed: HydraConf, script: Path | None, path: Path) -> list[str]:
     """The command that runs one cell of a sweep by itself, at `path`; `composed` is Hydra's part of its configuration."""
     folders = [source.path for source in composed.runtime.config_sources if source.provider == "command-line"]
     flags = [f"--config-name={composed.job.config_name}", *(f"--config-dir={folder}" for folder in folders)]
     quoted = str(path).replace("'", r"\'")
-    return [sys.executable, str(script), *flags, *composed.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{quoted}'"]
+    start = ["-m", "percasym.launch.train"] if script is None else [str(script)]
+    return [sys.executable, *start, *flags, *composed.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{quoted}'"]
 
 
 def start(settings: Settings) -> None:
     """Run in this process, alone or as one rank of an outer launcher; or start the ranks that `launch.*` requests."""
+    require_engine(settings.engine)
     num_ranks, outer = settings.launch.num_ranks, os.environ.get("WORLD_SIZE", "1")
     if num_ranks == 1:
         gc.disable()  # Imports create a million permanent objects; scanning them for garbage takes a tenth of the import time.

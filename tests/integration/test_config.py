@@ -13,8 +13,10 @@ from typing import Literal
 import pytest
 import yaml
 
-from percasym.config.resolve import rebuild
+from percasym.config import settings as settings_module
+from percasym.config.resolve import composed, rebuild
 from percasym.config.schema import ConfigError, build, dump
+from percasym.config.settings import DeepSpeedSettings, TorchSettings
 from percasym.models.adapt import Lora
 from percasym.tasks.canvas import Look
 
@@ -67,6 +69,8 @@ def test_a_scale_sets_sizes_only() -> None:
         sections = yaml.safe_load(path.read_text())
         if path.stem in ("sft", "rl"):
             sections = {"paradigm": sections}  # Of a paradigm alone: config.yaml puts it there.
+        if path.name == "paper.yaml":
+            assert sections.pop("defaults") == [{"override /engine": "deepspeed"}], "what trains models of that size"
         for section, values in sections.items():
             assert set(values) <= allowed[section], path
 
@@ -115,6 +119,42 @@ def test_the_record_builds_the_same_settings(resolved, words: tuple[str, ...]) -
     sent = json.loads(json.dumps({**settings.record, "run": dump(settings.run)}))
     assert rebuild(sent, path=settings.path) == settings
     assert not rebuild(settings.record, path=settings.path).run.overwrite, "what is about one call only is not recorded"
+
+
+def test_plain_pytorch_is_the_engine_unless_one_asks_and_the_papers_scale_asks_for_deepspeed(resolved) -> None:
+    engines = {
+        (): TorchSettings,
+        ("task=sudoku", "model=qwen3vl", "paradigm=sft", "balance=ngdiff"): TorchSettings,
+        ("scale=smoke",): TorchSettings,
+        ("engine=deepspeed",): DeepSpeedSettings,
+        ("scale=paper",): DeepSpeedSettings,
+        ("scale=paper", "paradigm=rl"): DeepSpeedSettings,
+        ("scale=paper", "experiment=eight_gpus"): DeepSpeedSettings,
+        ("experiment=eight_gpus",): DeepSpeedSettings,
+        ("experiment=eight_gpus_rl",): DeepSpeedSettings,
+        ("scale=paper", "engine=torch"): TorchSettings,
+    }
+    assert {words: type(resolved(*words)[0].engine) for words in engines} == engines
+
+
+@pytest.mark.parametrize("words", [("engine=deepspeed",), ("scale=paper",), ("-m", "engine=torch,deepspeed", "study=both")])
+def test_deepspeed_is_refused_by_the_name_of_its_extra_where_it_is_not_installed(
+    command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: None)
+    refused = command(*words)
+    assert refused.code == 2
+    assert refused.err.startswith(
+        'engine=deepspeed needs DeepSpeed, which is not installed: pip install "percasym[deepspeed]", or choose engine=torch.'
+    )
+    assert list(tmp_path.iterdir()) == [], "nothing is started, not even the cell that could be"
+
+
+def test_a_plan_and_a_recorded_configuration_of_deepspeed_need_no_deepspeed(resolved, monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings,) = resolved("scale=paper")
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: None)
+    assert type(rebuild(settings.record, path=settings.path).engine) is DeepSpeedSettings
+    assert type(composed(["scale=paper", "experiment=eight_gpus"], CONF).engine) is DeepSpeedSettings
 
 
 def test_cells_of_a_study_have_their_own_directories(resolved) -> None:

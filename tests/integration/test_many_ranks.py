@@ -19,6 +19,7 @@ from percasym.launch import torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Path("run")
+ZERO_3 = ("engine=deepspeed", "engine.zero_stage=3")
 MORTAL = """
 import os
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def start(folder: Path, words: list[str]) -> Callable[..., subprocess.Popen[str]
 @pytest.fixture(scope="module")
 def whole(folder: Path, start) -> Path:
     """A run on two ranks under ZeRO-3 from beginning to end."""
-    process = start("launch.nproc=2", "engine.zero_stage=3", "hydra.run.dir=whole")
+    process = start("launch.nproc=2", *ZERO_3, "hydra.run.dir=whole")
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert out.count("end to end") == 1, "one rank speaks"
@@ -112,7 +113,7 @@ def test_tasks_of_srun_meet_without_an_address(whole: Path, folder: Path, words:
     given = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     outside = {name: value for name, value in os.environ.items() if name not in given}
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0"}
-    command = [sys.executable, str(ROOT / "train.py"), *words, "engine.zero_stage=3", "hydra.run.dir=srun"]
+    command = [sys.executable, str(ROOT / "train.py"), *words, *ZERO_3, "hydra.run.dir=srun"]
     tasks = [
         subprocess.Popen(
             command,
@@ -149,7 +150,7 @@ def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Pat
 def test_a_rank_that_dies_ends_the_run_and_a_restart_resumes(whole: Path, folder: Path, start) -> None:
     (folder / "mortal.py").write_text(MORTAL)
     (folder / "die").touch()
-    ranks = ["launch.nproc=2", "engine.zero_stage=3", "hydra.run.dir=mortal", "plugins=[mortal]", "balance._target_=mortal.Mortal"]
+    ranks = ["launch.nproc=2", *ZERO_3, "hydra.run.dir=mortal", "plugins=[mortal]", "balance._target_=mortal.Mortal"]
     process = start(*ranks)
     _, err = process.communicate()
     run = folder / "mortal"
@@ -201,7 +202,7 @@ def test_a_defect_before_the_run_begins_is_shown_in_full(tmp_path: Path, capsys:
 @pytest.mark.slow
 def test_an_outer_torchrun_brings_its_own_ranks(whole: Path, folder: Path, words: list[str]) -> None:
     outer = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
-    more = ["engine.zero_stage=3", "hydra.run.dir=outer"]
+    more = [*ZERO_3, "hydra.run.dir=outer"]
     done = subprocess.run([*outer, *words, *more], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("end to end") == 1, "one rank speaks"

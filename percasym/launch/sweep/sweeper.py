@@ -28,6 +28,7 @@ from percasym.config.composed_files import SWEEPER
 from percasym.config.escaping import visible
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
+from percasym.config.settings import require_engine
 from percasym.launch.sweep.cell_process import (
     FAILED,
     INTERRUPTED,
@@ -145,6 +146,7 @@ class StudySweeper(Sweeper):
             with read_write(cfg), open_dict(cfg):
                 del cfg.hydra
             settings = resolve(cfg, choices=choices, path=folder / name)
+            require_engine(settings.engine)
             found = find(settings.path, settings.record, overwrite=settings.run.overwrite)
         except Exception as error:  # Hydra's or ours, about the words.
             raise ConfigError(f"{sentence(error)} No cell was started; this one is {_shown(words)}.") from error
