@@ -68,6 +68,18 @@ def test_a_processor_that_would_cut_tiles_is_told_not_to(family: InternVL35, bla
     assert torch.equal(theirs.inputs["pixel_values"], ours.inputs["pixel_values"]) and theirs.ids == ours.ids
 
 
+def test_what_is_saved_has_what_vllms_processor_reads(family: InternVL35, model: torch.nn.Module, tmp_path: Path) -> None:
+    """final/ was once written without: the processor of transformers then raises AttributeError, and vLLM does not start."""
+    family.save(model, tmp_path)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    assert settings == {"processor_class": "InternVLProcessor", "image_seq_length": 36}
+    named = json.loads((tmp_path / "tokenizer_config.json").read_text())["model_specific_special_tokens"]
+    assert set(named) == {"start_image_token", "end_image_token", "context_image_token", "video_token"}
+    assert not checkpoint.lacks_processor(tmp_path)
+    (tmp_path / "processor_config.json").unlink()
+    assert checkpoint.lacks_processor(tmp_path), "as it was written before"
+
+
 def test_only_the_response_is_supervised(family: InternVL35) -> None:
     one = sample(TASKS[0])
     row, prompt = family.row(one), family.prompt(one.prompt)
