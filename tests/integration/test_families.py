@@ -52,6 +52,13 @@ def test_a_run_of_a_family_that_has_no_name_ends_like_any_other(command, tmp_pat
     assert again.code == 0, again.err
 
 
+def test_a_checkpoint_of_another_family_is_one_sentence_from_train_py(command, blank_internvl35: Path) -> None:
+    answer = command("scale=smoke", "model=qwen3vl", f"model.path={blank_internvl35}")
+    assert answer.code == 2
+    said = f"{blank_internvl35} is of type internvl, and model=qwen3vl reads qwen3_vl or qwen3_vl_moe. Set model=internvl35.\n"
+    assert answer.err == said
+
+
 def test_reinforcement_learning_of_a_family_that_has_no_name(command, tmp_path: Path) -> None:
     write_family(tmp_path / "qwen2_5_vl", "qwen2_5_vl")
     few = ["scale=smoke", "engine=torch", "paradigm=rl", "paradigm.steps=1", "paradigm.batch_size=2", "rollout.max_new_tokens=8"]

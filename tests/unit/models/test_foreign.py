@@ -41,11 +41,16 @@ def adapters(folder: Path, *, tokenizer: bool) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("maker", ["ms-swift", "LLaMA-Factory"])
+@pytest.mark.parametrize("maker", ["peft", "ms-swift", "LLaMA-Factory"])
 def test_a_folder_of_adapters_alone_is_a_model_path(maker: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     folder = adapters(tmp_path, tokenizer=maker == "LLaMA-Factory")
+    if maker == "ms-swift":  # Beside peft's two files; it also names a regular expression of modules.
+        (folder / "additional_config.json").write_text('{"lora_dtype": null, "lorap_lr_ratio": null, "lorap_emb_lr": 1e-06}')
+        settings = json.loads((folder / "adapter_config.json").read_text())
+        settings["target_modules"] = r"^(model.language_model(?=\.).*\.(q_proj|v_proj))$"
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
     family = Qwen3VL(path=str(folder))
     base, loaded = checkpoint.model(BASE).state_dict(), family.load().state_dict()
     saved = load_file(folder / "adapter_model.safetensors")
@@ -65,12 +70,13 @@ def test_adapters_of_another_family_are_named_by_their_base(tmp_path: Path) -> N
         InternVL35(path=str(folder)).codec()
 
 
-@pytest.mark.parametrize("command", ["plan", "audit", "rollouts"])
+@pytest.mark.parametrize("command", ["plan", "audit", "rollouts", "evaluate"])
 def test_a_checkpoint_of_another_family_is_one_sentence_from_every_command(
     command: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main([command, "task=sudoku", f"model.path={OTHER}"]) == 2
+    named = [OTHER, "model=qwen3vl"] if command == "evaluate" else [f"model.path={OTHER}"]
+    assert cli.main([command, "task=sudoku", *named]) == 2
     said = f"{OTHER} is of type internvl, and model=qwen3vl reads qwen3_vl or qwen3_vl_moe. Set model=internvl35.\n"
     assert capsys.readouterr().err == said
 
