@@ -15,6 +15,7 @@ from typing import Any
 from percasym.config.schema import ConfigError
 from percasym.dashboard.workspace import definition, workspace
 from percasym.report.load import RunRecord, load_runs
+from percasym.report.words import counted
 from percasym.runs.records import document, write_whole
 
 TIMEOUT_SECONDS = 20
@@ -38,8 +39,12 @@ def _dashboard(given: argparse.Namespace) -> None:
     studies = sorted({str(run.config.get("study")) for run in runs})
     if len(studies) > 1:
         raise ConfigError(f"{given.runs} holds {len(studies)} studies ({', '.join(studies)}). Name the folder of one.")
-    project = given.project or _tracked(runs, "project") or "percasym"
+    tracked = _tracked(runs, "project")
+    project = given.project or tracked or "percasym"
     entity = given.entity or _tracked(runs, "entity")
+    untracked = f"No run of {given.runs} was sent to W&B, so a workspace would show nothing"
+    if tracked is None and given.out is None:
+        raise ConfigError(f"{untracked}. Train with tracker=wandb, or write the definition with --out FILE.")
     if given.out is None:
         made = workspace(runs, study=studies[0], project=project, entity=_logged_in(entity))
         print(f"Dashboard: {_save(made)}")
@@ -47,7 +52,9 @@ def _dashboard(given: argparse.Namespace) -> None:
         made = workspace(runs, study=studies[0], project=project, entity=entity or "")
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(given.out, document(definition(made)))
-        print(f"Dashboard of {len(runs)} runs: {given.out}")
+        if tracked is None:
+            print(f"{untracked} until they are: train with tracker=wandb.")
+        print(f"Dashboard of {counted(len(runs), 'run')}: {given.out}")
 
 
 def _tracked(runs: Iterable[RunRecord], key: str) -> str | None:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from percasym.config.schema import ConfigError
 
+PAGE = "report.html"
+"""The file by which the folder of a report is known."""
+
 if TYPE_CHECKING:
     from percasym.report.load import RunRecord
 
@@ -38,12 +41,14 @@ def register(commands: Any) -> None:
 
 def write_report(given: argparse.Namespace) -> None:
     """Print the tables of the runs below `given.runs` and write their page, figures and tables; with `markdown`, print one table only."""
-    from percasym.report.comparison_table import console, print_comparisons
+    from percasym.report.comparison_table import console, print_comparisons, print_header
     from percasym.report.evaluations import evaluations_markdown, is_evaluation
     from percasym.report.publish import publish
+    from percasym.report.study import measured
     from percasym.report.tables import run_table, runs_markdown
 
-    runs = _loaded(given.runs)
+    roots = _without_reports(given.runs)
+    runs = _loaded(roots)
     if given.markdown:
         print((evaluations_markdown if all(map(is_evaluation, runs)) else runs_markdown)(runs), end="")
         return
@@ -51,16 +56,17 @@ def write_report(given: argparse.Namespace) -> None:
     for run in runs:
         out.print(f"{run.path}: {run.meta['status']}", soft_wrap=True, markup=False)
         if run.summary is not None:
-            out.print(run_table(run.summary))
-    place = given.out or Path(os.path.commonpath([root.absolute() for root in given.runs])) / "report"
-    if given.out is None and place.is_symlink():
-        raise ConfigError(f"{place} is a symbolic link, so the report would be written elsewhere. Name the folder with --out.")
+            out.print(run_table(measured(run, run.summary)))
+    folder = given.out or Path(os.path.commonpath([root.absolute() for root in roots])) / "report"
+    if given.out is None and folder.is_symlink():
+        raise ConfigError(f"{folder} is a symbolic link, so the report would be written elsewhere. Name the folder with --out.")
     try:
-        published = publish(runs, place)
+        published = publish(runs, folder)
     except (OSError, ValueError) as error:
         raise ConfigError(f"The report could not be written: {error}") from error
     for sentence in published.left_out:
         out.print(f"Left out: {sentence}", soft_wrap=True, markup=False)
+    print_header(published.header, out)
     print_comparisons(published.comparisons, out)
     if published.not_compared:
         out.print(published.not_compared, soft_wrap=True, markup=False)
@@ -72,11 +78,13 @@ def write_report(given: argparse.Namespace) -> None:
 def _compare(given: argparse.Namespace) -> None:
     from percasym.report.comparison_table import console, show
     from percasym.report.evaluations import is_evaluation, pair, paired_table
-    from percasym.report.study import study_of
+    from percasym.report.study import study_name, study_of
+    from percasym.report.words import counted
 
-    runs = _loaded(given.runs)
+    roots = _without_reports(given.runs)
+    runs = _loaded(roots)
     if any(is_evaluation(run) for run in runs):
-        if len(runs) != 2 or len(given.runs) != 2:
+        if len(runs) != 2 or len(roots) != 2:
             got = f"percasym compare pairs two evaluations, got {len(runs)}."
             raise ConfigError(f"{got} Name two evaluation directories, the reference first.")
         try:
@@ -85,13 +93,18 @@ def _compare(given: argparse.Namespace) -> None:
             raise ConfigError(str(error)) from error
         return
     try:
-        shown = show(study_of(runs, ""), console())
+        shown = show(study_of(runs, study_name(runs, roots[0].absolute())), console())
     except ValueError as error:
         raise ConfigError(f"The runs could not be compared: {error}") from error
     if not shown:
         places, unfinished = ", ".join(map(str, given.runs)), sum(run.summary is None for run in runs)
-        counts = f"{unfinished} of {len(runs)} runs not finished"
+        counts = f"{unfinished} of {counted(len(runs), 'run')} not finished"
         raise ConfigError(f"No finished run at or below {places} has test results ({counts}). `percasym status` says where they stand.")
+
+
+def _without_reports(roots: Sequence[Path]) -> list[Path]:
+    """The roots without reports: a shell expands multirun/STUDY/*/* to the files of STUDY/report too, after the first report."""
+    return [root for root in roots if not any((folder / PAGE).is_file() for folder in (root, root.parent))] or list(roots)
 
 
 def _loaded(roots: Sequence[Path]) -> list[RunRecord]:

@@ -1,4 +1,4 @@
-"""`percasym show`: the tokens of one demonstration, coloured by span.
+"""`percasym show`: the tokens of one demonstration, coloured by span; in a pipe or with NO_COLOR a named line for each span.
 
 percasym show graph_coloring --index 3
 """
@@ -25,6 +25,8 @@ def register(commands: Any) -> None:
 
 def _show(given: argparse.Namespace) -> None:
     from percasym.models import chat, checkpoint
+    from percasym.report.words import counted
+    from percasym.runs.console import PlainConsole
     from percasym.tasks.graph_coloring.task import GraphColoring
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey, Span
@@ -39,5 +41,6 @@ def _show(given: argparse.Namespace) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     num_perception = labels.count(Span.perception)
-    print(codec.show(ids, labels))
-    print(f"{len(ids)} tokens, {num_perception} of them perception ({100 * num_perception / len(ids):.1f} %).")
+    out = PlainConsole()
+    print(codec.show(ids, labels, coloured=out.is_terminal and not out.no_color))
+    print(f"{counted(len(ids), 'token')}, {num_perception} of them perception ({100 * num_perception / len(ids):.1f} %).")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from percasym.report.curves import measured_on
-from percasym.report.study import Cell, CellGroup
+from percasym.report.curves import curve_of
+from percasym.report.study import A_P, A_R, A, Cell, CellGroup
 from percasym.report.style import (
     ACCURACIES,
     GREY,
@@ -25,13 +25,13 @@ from percasym.report.style import (
     reach,
     step_axis,
 )
+from percasym.report.words import sample_count
 from percasym.types import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-A, A_P, A_R = "end_to_end", "perception", "reasoning"
 MIN_LENGTH = 0.3
 """Minimum length of an axis of the frontier; on a shorter one noise would look like a result."""
 MARGIN = 0.02
@@ -137,16 +137,15 @@ def learning_curves(groups: Sequence[CellGroup]) -> Figure | None:
         for place, (axes, (group, cell)) in enumerate(zip(panels, chosen, strict=True)):
             for key, name, colour, marker in ACCURACIES:
                 for run in cell.runs[: len(cell.runs) if len(cell.runs) > 1 else 0]:
-                    one = run.series(key)
-                    axes.plot(one.steps, one.values, color=colour, linewidth=0.7, alpha=0.45)
+                    one = curve_of(run, key).values
+                    axes.plot([*one], [*one.values()], color=colour, linewidth=0.7, alpha=0.45)
                 mean = _mean_over_seeds(cell, key)
                 axes.plot([*mean], [*mean.values()], color=colour, marker=marker, markersize=4.5, linewidth=2, label=name, clip_on=False)
             percent_axis(axes, "y")
             dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
             axes.tick_params(labelleft=place % COLUMNS == 0)  # One scale for all.
             step_axis(axes)
-        on = measured_on(run for _, cell in chosen for run in cell.runs)
-        figure.supxlabel(f"optimizer steps ({on})", fontsize=11)
+        figure.supxlabel(f"optimizer steps ({_measured_on(cell for _, cell in chosen)})", fontsize=11)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
         return figure
 
@@ -193,10 +192,17 @@ def _is_constant(cell: Cell) -> bool:
 
 
 def _mean_over_seeds(cell: Cell, key: str) -> dict[int, float]:
-    """Step -> mean, at the steps that every seed has."""
-    series = [dict(zip(one.steps, one.values, strict=True)) for run in cell.runs if (one := run.series(key))]
+    """Step -> mean, at the steps that every seed measured on the same samples."""
+    series = [curve.values for run in cell.runs if (curve := curve_of(run, key))]
     steps = sorted(set.intersection(*map(set, series))) if series else []
     return {step: fmean(one[step] for one in series) for step in steps}
+
+
+def _measured_on(cells: Iterable[Cell]) -> str:
+    """The numbers of test samples behind the curves."""
+    counts = {curve.num_samples for cell in cells for run in cell.runs if (curve := curve_of(run, ACCURACIES[0][0]))}
+    known = sorted(count for count in counts if count is not None)
+    return f"{sample_count(known)} test samples" if known else sample_count(known)
 
 
 def _equal_axes(axes: Axes, perception: Sequence[Estimate], reasoning: Sequence[Estimate]) -> None:

@@ -29,9 +29,11 @@ CATEGORIES: Mapping[str, str] = {
     "perception": "Perception wrong, reasoning right",
     "reasoning": "Perception right, reasoning wrong",
     "both": "Perception wrong, reasoning wrong",
+    "format": "Not in the required form",
     "unknown": "Perception wrong, reasoning not measured",
 }
-"""What is wrong with a response, and its name; the last is for wrong percepts of samples whose a_r was not measured."""
+"""What is wrong with a response, and its name. One with a format fault (two answers, no perception, the token limit) is in that class
+alone; the last is for wrong percepts of samples whose a_r was not measured."""
 MAX_CARDS = 384
 """Of one page, shared evenly by its cells: about 2 MB of text."""
 CARDS_OF_A_CELL = (4, 64)
@@ -115,6 +117,8 @@ class Card:
     """Where edges are wrong: nodes (letter, x, y), edges (kind, x1, y1, x2, y2) and a caption."""
     facts: Sequence[tuple[str, Pieces]]
     reasoning: str
+    text: str | None = None
+    """The whole response where it is not in the required form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +145,16 @@ def card_gallery(groups: Sequence[CellGroup]) -> CardGallery | None:
         raise ValueError(f"The responses in {names} cannot be shown ({type(error).__name__}: {' '.join(str(error).split())}).") from error
 
 
-def category(grades: Mapping[str, bool | float | None]) -> str:
+def category(grades: Mapping[str, bool | float | None], faults: Sequence[str] = ()) -> str:
     """The key in `CATEGORIES` of a response.
 
     >>> category({"perception": False, "faithful": True}), category({"perception": False, "faithful": None, "reasoning": False})
     ('perception', 'both')
+    >>> category({"perception": True, "faithful": False}, ["truncated"])
+    'format'
     """
+    if faults:
+        return "format"
     if grades["perception"]:
         return "neither" if grades["faithful"] else "reasoning"
     right = grades.get("reasoning") if grades["faithful"] is None else grades["faithful"]
@@ -216,11 +224,11 @@ def _id(record: Mapping[str, Any]) -> str:
 
 
 def _card(record: Mapping[str, Any], cell: str, picture: Picture | None) -> Card:
-    key, response = record["key"], record["responses"]["image"]
+    key, response, faults = record["key"], record["responses"]["image"], record["faults"]["image"]
     found = marks(key["task"], record["truth"], response["percept"])
     return Card(
         cell=cell,
-        category=category(record["grades"]),
+        category=category(record["grades"], faults),
         title=f"{key['task']} {key['split']} {key['index']}",
         picture=picture,
         label=f"picture of sample {key['index']}",
@@ -228,7 +236,16 @@ def _card(record: Mapping[str, Any], cell: str, picture: Picture | None) -> Card
         graph=_drawn_graph(found) if isinstance(found, GraphMarks) and (found.missing or found.invented) else None,
         facts=list(_facts(record, response, found)),
         reasoning=response["reasoning"].strip(),
+        text=_whole(response) if faults else None,
     )
+
+
+def _whole(response: Mapping[str, Any]) -> str:
+    """A response that is not in the required form, as the model wrote it; earlier revisions kept its parts only."""
+    if (text := response.get("text")) is not None:
+        return str(text)
+    parts = (f"{name}: {response[name]}" for name in ("percept", "reasoning", "answer") if response[name])
+    return "\n".join(["(This run kept only what could be parsed.)", *parts])
 
 
 def _facts(record: Mapping[str, Any], response: Mapping[str, Any], found: GridMarks | GraphMarks | None) -> Sequence[tuple[str, Pieces]]:

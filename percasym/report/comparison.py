@@ -1,25 +1,22 @@
 """Compare the cells of a study with the cell with balance=none: gains, paired differences, and one sentence for each finding.
 
 The asymmetry of a cell is gain(a_r) - gain(a_p): per test sample the change of the reasoning grade minus the change of the perception
-grade, averaged with a bootstrap over puzzles. Like every paired difference here it is computed for each seed, and mean and interval are
-averaged over the seeds. `comparison_table.py` makes tables of these numbers.
+grade. All intervals are those of `percasym.statistics`, through `study.py`. `comparison_table.py` makes tables of these numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from percasym import metrics
-from percasym.report.load import HEADLINE, SampleGrades, SampleName
-from percasym.report.study import Cell, CellGroup, Study, average, seed_of
+from percasym.report.load import HEADLINE
+from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, seed_of
+from percasym.report.words import interval, sample_count
 from percasym.types import Estimate
 
-A, A_P, A_R = HEADLINE
-"""Keys of the three metrics, in the order of the reports."""
 PREDICTED = (A, A_P)
 """Metrics that balancing is predicted to raise. There is no prediction for a_r: its finding states the cost."""
 
@@ -70,8 +67,6 @@ class Comparison:
     """The baseline first, where there is one."""
     num_samples: tuple[int, ...]
     """Test samples of the evaluation after training: one number, unless the runs differ."""
-    is_over_seeds: bool
-    """Whether the intervals of `after` and `gain` are over seeds; all others are over test samples."""
 
     @property
     def baseline(self) -> ComparedCell | None:
@@ -88,17 +83,22 @@ class Comparison:
 class Finding:
     """One result of a comparison."""
 
-    sentence: str
-    """The number in percentage points, its 95 % interval, n and the verdict, in words."""
+    statement: str
+    """The number in percentage points, its 95 % interval and n, in words."""
     estimate: Estimate
     verdict: Verdict
+
+    @property
+    def sentence(self) -> str:
+        """The statement and its verdict."""
+        return f"{self.statement}: {self.verdict}."
 
 
 def compare(group: CellGroup) -> Comparison:
     """The numbers of a group's cells. Raises ValueError when a file of samples cannot be read, or a cell has two runs of one seed."""
     for cell in group.cells:
         _refuse_repeated_seeds(cell)
-    parts = {metric: [group.estimates(metric, part) for part in ("before", "after", "gain")] for metric in HEADLINE}
+    parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in HEADLINE}
     differences = {metric: group.differences(metric) for metric in HEADLINE}
     compared = []
     for place, cell in enumerate(group.cells):
@@ -108,7 +108,7 @@ def compare(group: CellGroup) -> Comparison:
             one = differences[metric][place]
             found = verdict(one, predicted=metric in PREDICTED and cell.strategy not in ("none", ""))
             changes[metric] = Change(before=before, after=after, gain=gain, difference=one, verdict=found)
-        gap = asymmetry(cell)
+        gap = cell.asymmetry
         compared.append(
             ComparedCell(
                 label=cell.label, is_baseline=cell is group.baseline, num_seeds=len(cell.runs), changes=changes,
@@ -116,14 +116,7 @@ def compare(group: CellGroup) -> Comparison:
             )
         )  # fmt: skip
     counts = {run.summary.after[A].n for cell in group.cells for run in cell.runs if run.summary and A in run.summary.after}
-    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)), is_over_seeds=group.has_spread)
-
-
-def asymmetry(cell: Cell) -> Estimate:
-    """gain(a_r) - gain(a_p) of a cell, averaged over its seeds; nan where no run kept the samples of both evaluations."""
-    before, after = cell.grades_before, cell.grades_after
-    same = [seed for seed in after if seed in before and before[seed].keys() == after[seed].keys()]
-    return average([_asymmetry(before[seed], after[seed]) for seed in same])
+    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)))
 
 
 def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
@@ -163,27 +156,6 @@ def findings(comparison: Comparison) -> tuple[Finding, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def sample_count(num_samples: Sequence[int]) -> str:
-    """The number of test samples, for a sentence.
-
-    >>> sample_count([128]), sample_count([64, 128]), sample_count([])
-    ('n = 128', 'n = 64 to 128', 'n not recorded')
-    """
-    if not num_samples:
-        return "n not recorded"
-    return f"n = {num_samples[0]}" if len(num_samples) == 1 else f"n = {num_samples[0]} to {num_samples[-1]}"
-
-
-def interval(estimate: Estimate) -> str:
-    """The interval of a difference in percentage points, with one decimal: rounded to whole numbers, an end near 0 would lose its sign.
-
-    >>> interval(Estimate(mean=0.1, ci95=(0.003, 0.2), n=9))
-    '[+0.3, +20.0]'
-    """
-    low, high = (f"{100 * end:+z.1f}" for end in estimate.ci95)
-    return f"[{low}, {high}]"
-
-
 def _asymmetry_finding(cell: ComparedCell, n: str) -> Finding | None:
     if cell.asymmetry_verdict is None:
         return None
@@ -206,7 +178,7 @@ def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) 
 
 
 def _finding(statement: str, estimate: Estimate, found: Verdict, n: str) -> Finding:
-    return Finding(sentence=f"{statement} (95 % interval {interval(estimate)}, {n}): {found}.", estimate=estimate, verdict=found)
+    return Finding(statement=f"{statement} (95 % interval {interval(estimate)}, {n})", estimate=estimate, verdict=found)
 
 
 def _size(estimate: Estimate) -> str:
@@ -220,14 +192,3 @@ def _refuse_repeated_seeds(cell: Cell) -> None:
         if seed in seeds:
             raise ValueError(f"{seeds[seed]} and {run.path} are the same cell and seed. Name the runs of one study.")
         seeds[seed] = run.path
-
-
-def _asymmetry(before: Mapping[SampleName, SampleGrades], after: Mapping[SampleName, SampleGrades]) -> Estimate:
-    samples = sorted(after)
-    gaps: list[float | None] = []
-    for sample in samples:
-        old, new = (side[sample].grades for side in (before, after))
-        grades = [new.get(A_R), old.get(A_R), new.get(A_P), old.get(A_P)]
-        known = [float(value) for value in grades if value is not None]
-        gaps.append((known[0] - known[1]) - (known[2] - known[3]) if len(known) == len(grades) else None)
-    return metrics.average(gaps, [after[sample].puzzle for sample in samples])

@@ -6,7 +6,6 @@ for each cell. Without a terminal the text is at least `PIPED_COLUMNS` wide and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +15,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from percasym.report.comparison import Comparison, Verdict, compare_all, findings, interval, sample_count
+from percasym.report.comparison import Comparison, Verdict, compare_all, findings
+from percasym.report.header import Header, header
 from percasym.report.load import HEADLINE
 from percasym.report.study import Study
-from percasym.report.tables import markdown_table, percent
+from percasym.report.tables import markdown_table
+from percasym.report.words import percent, points, sample_count
 from percasym.runs.console import PlainConsole
 from percasym.types import Estimate
 
@@ -106,13 +107,23 @@ def console() -> Console:
 
 
 def show(study: Study, out: Console) -> bool:
-    """Print the comparison of each group with measurements; False where there is none.
+    """Print the comparison of each group with measurements, below the question of the study; False where there is none.
 
     Raises ValueError when the samples of a run cannot be read, or a cell has two runs of one seed.
     """
     comparisons = compare_all(study)
+    if comparisons:
+        print_header(header(study, comparisons), out)
     print_comparisons(comparisons, out)
     return bool(comparisons)
+
+
+def print_header(about: Header, out: Console) -> None:
+    """Print question, prediction and facts of a report."""
+    out.print(Text(f"\n{about.question}", style="bold"))
+    if about.prediction:
+        out.print(Text(f"Prediction: {about.prediction}"))
+    out.print(Text("; ".join(f"{term} {text}" for term, text in about.facts), style="dim"))
 
 
 def print_comparisons(comparisons: Sequence[Comparison], out: Console) -> None:
@@ -143,23 +154,14 @@ def note(comparison: Comparison) -> str:
     """Test samples, seeds, intervals and definitions of a table."""
     seeds = sorted({cell.num_seeds for cell in comparison.cells})
     many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    over = "over seeds for after and gain, over test samples for the rest" if comparison.is_over_seeds else "over test samples"
+    over = "over puzzles (one seed cannot show how seeds vary)" if seeds == [1] else "over puzzles and seeds"
     text = (
-        f"Test split, {sample_count(comparison.num_samples)}, seeds in a cell: {many}; intervals {over}. "
+        f"Test split, {sample_count(comparison.num_samples)}, seeds in a cell: {many}; 95 % intervals {over}. "
         f"{ASYMMETRY.capitalize()} is the gain of a_r minus the gain of a_p, paired by sample."
     )
     if comparison.baseline is None:
         return f"{text} No cell has balance=none, so there are no differences to it."
     return f"{text} Differences are those after training, paired by seed and sample." if len(comparison.cells) > 1 else text
-
-
-def points(estimate: Estimate) -> str:
-    """A difference in percentage points with its interval; a dash when nothing was measured.
-
-    >>> points(Estimate(mean=0.066, ci95=(0.003, 0.121), n=9))
-    '+6.6 [+0.3, +12.1]'
-    """
-    return "-" if math.isnan(estimate.mean) else f"{100 * estimate.mean:+z.1f} {interval(estimate)}"
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
@@ -217,8 +219,8 @@ def _table(*numbers: str, gap: int = 1) -> Table:
     """A table with an unnamed first column and these right-aligned ones."""
     table = Table(box=SIMPLE_HEAD, padding=(0, gap), collapse_padding=True, pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
-    for header in numbers:
-        table.add_column(Text(header), justify="right", no_wrap=True)
+    for title in numbers:
+        table.add_column(Text(title), justify="right", no_wrap=True)
     return table
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from percasym.config.files import json_lines
 from percasym.report.load import RunRecord, Series, load_run
 from percasym.report.style import ACCURACIES, DPI, INK, PERCEPTION, REASONING, WEIGHT, dress, look
-from percasym.runs.records import replacing
+from percasym.runs.records import list_samples, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +27,55 @@ LABEL_GAP_PIXELS = 30  # Minimum distance between two labels: 11 points at 150 d
 
 Line = tuple[str, str, str, Series]
 """Name, colour, format of the last value, and points of a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One accuracy over training, measured on one number of test samples."""
+
+    values: Mapping[int, float]
+    """By step; empty where no two points are known to be measured alike."""
+    num_samples: int | None
+    """Of each point; None where the run recorded no number."""
+    others: Mapping[int, float]
+    """Points on other numbers of samples, or with an unknown number: not joined to the curve, for they are not comparable with it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    @property
+    def about(self) -> str:
+        """The number of samples in words."""
+        return "n not recorded" if self.num_samples is None else f"n = {self.num_samples} test samples"
+
+
+def curve_of(run: RunRecord, key: str) -> Curve:
+    """The points of `key` that share the most frequent number of test samples.
+
+    That number is `eval/num_samples`, which older runs lack; there it is the number of lines of samples/test_<step>.jsonl.
+    """
+    series = run.series(key)
+    known = {step: value for step, value in zip(series.steps, series.values, strict=True) if math.isfinite(value)}
+    counts = _sample_counts(run, known)
+    numbers = Counter(counts[step] for step in known if step in counts)
+    if not numbers:
+        return Curve(values={}, num_samples=None, others=known)
+    most = max(numbers.values())
+    usual = min(number for number, times in numbers.items() if times == most)
+    same = {step: value for step, value in known.items() if counts.get(step) == usual}
+    return Curve(values=same, num_samples=usual, others={step: value for step, value in known.items() if step not in same})
+
+
+def _sample_counts(run: RunRecord, steps: Iterable[int]) -> dict[int, int]:
+    """Step -> test samples of its evaluation, where known."""
+    recorded = run.series(NUM_SAMPLES)
+    counts = {step: int(number) for step, number in zip(recorded.steps, recorded.values, strict=True) if math.isfinite(number)}
+    files = {step: path for step, path in list_samples(run.path) if path.name.startswith("test_")}
+    for step in steps:
+        if step not in counts and step in files:
+            with suppress(ValueError):  # A file that is no evaluation counts nothing.
+                counts[step] = sum(1 for _ in json_lines(files[step], links=False))
+    return counts
 
 
 def curves(run_dir: Path) -> Path:
@@ -53,23 +106,6 @@ def curves(run_dir: Path) -> Path:
     return path
 
 
-def measured_on(runs: Iterable[RunRecord]) -> str:
-    """The number of test samples behind the accuracies over training, for a figure's label.
-
-    Older runs did not record it: their first and last points are of the full evaluation, the others of fewer samples.
-    """
-    counts: list[float] = []
-    for run in runs:
-        recorded = run.series(NUM_SAMPLES)
-        if list(recorded.steps) != list(run.series(ACCURACIES[0][0]).steps) or not all(map(math.isfinite, recorded.values)):
-            return "n not recorded"
-        counts += recorded.values
-    if not counts:
-        return "n not recorded"
-    low, high = min(counts), max(counts)
-    return f"n = {low:.0f} test samples" if low == high else f"n = {low:.0f} to {high:.0f} test samples"
-
-
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places for labels of lines that end at `heights`: at least `gap` apart, in the same order, within [low, high].
 
@@ -88,18 +124,33 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> lis
 
 
 def _accuracies(axes: Axes, run: RunRecord) -> list[Line]:
+    """A line through the points that were measured on the same samples; hollow markers for the others."""
     lines: list[Line] = []
+    about = ""
     for key, name, colour, marker in ACCURACIES:
-        series, low, high = (run.series(key + end) for end in ("", "/lo", "/hi"))
-        if series:
+        curve = curve_of(run, key)
+        series, low, high = (_only(run.series(key + end), curve.values) for end in ("", "/lo", "/hi"))
+        axes.plot([*curve.others], [*curve.others.values()], color=colour, marker=marker, markersize=6, linestyle="", fillstyle="none")
+        if curve:
             axes.plot(series.steps, series.values, color=colour, marker=marker, markersize=6, linewidth=2, clip_on=False, zorder=3)
             if low.steps == high.steps:
                 axes.fill_between(low.steps, low.values, high.values, color=colour, alpha=0.13, linewidth=0)
-            lines.append((name, colour, "{:.0%}", series))
+            about = curve.about
+        if curve or curve.others:
+            end = series if curve else Series(steps=[*curve.others], values=[*curve.others.values()])
+            lines.append((name, colour, "{:.0%}", end))
+            about = f"{curve.about}{'; hollow: on other samples' if curve and curve.others else ''}"
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-    _finish(axes, f"accuracy on the test split, with 95 % intervals, {measured_on([run])}")
+    _finish(axes, f"accuracy on the test split, with 95 % intervals, {about or 'n not recorded'}")
     return lines
+
+
+def _only(series: Series, steps: Iterable[int]) -> Series:
+    """The points of a series at these steps."""
+    wanted = set(steps)
+    points = [(step, value) for step, value in zip(series.steps, series.values, strict=True) if step in wanted]
+    return Series(steps=[step for step, _ in points], values=[value for _, value in points])
 
 
 def _objective(axes: Axes, run: RunRecord) -> list[Line]:

@@ -6,19 +6,19 @@ The first is the reference. Differences are paired by sample; their intervals al
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from percasym.metrics import average, gain, proportion
 from percasym.report.comparison import Verdict, verdict
-from percasym.report.load import METRICS, RunRecord, SampleGrades, SampleName, last_evaluation, read_grades
-from percasym.report.tables import markdown_table, percent
+from percasym.report.load import METRICS, Grades, RunRecord
+from percasym.report.tables import markdown_table
+from percasym.report.words import counted, percent
+from percasym.statistics import gain, proportion
 from percasym.types import Estimate
 
 KIND = "evaluation"
@@ -76,8 +76,7 @@ def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
         sides = [[side[name].grades.get(key) for name in names] for side in (old, new)]
         if any(all(value is None for value in values) for values in sides):
             continue
-        graded = any(isinstance(value, float) for values in sides for value in values)
-        one, other = (_estimate(values, puzzles, graded) for values in sides)
+        one, other = (proportion(values, puzzles) for values in sides)
         found.append(PairedMetric(name=title, first=one, second=other, difference=gain(sides[0], sides[1], puzzles)))
     return PairedEvaluations(
         first=first.path, second=second.path, num_samples=len(names), num_puzzles=len(set(puzzles)), metrics=tuple(found)
@@ -109,20 +108,15 @@ def evaluations_markdown(runs: Sequence[RunRecord]) -> str:
     return markdown_table(("evaluation", "n", *METRICS.values()), rows)
 
 
-def _estimate(values: Sequence[Any], puzzles: Sequence[str], graded: bool) -> Estimate:
-    """Mean of grades between 0 and 1, or share of right ones, with its interval."""
-    return average(values, puzzles) if graded else proportion(values, puzzles)
-
-
-def _grades(run: RunRecord) -> Mapping[SampleName, SampleGrades]:
-    file = last_evaluation(run.path)
-    if run.summary is None or file is None:
+def _grades(run: RunRecord) -> Grades:
+    if run.summary is None or run.grades_after is None:
         raise ValueError(f"{run.path} holds no finished evaluation. `percasym status` says how far a run is.")
-    return read_grades(file)
+    return run.grades_after
 
 
 def _caption(paired: PairedEvaluations) -> str:
-    lines = [f"A: {paired.first}", f"B: {paired.second}", f"{paired.num_samples} samples of {paired.num_puzzles} puzzles."]
+    sizes = f"{counted(paired.num_samples, 'sample')} of {counted(paired.num_puzzles, 'puzzle')}."
+    lines = [f"A: {paired.first}", f"B: {paired.second}", sizes]
     if any(not math.isnan(one.difference.mean) and one.name.startswith("faithful") for one in paired.metrics):
         lines.append("Faithful is over the samples whose percept both stated readably.")
     return "\n".join(lines)

@@ -55,8 +55,8 @@ DRAWINGS = (
     Drawing(
         name="learning",
         title="Perception and reasoning over training",
-        caption="Means over seeds, thin lines are the seeds. Every point is measured on the same n first test samples (where n is not "
-        "recorded, the first and the last point on all of them); the tables are of all test samples. "
+        caption="Means over seeds, thin lines are the seeds. A line joins points that are measured on the same n first test samples; the "
+        "tables are of all test samples. "
         f"At most {MAX_PANELS} cells have a panel.",
         missing="it needs evaluations during training (paradigm.eval_every) or before and after",
         draw=learning_curves,

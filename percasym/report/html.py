@@ -1,32 +1,22 @@
-"""Render the templates of templates/ into self-contained HTML: styles, scripts and figures are inlined, everything else is escaped."""
+"""Render the templates of templates/ into self-contained HTML: styles and scripts are inlined, everything else is escaped.
+
+The page's policy names each style and script by its digest, so a text of a model that reached the page as markup could run nothing.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from percasym.report.style import FAINT, GREY, INK, PERCEPTION, REASONING, SOFT, WEIGHT
-
-LEGIBLE, LARGEST = 0.8, 1.5
-"""Minimum and maximum of pixels for a point of a figure: 11-point letters are 9 to 16 pixels high; a narrower page scrolls the figure."""
-COLOURS: Mapping[str, str] = {
-    "#000000": "currentColor",
-    INK: "currentColor",
-    SOFT: "var(--soft)",
-    "#444444": "var(--soft)",
-    GREY: "var(--soft)",
-    FAINT: "var(--line)",
-    "#ffffff": "var(--paper)",
-    PERCEPTION: "var(--blue)",
-    REASONING: "var(--red)",
-    WEIGHT: "var(--green)",
-}
-"""Colours of a figure -> colours of the page, which differ between light and dark."""
+CHART_LIBRARY = ("chart.umd.min.js", "error-bars.umd.min.js")
+"""Files of percasym/assets/charts, in the order in which a browser needs them."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -34,28 +24,37 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
-def inlined(svg: str, name: str, title: str) -> Markup:
-    """An SVG file of matplotlib as a part of the page: ids that begin with `name`, the page's colours, the page's width.
+def asset(name: str) -> Markup:
+    """A style or script of templates/, as it stands between its tags."""
+    return Markup((files("percasym.report") / "templates" / name).read_text(encoding="utf-8"))
 
-    >>> str(inlined('<?xml?><svg width="9pt" viewBox="0 0 9 9" xmlns="http://w3"><g id="a" fill="#222222"/></svg>', "x", "t"))
-    '<svg viewBox="0 0 9 9" style="min-width: 7px; max-width: 14px" role="img" aria-label="t"><g id="x-a" fill="currentColor"/></svg>'
+
+def chart_library() -> Markup:
+    """Chart.js with error bars (percasym/assets/charts), without the names of their source maps, which no page has."""
+    folder = files("percasym") / "assets" / "charts"
+    parts = ((folder / name).read_text(encoding="utf-8") for name in CHART_LIBRARY)
+    return Markup("\n".join(part.partition("//# sourceMappingURL=")[0] for part in parts))
+
+
+def policy(styles: Sequence[str], scripts: Sequence[str]) -> Markup:
+    """A Content-Security-Policy that admits these styles and scripts by their digests, pictures in the page, and nothing else.
+
+    >>> str(policy(["a{}"], []))
+    "default-src 'none'; img-src data:; style-src 'sha256-X1RutGBrXCt9KkSaXMK7tHftWiRscFHOhxsS8tv8hBk='; script-src 'none'; base-uri 'none'"
     """
-    found = re.search(r"<svg.*</svg>", svg, flags=re.DOTALL)
-    assert found, f"{name} is no SVG: {svg[:80]!r}"
-    inner = re.sub(r"<metadata>.*?</metadata>", "", found[0], flags=re.DOTALL)
-    head, rest = inner.split(">", 1)
-    box = re.search(r'viewBox="\S+ \S+ (\S+) \S+"', head)
-    assert box, f"{name} has no viewBox: {head!r}"
-    own = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", rest.replace("xlink:href", "href"))
-    for colour, variable in COLOURS.items():
-        own = own.replace(colour.lower(), variable)
-    least, most = (pixels * float(box[1]) for pixels in (LEGIBLE, LARGEST))
-    style = f"min-width: {least:.0f}px; max-width: {most:.0f}px"
-    return Markup(f'<svg {box[0]} style="{style}" role="img" aria-label="{escape(title)}">{own}')
+    digests = [" ".join(map(_digest, texts)) or "'none'" for texts in (styles, scripts)]
+    return Markup(f"default-src 'none'; img-src data:; style-src {digests[0]}; script-src {digests[1]}; base-uri 'none'")
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(str(text).encode()).digest()).decode('ascii')}'"
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=PackageLoader("percasym.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.globals |= {"asset": asset, "chart_library": chart_library, "policy": policy}
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return made

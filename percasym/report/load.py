@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from operator import index
 from pathlib import Path
@@ -46,6 +47,18 @@ HEADLINE: Mapping[str, str] = {"end_to_end": "a", "perception": "a_p", "reasonin
 
 SampleName = tuple[str, str, int, int]
 """Task, split, seed and index of a sample."""
+
+
+class SampleGrades(NamedTuple):
+    """The grades of one test sample."""
+
+    puzzle: str
+    """Samples of one puzzle differ in their pictures only."""
+    grades: Mapping[str, bool | float | None]
+
+
+Grades = Mapping[SampleName, SampleGrades]
+"""Those of one evaluation."""
 _DECODER = json.JSONDecoder()
 
 
@@ -76,7 +89,7 @@ class Series:
         return bool(self.steps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """The files of one run, parsed."""
 
@@ -98,13 +111,17 @@ class RunRecord:
         points = [(step, values[key]) for step, values in sorted(self.metrics.items()) if key in values]
         return Series(steps=[step for step, _ in points], values=[value for _, value in points])
 
+    @cached_property
+    def grades_before(self) -> Grades | None:
+        """Of the evaluation before training; None where the run kept none. Raises ValueError when the file is no evaluation."""
+        path = first_evaluation(self.path)
+        return None if path is None else read_grades(path)
 
-class SampleGrades(NamedTuple):
-    """The grades of one test sample."""
-
-    puzzle: str
-    """Samples of one puzzle differ in their pictures only."""
-    grades: Mapping[str, bool | float | None]
+    @cached_property
+    def grades_after(self) -> Grades | None:
+        """Of the last evaluation; None where the run kept none. Raises ValueError when the file is no evaluation."""
+        path = last_evaluation(self.path)
+        return None if path is None else read_grades(path)
 
 
 def load_run(path: Path) -> RunRecord:
@@ -179,7 +196,7 @@ def last_evaluation(run_dir: Path) -> Path | None:
     return max(found, default=(0, None))[1]
 
 
-def read_grades(path: Path) -> dict[SampleName, SampleGrades]:
+def read_grades(path: Path) -> Grades:
     """Puzzle and grades of each sample of an evaluation, by the sample's name.
 
     Only keys, puzzles and grades are decoded: token ids are nine tenths of a file, and a study has hundreds of files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,14 +11,17 @@ from typing import Any
 
 from percasym.config.escaping import markdown
 from percasym.report.cards import CATEGORIES, card_gallery
-from percasym.report.comparison import Comparison, compare_all, findings
+from percasym.report.comparison import Comparison, Finding, Verdict, compare_all, findings
 from percasym.report.comparison_table import MEANINGS, comparison_markdown, comparison_rows, difference_header, note
-from percasym.report.figures import Drawing, DrawnFigure, draw_figures
-from percasym.report.html import inlined, render
+from percasym.report.figures import DrawnFigure, draw_figures
+from percasym.report.header import Header, header
+from percasym.report.html import render
 from percasym.report.load import RunRecord
+from percasym.report.page_figures import CAPTIONS, MAKERS, cell_id, page_panels
 from percasym.report.rewards import RecordedRewards, diagnosis_title, page_table, recorded_rewards, rewards_markdown
 from percasym.report.study import CellGroup, Study, study_name, study_of
 from percasym.report.tables import GROUP_HEADER, cells_csv, group_markdown, group_note, group_rows, runs_csv
+from percasym.report.words import counted
 from percasym.runs.records import write_whole
 
 FIRST = ("learning", "gap")
@@ -30,6 +34,7 @@ MAX_FINDINGS = 7
 class Published:
     """The files of a report, and what it lacks."""
 
+    header: Header
     page: Path
     figure: Path | None
     """The first of `FIRST` that was drawn."""
@@ -46,6 +51,7 @@ class _Report:
     """What the page and the Markdown show."""
 
     study: Study
+    header: Header
     comparisons: Sequence[Comparison]
     not_compared: str
     figures: Sequence[DrawnFigure]
@@ -54,8 +60,8 @@ class _Report:
 
     @property
     def summary(self) -> str:
-        cells = sum(len(group.cells) for group in self.study.groups)
-        return f"Runs finished: {len(self.study.runs) - self.study.num_unfinished}, in cells: {cells}."
+        finished, cells = len(self.study.runs) - self.study.num_unfinished, sum(len(group.cells) for group in self.study.groups)
+        return f"{counted(finished, 'finished run')} in {counted(cells, 'cell')}."
 
 
 def publish(runs: Sequence[RunRecord], out: Path) -> Published:
@@ -65,8 +71,10 @@ def publish(runs: Sequence[RunRecord], out: Path) -> Published:
     comparisons, not_compared = _compared(study)
     drawn, missing = draw_figures(study.groups, out)
     left_out = tuple(f"{drawing.title}: {drawing.missing}." for drawing in missing)
+    about = header(study, comparisons)
     report = _Report(
         study=study,
+        header=about,
         comparisons=comparisons,
         not_compared=not_compared,
         figures=drawn,
@@ -79,7 +87,9 @@ def publish(runs: Sequence[RunRecord], out: Path) -> Published:
     write_whole(out / "runs.csv", runs_csv(study))
     pictures = {one.drawing.name: one.png for one in drawn}
     first = next((pictures[name] for name in FIRST if name in pictures), None)
-    return Published(page=out / "report.html", figure=first, left_out=left_out, comparisons=comparisons, not_compared=not_compared)
+    return Published(
+        header=about, page=out / "report.html", figure=first, left_out=left_out, comparisons=comparisons, not_compared=not_compared
+    )
 
 
 def _compared(study: Study) -> tuple[list[Comparison], str]:
@@ -96,17 +106,21 @@ def _page(report: _Report) -> str:
         gallery = card_gallery(report.study.groups)
     except ValueError as error:
         unreadable = [str(error)]
+    groups = report.study.groups
+    panels = {one.drawing.name: page_panels(one.drawing.name, groups) for one in report.figures if one.drawing.name in MAKERS}
     return render(
         "page.html.j2",
         name=report.study.name,
+        header=report.header,
         summary=report.summary,
         num_unfinished=report.study.num_unfinished,
         comparisons=[_comparison_values(one) for one in report.comparisons],
         max_findings=MAX_FINDINGS,
         meanings=MEANINGS,
         not_compared=report.not_compared,
-        figures=[_figure_values(one.drawing, one.svg) for one in report.figures],
-        groups=[_group_values(group) for group in report.study.groups],
+        figures=[_figure_values(one, panels.get(one.drawing.name, [])) for one in report.figures],
+        panels={name: found for name, found in panels.items() if found},
+        groups=[_group_values(place, group) for place, group in enumerate(groups)],
         rewards=None if report.rewards is None else _reward_values(report.rewards),
         gallery=gallery,
         categories=CATEGORIES,
@@ -117,21 +131,32 @@ def _page(report: _Report) -> str:
 def _comparison_values(comparison: Comparison) -> Mapping[str, Any]:
     return {
         "title": comparison.title,
-        "findings": [finding.sentence for finding in findings(comparison)],
+        "findings": [_finding_values(finding) for finding in findings(comparison)],
         "against": difference_header(comparison),
         "metrics": [(metric, list(rows)) for metric, rows in groupby(comparison_rows(comparison), key=lambda row: row.metric)],
         "note": note(comparison),
     }
 
 
-def _figure_values(drawing: Drawing, svg: Path) -> Mapping[str, Any]:
-    picture = inlined(svg.read_text(encoding="utf-8"), drawing.name, drawing.title)
-    return {"name": drawing.name, "title": drawing.title, "caption": drawing.caption, "svg": picture}
+def _finding_values(finding: Finding) -> Mapping[str, str]:
+    kind = "neutral" if finding.verdict is Verdict.unresolved else "good" if finding.estimate.mean > 0 else "bad"
+    return {"statement": finding.statement.replace("n = ", "n\u00a0=\u00a0"), "verdict": str(finding.verdict), "kind": kind}
 
 
-def _group_values(group: CellGroup) -> Mapping[str, Any]:
+def _figure_values(one: DrawnFigure, panels: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A figure of the page: its panels by group, or the PNG of one that has none."""
+    drawing = one.drawing
+    placed = [{"place": place, **panel} for place, panel in enumerate(panels)]
+    of_groups = [(group, list(own)) for group, own in groupby(placed, key=lambda panel: panel["group"])]
+    caption = CAPTIONS.get(drawing.name, drawing.caption) if panels else drawing.caption
+    picture = None if panels else f"data:image/png;base64,{b64encode(one.png.read_bytes()).decode('ascii')}"
+    return {"name": drawing.name, "title": drawing.title, "caption": caption, "groups": of_groups, "picture": picture}
+
+
+def _group_values(number: int, group: CellGroup) -> Mapping[str, Any]:
     rows = [(row.cell, str(row.seeds), *row.texts) for row in group_rows(group)]
-    return {"title": group.title, "note": group_note(group), "header": GROUP_HEADER, "rows": rows}
+    cells = [{"id": cell_id(number, place), "label": cell.label} for place, cell in enumerate(group.cells)]
+    return {"title": group.title, "note": group_note(group), "header": GROUP_HEADER, "rows": rows, "cells": cells}
 
 
 def _reward_values(rewards: RecordedRewards) -> Mapping[str, Any]:
@@ -142,7 +167,11 @@ def _reward_values(rewards: RecordedRewards) -> Mapping[str, Any]:
 def _markdown(report: _Report) -> Iterator[str]:
     """The paragraphs of report.md."""
     unfinished = report.study.num_unfinished
-    yield f"# {markdown(report.study.name)}"
+    yield f"# {markdown(report.header.title)}"
+    yield f"**{markdown(report.header.question)}**"
+    if report.header.prediction:
+        yield f"Prediction, written before the runs: {markdown(report.header.prediction)}"
+    yield "\n".join(f"- {term}: {markdown(text)}" for term, text in report.header.facts)
     yield report.summary + (f" Not finished, and not shown: {unfinished} (`percasym status` says why)." if unfinished else "")
     for comparison in report.comparisons:
         yield f"## Comparison: {markdown(comparison.title)}"

@@ -1,33 +1,32 @@
 """Group the runs of a study: cells of several seeds, and groups of cells that share task, model and paradigm.
 
-Intervals of a mean over training seeds are Student's, with the spread pooled over the cells of a group. Two seeds of one cell do not
-determine its spread (t = 12.7); ten cells of two seeds do, if all cells vary alike, as a one-way analysis of variance assumes.
+All numbers of a cell are estimated from the grades of its test samples by `percasym.statistics`: over puzzles, and over seeds where it has
+several. Where the samples are gone, or are not those of summary.json, the intervals that the runs recorded are averaged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from percasym.metrics import Z95, gain
-from percasym.report.load import RunRecord, SampleGrades, SampleName, Summary, first_evaluation, last_evaluation, read_grades
+from percasym import statistics
+from percasym.report.load import HEADLINE, METRICS, Grades, RunRecord, Summary
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
 CONSTANT = ("none", "fixed")
 """Strategies with a constant weight during training (that of `none` varies with the lengths of the samples only)."""
-STUDENT_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Two-sided 95 % quantiles of Student's t for 1, 2, 3 ... 30 degrees of freedom (any table of it)."""
-MIN_FREEDOM = 2
-"""Fewest degrees of freedom with an interval over seeds: with one it is three times as long (t = 12.7 instead of 4.3)."""
+PARTS = ("before", "after", "gain")
+"""Parts of summary.json."""
+SAME = 1e-6
+"""Greatest difference between a mean in summary.json and that of the samples of the same evaluation: rounding."""
+A, A_P, A_R = HEADLINE
+"""Keys of the three metrics, in the order of the reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +52,67 @@ class Cell:
         every = [value for values in series for value in values if math.isfinite(value)]
         return (fmean(every), min(every), max(every)) if every else (math.nan, math.nan, math.nan)
 
-    @cached_property
-    def grades_after(self) -> Mapping[int, Mapping[SampleName, SampleGrades]]:
-        """Seed -> sample -> puzzle and grades of each run's last evaluation."""
-        return self._grades(last_evaluation)
+    def estimate(self, metric: str, part: str = "after") -> Estimate:
+        """Mean over samples and seeds with its 95 % interval; nan where the cell did not measure it. `part` is one of `PARTS`.
+
+        Before training the seeds of a cell are one model: where all have the same grades, they count once.
+        """
+        recorded = [one for run in self.runs if (one := _recorded(run.summary, part, metric)) is not None]
+        if not recorded:
+            return statistics.nothing()
+        found = _regraded(self.runs, metric, part)
+        mean = sum(one.mean for one in recorded) / len(recorded)
+        return found if found is not None and abs(found.mean - mean) < SAME else average(recorded)
 
     @cached_property
-    def grades_before(self) -> Mapping[int, Mapping[SampleName, SampleGrades]]:
-        """The same of the evaluation before training."""
-        return self._grades(first_evaluation)
+    def asymmetry(self) -> Estimate:
+        """gain(a_r) - gain(a_p), paired by seed and sample; nan where no run kept the samples of both evaluations.
 
-    def _grades(self, evaluation: Callable[[Path], Path | None]) -> Mapping[int, Mapping[SampleName, SampleGrades]]:
-        files = {seed_of(run): evaluation(run.path) for run in self.runs}
-        return {seed: read_grades(path) for seed, path in files.items() if path is not None}
+        Raises ValueError when a file of samples cannot be read.
+        """
+        pairs = _Values()
+        for run in self.runs:
+            before, after = run.grades_before, run.grades_after
+            if before is not None and after is not None and before.keys() == after.keys():
+                for name in sorted(after):
+                    old, new = before[name].grades, after[name].grades
+                    grades = [new.get(A_R), old.get(A_R), new.get(A_P), old.get(A_P)]
+                    known = [float(grade) for grade in grades if grade is not None]
+                    gap = (known[0] - known[1]) - (known[2] - known[3]) if len(known) == len(grades) else None
+                    pairs.add(0.0 if gap is not None else None, gap, after[name].puzzle, seed_of(run))
+        return statistics.change(pairs.after, pairs.puzzles, pairs.seeds, reach=2.0)
+
+
+class _Values:
+    """Values before and after of the same samples, each with its puzzle and seed; parallel lists."""
+
+    def __init__(self) -> None:
+        self.before: list[float | None] = []
+        self.after: list[float | None] = []
+        self.puzzles: list[str] = []
+        self.seeds: list[int] = []
+
+    def add(self, before: float | None, after: float | None, puzzle: str, seed: int) -> None:
+        """Add one pair."""
+        for held, value in ((self.before, before), (self.after, after)):
+            held.append(value)
+        self.puzzles.append(puzzle)
+        self.seeds.append(seed)
+
+    def add_all(self, before: Grades, after: Grades, metric: str, seed: int) -> None:
+        """Add the pairs of all samples of two evaluations."""
+        for name in sorted(after):
+            self.add(before[name].grades.get(metric), after[name].grades.get(metric), after[name].puzzle, seed)
+
+    @property
+    def gain(self) -> Estimate:
+        """Of the pairs."""
+        return statistics.gain(self.before, self.after, self.puzzles, self.seeds)
+
+    @property
+    def proportion(self) -> Estimate:
+        """Of the values after."""
+        return statistics.proportion(self.after, self.puzzles, self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,34 +128,25 @@ class CellGroup:
         """The first cell without balancing."""
         return next((cell for cell in self.cells if cell.strategy == "none"), None)
 
-    @property
-    def has_spread(self) -> bool:
-        """Whether enough cells have two seeds for intervals over seeds; otherwise intervals are over test samples."""
-        return freedom_of(len(cell.runs) for cell in self.cells) >= MIN_FREEDOM
-
     def estimates(self, metric: str, part: str = "after") -> list[Estimate]:
-        """Mean over the seeds of each cell with its 95 % interval; nan where a cell did not measure it.
-
-        `part` is before, after or gain. Intervals are clipped to the range of the metric (-1 or 0, to 1). Before training all seeds of a
-        cell are the same model and have no spread, so those intervals are over test samples.
-        """
-        found = [[measured for run in cell.runs if (measured := _measured(run.summary, part, metric)) is not None] for cell in self.cells]
-        spread = None if part == "before" else over_seeds([[estimate.mean for estimate in estimates] for estimates in found])
-        least = -1.0 if part == "gain" else 0.0
-        return [_clipped(one, least) for one in spread or map(average, found)]
+        """`Cell.estimate` of each cell."""
+        return [cell.estimate(metric, part) for cell in self.cells]
 
     def differences(self, metric: str) -> list[Estimate]:
         """Paired difference of each cell to the baseline; nan for the baseline itself and where nothing can be paired.
 
-        A seed is paired with the same seed on the same samples. Mean and interval (over test samples) are averaged over the seeds, which
-        share their test set and do not enlarge it.
+        A seed is paired with the same seed on the same samples. Raises ValueError when a file of samples cannot be read.
         """
-        return [average([] if cell is self.baseline else self._paired(cell, metric)) for cell in self.cells]
+        return [statistics.nothing() if cell is self.baseline else self._paired(cell, metric) for cell in self.cells]
 
-    def _paired(self, cell: Cell, metric: str) -> list[Estimate]:
-        base = self.baseline.grades_after if self.baseline else {}
-        same = [(base[seed], own) for seed, own in cell.grades_after.items() if seed in base and own.keys() == base[seed].keys()]
-        return [_gain(before, after, metric) for before, after in same]
+    def _paired(self, cell: Cell, metric: str) -> Estimate:
+        base = {seed_of(run): run.grades_after for run in self.baseline.runs} if self.baseline else {}
+        pairs = _Values()
+        for run in cell.runs:
+            own, other = run.grades_after, base.get(seed_of(run))
+            if own is not None and other is not None and own.keys() == other.keys():
+                pairs.add_all(other, own, metric, seed_of(run))
+        return pairs.gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,59 +188,34 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     """Mean and interval averaged over runs that share their samples; nan over none."""
     known = [estimate for estimate in estimates if not math.isnan(estimate.mean)]
     if not known:
-        return Estimate(mean=math.nan, ci95=(math.nan, math.nan), n=0)
+        return statistics.nothing()
     low, high = (fmean(estimate.ci95[end] for estimate in known) for end in (0, 1))
-    return Estimate(mean=fmean(estimate.mean for estimate in known), ci95=(low, high), n=len(known))
+    return Estimate(mean=fmean(estimate.mean for estimate in known), ci95=(low, high), n=max(estimate.n for estimate in known))
 
 
-def over_seeds(cells: Sequence[Sequence[float]]) -> list[Estimate] | None:
-    """Mean of each cell with its 95 % interval, from one value a seed; None below `MIN_FREEDOM` degrees of freedom.
-
-    With s^2 the variance within cells, pooled over all of them (d = values - cells degrees of freedom), the interval of a cell
-    with n seeds is mean +- t_d s / sqrt(n). It covers other seeds on the same test samples.
-    Source: one-way analysis of variance (Fisher 1925, "Statistical Methods for Research Workers").
-
-    >>> [(one.mean, [round(end, 3) for end in one.ci95]) for one in over_seeds([[0.25, 0.5, 0.75], [0.5]])]
-    [(0.5, [-0.121, 1.121]), (0.5, [-0.576, 1.576])]
-    """
-    means = [fmean(values) if values else math.nan for values in cells]
-    freedom = freedom_of(len(values) for values in cells)
-    if freedom < MIN_FREEDOM:
-        return None
-    squares = sum((value - mean) ** 2 for values, mean in zip(cells, means, strict=True) for value in values)
-    spread = student(freedom) * math.sqrt(squares / freedom)
-    reach = [spread / math.sqrt(len(values)) if values else math.nan for values in cells]
-    return [
-        Estimate(mean=mean, ci95=(mean - far, mean + far), n=len(values)) for values, mean, far in zip(cells, means, reach, strict=True)
-    ]
+def measured(run: RunRecord, summary: Summary) -> Summary:
+    """summary.json of a run with the intervals of this revision, made from its samples as those of every cell are."""
+    cell = Cell(name=run.cell, label=run.cell, strategy="", runs=(run,))
+    parts = {part: {key: cell.estimate(key, part) for key in METRICS if key in getattr(summary, part)} for part in PARTS}
+    return replace(summary, before=parts["before"], after=parts["after"], gain=parts["gain"])
 
 
-def freedom_of(num_seeds: Iterable[int]) -> int:
-    """Degrees of freedom of cells with these numbers of seeds.
-
-    >>> freedom_of([3, 1, 0])
-    2
-    """
-    return sum(number - 1 for number in num_seeds if number)
-
-
-def student(freedom: int) -> float:
-    """The two-sided 95 % quantile of Student's t; beyond the table by its expansion, right to three decimals.
-
-    Source: Abramowitz and Stegun 1964, 26.7.5.
-
-    >>> student(1), round(student(31), 3), round(student(120), 3)
-    (12.706, 2.039, 1.98)
-    """
-    if freedom <= len(STUDENT_95):
-        return STUDENT_95[freedom - 1]
-    return Z95 + (Z95**3 + Z95) / (4 * freedom) + (5 * Z95**5 + 16 * Z95**3 + 3 * Z95) / (96 * freedom**2)
-
-
-def _gain(before: Mapping[SampleName, SampleGrades], after: Mapping[SampleName, SampleGrades], metric: str) -> Estimate:
-    samples = sorted(after)
-    old, new = ([side[sample].grades.get(metric) for sample in samples] for side in (before, after))
-    return gain(old, new, [after[sample].puzzle for sample in samples])
+def _regraded(runs: Sequence[RunRecord], metric: str, part: str) -> Estimate | None:
+    """The estimate from samples; None unless all of these runs have those of the evaluation."""
+    values, seen = _Values(), []
+    for run in runs:
+        try:
+            before, after = run.grades_before, run.grades_after
+        except ValueError:  # `Cell.asymmetry` and `CellGroup.differences` name the file.
+            return None
+        own = before if part == "before" else after
+        if own is None or (part == "gain" and (before is None or before.keys() != own.keys())):
+            return None
+        if part == "before" and own in seen:
+            continue
+        seen.append(own)
+        values.add_all(before if part == "gain" and before is not None else own, own, metric, seed_of(run))
+    return values.gain if part == "gain" else values.proportion
 
 
 def _grouped(title: str, cells: Mapping[str, Sequence[RunRecord]]) -> CellGroup:
@@ -239,11 +252,6 @@ def _strategy(config: Mapping[str, Any]) -> str:
     return module[-1] if module else ""
 
 
-def _measured(summary: Summary | None, part: str, metric: str) -> Estimate | None:
+def _recorded(summary: Summary | None, part: str, metric: str) -> Estimate | None:
     estimate = None if summary is None else getattr(summary, part).get(metric)
     return None if estimate is None or math.isnan(estimate.mean) else estimate
-
-
-def _clipped(estimate: Estimate, least: float) -> Estimate:
-    low, high = estimate.ci95
-    return Estimate(mean=estimate.mean, ci95=(max(low, least), min(high, 1.0)), n=estimate.n)

@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -16,12 +15,14 @@ from rich.text import Text
 
 from percasym.config.escaping import csv_cell, markdown
 from percasym.report.load import HEADLINE, METRICS, RunRecord, Summary, read_summary
-from percasym.report.study import CellGroup, Study, seed_of
+from percasym.report.study import PARTS, CellGroup, Study, seed_of, study_of
+from percasym.report.words import counted, percent
 from percasym.types import Estimate
 
 GROUP_HEADER = ("cell", "seeds", *(f"{title}{more}" for title in HEADLINE.values() for more in ("", " against none")))
 CELLS_CSV = (
-    "group", "cell", "strategy", "weight", "metric", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high",
+    "group", "cell", "strategy", "weight", "metric", "seeds", "n", "mean", "low", "high", "difference", "difference_low", "difference_high",
+    "before", "before_low", "before_high", "gain", "gain_low", "gain_high",
 )  # fmt: skip
 
 
@@ -42,7 +43,9 @@ def run_table(summary: Mapping[str, Any] | Summary) -> Table:
     """
     known = summary if isinstance(summary, Summary) else read_summary(summary)
     title, caption = "accuracy in % [95 % interval]", _caption(known)
-    shown = Table(box=SIMPLE_HEAD, title=title, title_justify="left", caption=caption, caption_justify="left")
+    shown = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", caption=caption, caption_justify="left", pad_edge=False, collapse_padding=True
+    )
     shown.add_column("", no_wrap=True)
     for column in ("before", "after", "gain", "n"):
         shown.add_column(column, justify="right", no_wrap=True)
@@ -57,17 +60,20 @@ def run_table(summary: Mapping[str, Any] | Summary) -> Table:
 def runs_markdown(runs: Iterable[RunRecord]) -> str:
     """One row for each cell of a study: the three headline metrics before and after, averaged over its seeds.
 
-    The interval is that of one run, averaged over the seeds: seeds share their test samples, so more seeds do not enlarge the test set.
-    Runs that are not finished are left out and counted below.
+    Intervals are those of every report. Runs that are not finished are left out and counted below.
     """
     everything = list(runs)
-    finished = [run for run in everything if run.summary is not None]
-    header = ["cell", "seeds", *(f"{title} {when}" for title in HEADLINE.values() for when in ("before", "after", "gain"))]
-    cells = dict.fromkeys(run.cell for run in finished)
-    rows = [_run_row(cell, [run.summary for run in finished if run.cell == cell and run.summary is not None]) for cell in cells]
+    header = ["cell", "seeds", *(f"{title} {when}" for title in HEADLINE.values() for when in PARTS)]
+    study = study_of(everything, "")
+    names = list(dict.fromkeys(run.cell for run in everything))
+    cells = sorted((cell for group in study.groups for cell in group.cells), key=lambda cell: names.index(cell.name))
+    rows = [
+        [cell.name, str(len(cell.runs)), *(percent(cell.estimate(key, part), signed=part == "gain") for key in HEADLINE for part in PARTS)]
+        for cell in cells
+    ]
     text = markdown_table(header, rows)
-    if unfinished := len(everything) - len(finished):
-        text += f"\n{unfinished} of {len(everything)} runs not finished and not shown.\n"
+    if study.num_unfinished:
+        text += f"\n{study.num_unfinished} of {counted(len(everything), 'run')} not finished and not shown.\n"
     return text
 
 
@@ -83,18 +89,14 @@ def group_rows(group: CellGroup) -> list[TableRow]:
 
 def group_note(group: CellGroup) -> str:
     """Describe the intervals and differences in the table of a group."""
-    over = (
-        "over seeds (Student's t, spread pooled over the cells)"
-        if group.has_spread
-        else "over test samples, for too few cells have two finished seeds"
-    )
+    over = "puzzles and seeds" if any(len(cell.runs) > 1 for cell in group.cells) else "puzzles, for no cell has two finished seeds"
     baseline = group.baseline
     against = (
-        f"Differences are to {baseline.name}, paired by seed and sample, with intervals over test samples (a dash: nothing to pair)."
+        f"Differences are to {baseline.name}, paired by seed and sample (a dash: nothing to pair)."
         if baseline
         else "There is no cell with balance=none, so there are no differences."
     )
-    return f"Percent of the test split with 95 % intervals {over}. {against}"
+    return f"Percent of the test split with 95 % intervals over {over}. {against}"
 
 
 def group_markdown(group: CellGroup) -> str:
@@ -103,7 +105,7 @@ def group_markdown(group: CellGroup) -> str:
 
 
 def cells_csv(study: Study) -> str:
-    """One row for each metric of each cell; an empty field where nothing was measured."""
+    """One row for each metric of each cell, and one for its asymmetry (in `mean`); an empty field where nothing was measured."""
     return _csv(CELLS_CSV, (row for group in study.groups for row in _cell_rows(group)))
 
 
@@ -129,37 +131,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text
     shown = [[markdown(text) for text in line] for line in (header, *rows)]
     lines = [shown[0], ["---" if place in left else "---:" for place in range(len(header))], *shown[1:]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def percent(estimate: Estimate | None, *, signed: bool = False) -> str:
-    """An estimate in percent with its interval; a dash when nothing was measured.
-
-    >>> percent(Estimate(mean=0.382, ci95=(0.31, 0.452), n=200))
-    '38.2 [31, 45]'
-    >>> percent(Estimate(mean=0.34, ci95=(-0.021, 0.409), n=200), signed=True)
-    '+34.0 [-2, +41]'
-    """
-    if estimate is None or math.isnan(estimate.mean):
-        return "-"
-    sign = "+z" if signed else "z"  # z: no minus before a zero.
-    low, high = (f"{100 * end:{sign}.0f}" for end in estimate.ci95)
-    return f"{100 * estimate.mean:{sign}.1f} [{low}, {high}]"
-
-
-def _run_row(cell: str, summaries: Sequence[Summary]) -> list[str]:
-    values = [
-        percent(_average([part[key] for summary in summaries if key in (part := getattr(summary, when))]), signed=when == "gain")
-        for key in HEADLINE
-        for when in ("before", "after", "gain")
-    ]
-    return [cell, str(len(summaries)), *values]
-
-
-def _average(estimates: Sequence[Estimate]) -> Estimate | None:
-    if not estimates:
-        return None
-    low, high = (fmean(estimate.ci95[end] for estimate in estimates) for end in (0, 1))
-    return Estimate(mean=fmean(estimate.mean for estimate in estimates), ci95=(low, high), n=min(estimate.n for estimate in estimates))
 
 
 def _gain_style(gain: Estimate | None) -> str:
@@ -188,10 +159,14 @@ def _share(value: float) -> str:
 
 def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
     for metric in METRICS:
-        columns = zip(group.cells, group.estimates(metric), group.differences(metric), strict=True)
-        for cell, value, difference in columns:
-            numbers = [_plain(end) for one in (value, difference) for end in (one.mean, *one.ci95)]
-            yield [group.title, cell.name, cell.strategy, _plain(cell.weights[0]), metric, str(value.n), *numbers]
+        parts = [group.estimates(metric), group.differences(metric), group.estimates(metric, "before"), group.estimates(metric, "gain")]
+        for cell, *found in zip(group.cells, *parts, strict=True):
+            numbers = [_plain(end) for one in found for end in (one.mean, *one.ci95)]
+            yield [group.title, cell.name, cell.strategy, _plain(cell.weights[0]), metric, str(len(cell.runs)), str(found[0].n), *numbers]
+    for cell in group.cells:
+        gap = [_plain(end) for end in (cell.asymmetry.mean, *cell.asymmetry.ci95)]
+        sizes = [str(len(cell.runs)), str(cell.asymmetry.n)]
+        yield [group.title, cell.name, cell.strategy, _plain(cell.weights[0]), "asymmetry", *sizes, *gap, *[""] * 9]
 
 
 def _csv(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -51,20 +51,20 @@ _DECODER = json.JSONDecoder()
 
 def dynamics(groups: Sequence[CellGroup], numbers: Mapping[str, str] = NUMBERS) -> Figure | None:
     """A row for each group, a column for each of `numbers` that some cell logged; None where none did."""
-    shown = [group for group in groups if any(_line(cell, key)[0] for cell in group.cells for key in numbers)]
-    keys = [key for key in numbers if any(_line(cell, key)[0] for group in shown for cell in group.cells)]
+    shown = [group for group in groups if any(averaged(cell, key)[0] for cell in group.cells for key in numbers)]
+    keys = [key for key in numbers if any(averaged(cell, key)[0] for group in shown for cell in group.cells)]
     if not keys:
         return None
     with canvas(len(keys) * len(shown), panel=(3.3, 2.9), columns=len(keys)) as (figure, panels):
         for row, group in enumerate(shown):
             own = panels[row * len(keys) : (row + 1) * len(keys)]
             for axes, key in zip(own, keys, strict=True):
-                if not any(_line(cell, key)[0] for cell in group.cells):
+                if not any(averaged(cell, key)[0] for cell in group.cells):
                     axes.set_axis_off()
                     continue
                 for place, cell in enumerate(group.cells):
                     colour = shade(place, len(group.cells))
-                    line = _line(cell, key)
+                    line = averaged(cell, key)
                     marker = "o" if len(line[0]) < 3 else ""  # One measurement is no line.
                     style = LINES[place % len(LINES)]
                     axes.plot(*line, color=colour, linestyle=style, marker=marker, markersize=5, linewidth=1.6, label=cell.label)
@@ -140,7 +140,7 @@ def _read_advantages(file: Path) -> Iterator[tuple[Outcome, float]]:
                 yield (grades["perception"], grades["outcome"]), advantage
 
 
-def _line(cell: Cell, key: str) -> tuple[list[float], list[float]]:
+def averaged(cell: Cell, key: str) -> tuple[list[float], list[float]]:
     """Steps and means over the seeds, at most `MAX_POINTS` of them."""
     found: dict[int, list[float]] = {}
     for run in cell.runs:

@@ -110,6 +110,21 @@ def read_lines(path: Path, *, max_bytes: int = MAX_LINES_BYTES, links: bool = Tr
     return records
 
 
+def option_name(config: Mapping[str, Any], group: str) -> str | None:
+    """The option chosen in a group, from the module of its class, or from the class where a module holds several.
+
+    >>> option_name({"task": {"_target_": "percasym.tasks.sudoku.task.Sudoku"}}, "task")
+    'sudoku'
+    >>> option_name({"paradigm": {"_target_": "percasym.config.paradigm.Rl"}}, "paradigm")
+    'rl'
+    """
+    *path, name = str((config.get(group) or {}).get("_target_", "")).split(".")
+    modules = [module for module in path if module != "task"]
+    if not modules:
+        return None
+    return name.lower() if modules[-1] == group else modules[-1]
+
+
 def list_samples(run: Path) -> list[tuple[int, Path]]:
     """Step and path of each file of evaluated samples of a run, by name; other files in samples/ are none of them."""
     return [(int(match[1]), path) for path in sorted(run.glob("samples/*.jsonl")) if (match := _SAMPLES.fullmatch(path.name))]

@@ -1,4 +1,5 @@
 """Experiment trackers (`tracker.*`): Weights & Biases shows the numbers of metrics.jsonl live; the run directory stays the record.
+TensorBoard, whose writer is torch's, is in `percasym/app/tensorboard.py`.
 
 Line n of metrics.jsonl is row n of the W&B run, W&B's own `_step`. Rows that W&B already has are not sent again, and lines that it
 lacks are sent when the run is opened, so its history equals the file however often the run was interrupted, online or offline. `step`,
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from percasym.config.redaction import redacted_values, redacted_words
-from percasym.runs.records import read_lines
+from percasym.runs.records import option_name, read_lines
 
 HIDDEN = re.compile(r"/(lo|hi|first|not_measurable|num_samples)$|^(time|tokens)/")
 """Metrics without a chart of their own: ends of intervals, early epochs, counts, clocks. They are sent like all others."""
@@ -132,21 +133,6 @@ def _argv_holds_secrets() -> bool:
     return redacted_words(sys.argv) != sys.argv
 
 
-def option_name(config: Mapping[str, Any], group: str) -> str | None:
-    """The option chosen in a group, from the module of its class, or from the class where a module holds several.
-
-    >>> option_name({"task": {"_target_": "percasym.tasks.sudoku.task.Sudoku"}}, "task")
-    'sudoku'
-    >>> option_name({"paradigm": {"_target_": "percasym.config.paradigm.Rl"}}, "paradigm")
-    'rl'
-    """
-    *path, name = str((config.get(group) or {}).get("_target_", "")).split(".")
-    modules = [module for module in path if module != "task"]
-    if not modules:
-        return None
-    return name.lower() if modules[-1] == group else modules[-1]
-
-
 class WandbMirror:
     """An open W&B run."""
 
@@ -183,18 +169,12 @@ class WandbMirror:
 
     def catch_up(self, directory: Path) -> None:
         """Send the lines and samples of the run directory that W&B lacks."""
-        metrics = directory / "metrics.jsonl"
-        lines = read_lines(metrics) if metrics.exists() else []
+        lines = list(recorded_lines(directory))
         self._row -= len(lines)
-        samples: dict[int, list[Path]] = {}
-        for path in sorted(directory.glob("samples/*_*.jsonl")):
-            samples.setdefault(int(path.stem.rpartition("_")[2]), []).append(path)
-        for line in lines:
-            step = line.pop("step")
-            for path in samples.pop(step, ()) if self._is_new_row else ():
-                self.samples(path.stem.rpartition("_")[0], step, read_lines(path))
-            line.pop("not_finite", None)
-            self.log(step, line)
+        for step, values, samples in lines:
+            for split, records in samples if self._is_new_row else ():
+                self.samples(split, step, records)
+            self.log(step, values)
 
     def supersede(self, directory: Path) -> None:
         """Mark earlier offline sessions of this run as synced: this one holds the whole run, and syncing those later would overwrite it."""
@@ -214,6 +194,22 @@ class WandbMirror:
         from PIL import Image
 
         return self._wandb.Image(Image.open(io.BytesIO(value)))
+
+
+def recorded_lines(directory: Path) -> Iterator[tuple[int, dict[str, Any], Sequence[tuple[str, Iterable[Mapping[str, Any]]]]]]:
+    """The lines of a run's metrics.jsonl: step, numbers, with the first line of a step its samples by split, read when used."""
+    metrics = directory / "metrics.jsonl"
+    samples: dict[int, list[Path]] = {}
+    for path in sorted(directory.glob("samples/*_*.jsonl")):
+        samples.setdefault(int(path.stem.rpartition("_")[2]), []).append(path)
+    for line in read_lines(metrics) if metrics.exists() else []:
+        step = line.pop("step")
+        line.pop("not_finite", None)
+        yield step, line, [(path.stem.rpartition("_")[0], _read_later(path)) for path in samples.pop(step, ())]
+
+
+def _read_later(path: Path) -> Iterator[Mapping[str, Any]]:
+    yield from read_lines(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Protocol
 
 from percasym.spans.grammar import Grammar
@@ -123,15 +123,27 @@ class Codec:
         labels = label_tokens(pieces, response.boundary)
         return response, (*labels, Span.reasoning) if ended else labels
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of a completion without its end-of-sequence token; bytes that are not UTF-8 become U+FFFD."""
+        ended = bool(ids) and ids[-1] == self.end
+        return b"".join(self.pieces(ids[:-1] if ended else ids)).decode(errors="replace")
+
     def rollout(self, prompt: Prompt, completion: Completion) -> Rollout:
         """A completion with its parsed response and span labels."""
         response, labels = self.read(completion.ids, finished=completion.finished)
         return Rollout(prompt=prompt, completion=completion, response=response, labels=labels)
 
-    def show(self, ids: Sequence[int], labels: Sequence[int]) -> str:
-        """The tokens with ANSI background colours: perception blue, reasoning green, other grey; separated by `|`."""
+    def show(self, ids: Sequence[int], labels: Sequence[int], *, coloured: bool = True) -> str:
+        """The tokens, separated by `|`, with ANSI background colours: perception blue, reasoning green, other grey.
+
+        Without colours each span is a line of its own that begins with its name.
+        """
         colour: dict[int, str] = {Span.perception: "44", Span.reasoning: "42"}
-        shown = (piece.decode(errors="replace").replace("\n", "\\n") for piece in self.pieces(ids))
+        shown = [piece.decode(errors="replace").replace("\n", "\\n") for piece in self.pieces(ids)]
+        if not coloured:
+            names = {int(span): str(span) for span in Span}
+            spans = groupby(zip(labels, shown, strict=True), key=lambda pair: names.get(pair[0], "other"))
+            return "\n".join(f"{name}: {'|'.join(text for _, text in own)}" for name, own in spans)
         return "|".join(f"\x1b[{colour.get(label, '100')}m{text}\x1b[0m" for text, label in zip(shown, labels, strict=True))
 
     def _piece(self, token: str) -> bytes:

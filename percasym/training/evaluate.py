@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from percasym import metrics
+from percasym import metrics, statistics
 from percasym.config.settings import Evaluation
 from percasym.models.base import Family
 from percasym.rollout.base import ForcedPrefix, GreedyEngine
+from percasym.spans.codec import Codec
 from percasym.tasks.base import Task, prompt_as_text
-from percasym.types import Completion, Estimate, Prompt, Rollout, Sample, SampleKey
+from percasym.types import Completion, Estimate, Fault, Prompt, Rollout, Sample, SampleKey
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful")
 """Keys of tables and summaries, in their order."""
@@ -48,12 +49,11 @@ class EvalResult:
     @property
     def metrics(self) -> dict[str, Estimate]:
         """Mean and 95 % interval of each metric."""
-        estimate = {"perception_graded": metrics.average}
-        return {name: estimate.get(name, metrics.proportion)(values, self.puzzles) for name, values in self.verdicts.items()}
+        return {name: statistics.proportion(values, self.puzzles) for name, values in self.verdicts.items()}
 
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
         """Paired differences from an earlier result on the same samples."""
-        return {name: metrics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
+        return {name: statistics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
 
 
 def evaluate(
@@ -90,6 +90,7 @@ def evaluate(
     records = [
         _record(
             task,
+            codec,
             sample,
             picture=codec.rollout(sample.prompt, from_picture[i]),
             prefix=prefixes[i].rollout(codec, from_prefix[i]),
@@ -111,7 +112,7 @@ def _rest(answer: Completion, prefix: Sequence[int]) -> Completion | None:
     return replace(answer, ids=answer.ids[len(prefix) :], logprobs=logprobs)
 
 
-def _record(task: Task, sample: Sample, *, picture: Rollout, prefix: Rollout, text: Rollout) -> dict[str, Any]:
+def _record(task: Task, codec: Codec, sample: Sample, *, picture: Rollout, prefix: Rollout, text: Rollout) -> dict[str, Any]:
     """One sample with its three responses and their grades, as JSON."""
     rollouts = {"image": picture, "prefix": prefix, "text": text}
     grades = {name: metrics.grade(task, sample.truth, rollout) for name, rollout in rollouts.items()}
@@ -123,7 +124,7 @@ def _record(task: Task, sample: Sample, *, picture: Rollout, prefix: Rollout, te
         "puzzle": sample.puzzle,
         "solution": sample.solution,
         "image": None if image is None else b64encode(image).decode("ascii"),
-        "responses": {name: _response(rollout) for name, rollout in rollouts.items()},
+        "responses": {name: _response(rollout, codec, grades[name].faults) for name, rollout in rollouts.items()},
         "faults": {name: [fault.name for fault in grade.faults] for name, grade in grades.items()},
         "grades": {
             "end_to_end": grades["image"].outcome,
@@ -137,9 +138,10 @@ def _record(task: Task, sample: Sample, *, picture: Rollout, prefix: Rollout, te
     }
 
 
-def _response(rollout: Rollout) -> dict[str, Any]:
-    """A completion as its exact tokens, their labels, and the texts that the grammar found."""
+def _response(rollout: Rollout, codec: Codec, faults: Sequence[Fault]) -> dict[str, Any]:
+    """A completion as its exact tokens, their labels, and the texts that the grammar found; with a fault, its whole text too."""
     response, completion = rollout.response, rollout.completion
+    whole = {"text": codec.text(completion.ids)} if faults else {}  # Without a fault the parts are the text.
     return {
         "ids": list(completion.ids),
         "labels": [int(label) for label in rollout.labels],
@@ -147,4 +149,5 @@ def _response(rollout: Rollout) -> dict[str, Any]:
         "reasoning": response.reasoning,
         "answer": response.answer,
         "finished": completion.finished,
+        **whole,
     }

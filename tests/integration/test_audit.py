@@ -68,14 +68,17 @@ def test_a_model_that_does_worse_than_a_blind_guess_is_said_to() -> None:
 
 
 def test_advice_follows_the_language_model() -> None:
-    # 10 * 1 / (10 * 1 + 90 * 1) = .10 in the language model: starved. NGDiff: 1 / (1 + 1 / 1) = .5.
-    starved = made_up((1.0, 1.0)).advice()
-    assert starved.startswith("Perception is starved: it has 10% of the language model's gradient. Try balance=ngdiff")
-    assert "balance=fixed balance.weight=0.50" in starved
-    assert "model.freeze" not in starved
+    # 10 * 1 / (10 * 1 + 90 * 1) = .10 in the language model. NGDiff: 1 / (1 + 1 / 1) = .5; between it and .1: sqrt(.1 * .5) = .22.
+    small = made_up((1.0, 1.0)).advice()
+    assert small.startswith("Perception has 10% of the language model's gradient. In our own studies")
+    assert "cost 5 to 13 points of a_r" in small, "what balancing costs"
+    assert "balance=ngdiff, which would start at w = 0.50" in small
+    assert "balance=fixed balance.weight=0.22" in small
+    assert "starved" not in small
+    assert "model.freeze" not in small
     assert "But vision can learn to see at any weight: try model.freeze=[vision] too." in made_up((1.0, 1.0), vision=(9.0, 1.0)).advice()
     # 10 * 9 / (10 * 9 + 90 * 1) = .50
-    assert made_up((9.0, 1.0)).advice().startswith("Perception is not starved: it has 50% of the language model's gradient.")
+    assert made_up((9.0, 1.0)).advice().startswith("Perception has 50% of the language model's gradient; at 36 % balancing")
     assert made_up((0.0, 1.0)).advice().startswith("One span has no gradient here")
 
 

@@ -14,7 +14,7 @@ import torch
 from percasym.app import evaluator as evaluator
 from percasym.app.evaluator import Evaluator
 from percasym.engine.ranks import Ranks
-from percasym.report.curves import measured_on
+from percasym.report.curves import curve_of
 from percasym.report.load import load_run
 from percasym.rollout.native import NativeAnswers
 from percasym.runs.rundir import RunDirectory
@@ -72,7 +72,7 @@ def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: 
     # Wilson's interval of 1 in 2: (.5 + 1.92 / 2 -+ 1.96 sqrt(.5 * .5 / 2 + 3.84 / 16)) / (1 + 3.84 / 2), that is .095 to .905.
     assert record.series("eval/reasoning/lo").values == pytest.approx([0.0945] * 3, abs=1e-4)
     assert record.series("eval/num_samples").values == [2, 2, 2]
-    assert measured_on([record]) == "n = 2 test samples"
+    assert curve_of(record, "eval/reasoning").about == "n = 2 test samples"
 
 
 def test_a_curve_has_at_most_the_samples_of_the_full_evaluation(tmp_path: Path, decoded: list[list[int]]) -> None:
@@ -91,4 +91,4 @@ def test_a_point_of_the_full_evaluation_would_be_noticed(tmp_path: Path, decoded
     made.evaluate_all(2, "after")
     record = load_run(tmp_path)
     assert record.series("eval/reasoning").values == [0.5, pytest.approx(4 / 6)]
-    assert measured_on([record]) == "n = 2 to 6 test samples"
+    assert [*curve_of(record, "eval/reasoning").others] == [2], "and a figure does not join the two"

@@ -195,10 +195,12 @@ def _compare(paths: Sequence[Path]) -> None:
     """Print the comparison of these finished runs; an error here is one sentence, and no failure of the study."""
     from percasym.report.comparison_table import console, show  # Here, because cells import this module too and do not need it.
     from percasym.report.load import load_run
-    from percasym.report.study import study_of
+    from percasym.report.study import study_name, study_of
 
     try:
-        show(study_of(map(load_run, paths), ""), console())
+        runs = [load_run(path) for path in paths]
+        folder = paths[0].parents[1] if paths else Path()
+        show(study_of(runs, study_name(runs, folder)), console())
     except (ConfigError, OSError, ValueError) as error:
         print(visible(f"The cells could not be compared: {sentence(error)}"), file=sys.stderr)
 

@@ -163,6 +163,18 @@ def test_more_than_one_study_or_project_is_refused(study, nobody, tmp_path: Path
     assert main(["dashboard", str(tmp_path / "none"), "--out", "x.json"]) == 2
 
 
+def test_a_study_that_was_never_sent_says_so(study, nobody, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("wandb_workspaces")
+    folder = study(SFT, "apart", {"_target_": "percasym.runs.trackers.NoTracker"})
+    untracked = f"No run of {folder} was sent to W&B, so a workspace would show nothing"
+    assert main(["dashboard", str(folder)]) == 2
+    assert capsys.readouterr().err == f"{untracked}. Train with tracker=wandb, or write the definition with --out FILE.\n"
+    written(folder)
+    assert capsys.readouterr().out == (
+        f"{untracked} until they are: train with tracker=wandb.\nDashboard of 1 run: {folder / 'dashboard.json'}\n"
+    )
+
+
 def test_a_missing_package_is_one_sentence(study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("percasym.cli.dashboard.find_spec", lambda name: None)
     assert main(["dashboard", str(study(SFT))]) == 2

@@ -122,7 +122,7 @@ def write_cell_run(
     config = {"seed": seed, "study": study.name, "balance": {"_target_": f"percasym.balance.{target}"}, "paradigm": {"steps": steps}}
     run = RunDirectory.open(path, config)
     for step in (0, steps):
-        run.log(step, {f"eval/{name}": 0.1 + (after - 0.1) * (step > 0) for name in METRICS})
+        run.log(step, {f"eval/{name}": 0.1 + (after - 0.1) * (step > 0) for name in METRICS} | {"eval/num_samples": len(verdicts)})
     for step in range(1, steps + 1):
         moved = {"balance/weight": weight if weight is not None else 0.2 + 0.1 * step, "share/loss": 0.1, "time/step_seconds": 2.0}
         run.log(step, moved | {"grad/perception": 2.0, "grad/reasoning": 1.0})

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 from base64 import b64decode, b64encode
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from percasym.report.cards import CATEGORIES, MAX_WORDS, Card, CardGallery, Picture, page_picture, word_marks
+from percasym.report.cards import CATEGORIES, MAX_WORDS, Card, CardGallery, Picture, card_gallery, page_picture, word_marks
 from percasym.report.html import render
+from percasym.report.load import last_evaluation, load_runs
+from percasym.report.study import study_of
 
 
 def encoded(width: int, height: int) -> str:
@@ -51,3 +56,22 @@ def test_marks_change_no_letter_of_what_was_stated(stated: str) -> None:
 def test_a_text_too_long_to_compare_is_not_marked() -> None:
     long = "a " * (MAX_WORDS + 1)
     assert word_marks("b", long) == [(long, False)]
+
+
+def test_a_response_that_did_not_parse_is_a_class_of_its_own_and_is_shown_whole(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5))
+    assert file is not None
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record, text in ((records[0], "I see <nothing>"), (records[1], None)):
+        record["faults"]["image"] = ["no_perception"]
+        record["responses"]["image"] = record["responses"]["image"] | {"percept": None, "answer": None} | ({"text": text} if text else {})
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    gallery = card_gallery(study_of(load_runs(tmp_path), "s").groups)
+    assert gallery is not None
+    whole, parts, *others = gallery.cards
+    assert (whole.category, whole.text) == ("format", "I see <nothing>")
+    assert (parts.category, parts.text) == ("format", "(This run kept only what could be parsed.)\nreasoning: r1c2 is 2.")
+    assert [(card.category, card.text) for card in others] == [("reasoning", None), ("both", None), ("both", None)]
+    html = render("cards.html.j2", gallery=gallery, categories=CATEGORIES)
+    assert 'aria-label="the whole response">I see &lt;nothing&gt;</pre>' in html
+    assert '<span class="badge fault">Not in the required form</span>' in html

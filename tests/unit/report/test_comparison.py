@@ -12,6 +12,7 @@ import pytest
 from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
 from percasym.report.load import last_evaluation, load_runs, read_grades
 from percasym.report.study import study_of
+from percasym.statistics import change
 from percasym.types import Estimate
 
 ALL_WRONG: Sequence[tuple[Any, Any, Any]] = [(False, False, False)] * 8
@@ -37,30 +38,33 @@ def test_the_asymmetry_is_the_gain_of_reasoning_minus_that_of_perception(cell_ru
     cell_run(tmp_path / "s", "none", 0, 0.5, grades=(before, after))
     (cell,) = compared(tmp_path).cells
     assert cell.asymmetry.mean == 0.75
-    # A mean of 4 draws of 3 ones and a 0 is below 1 / 4 in 1 of 256, below 1 / 2 in 13 of 256 (5 %): the 2.5 % end is 1 / 4.
-    assert cell.asymmetry.ci95 == (0.25, 1.0)
-    assert cell.asymmetry_verdict is Verdict.clear
+    # Four changes of mean square 3 / 4 and two pseudo-values of mean square 1: centre 3 / 6, reach 1.96 sqrt(3 + 2 - 6 / 4) / 6 = .611.
+    assert cell.asymmetry.ci95 == pytest.approx((-0.1111, 1.1111), abs=1e-3)
+    assert cell.asymmetry_verdict is Verdict.unresolved
 
 
 def test_the_asymmetry_counts_a_puzzle_once(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    # Eight puzzles, half of them with a difference of 1: no draw of 8 in 256 is all zeros, so 2.5 % of the means lie above 0.
+    # Eight puzzles, half of them with a difference of 1: centre 4 / 10, reach 1.96 sqrt(4 + 2 - 1.6) / 10 = .411.
     cell_run(tmp_path / "eight", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
-    assert compared(tmp_path / "eight").cells[0].asymmetry.mean == 0.5
-    assert compared(tmp_path / "eight").cells[0].asymmetry_verdict is Verdict.clear
-    # Two puzzles, one of ones and one of zeros: a quarter of the draws are all zeros.
+    alone = compared(tmp_path / "eight").cells[0].asymmetry
+    assert alone.mean == 0.5
+    assert alone.ci95 == pytest.approx((-0.0111, 0.8111), abs=1e-3)
+    # Two puzzles, one of ones and one of zeros: hardly anything is known of a third.
     cell_run(tmp_path / "two", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT), puzzles=["ones"] * 4 + ["zeros"] * 4)
-    clustered = compared(tmp_path / "two").cells[0]
-    assert clustered.asymmetry.ci95 == (0.0, 1.0)
-    assert clustered.asymmetry_verdict is Verdict.unresolved
+    clustered = compared(tmp_path / "two").cells[0].asymmetry
+    assert clustered.mean == 0.5
+    assert clustered.ci95[1] - clustered.ci95[0] > 1.5 * (alone.ci95[1] - alone.ci95[0])
 
 
-def test_seeds_are_averaged_with_their_intervals(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_seeds_are_averaged_and_widen_the_interval(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     everything = [(True, False, True)] * 8
     cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT), puzzles=["ones"] * 4 + ["zeros"] * 4)
     cell_run(tmp_path / "s", "none", 1, 0.5, grades=(ALL_WRONG, everything), puzzles=["ones"] * 4 + ["zeros"] * 4)
     (cell,) = compared(tmp_path).cells
     assert cell.num_seeds == 2
-    assert cell.asymmetry == Estimate(mean=0.75, ci95=(0.5, 1.0), n=2), "of 1/2 [0, 1] and 1 [1, 1]"
+    assert (cell.asymmetry.mean, cell.asymmetry.n) == (0.75, 8), "of 1/2 and 1"
+    gaps = [1.0] * 4 + [0.0] * 4 + [1.0] * 8
+    assert cell.asymmetry == change(gaps, (["ones"] * 4 + ["zeros"] * 4) * 2, [0] * 8 + [1] * 8, reach=2.0)
 
 
 def test_a_sample_that_was_not_measured_is_left_out(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_each_finding_is_a_sentence_with_number_interval_and_verdict(cell_run: C
     cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT))
     sentences = [finding.sentence for finding in findings(compared(tmp_path))]
     assert sentences == [
-        "none: a_r gained 50.0 points more than a_p (95 % interval [+12.5, +87.5], n = 8): clear of 0.",
+        "none: a_r gained 50.0 points more than a_p (95 % interval [-1.1, +81.1], n = 8): not resolved at this n.",
         "ngdiff: a is 50.0 points lower than with none (95 % interval [-76.1, -3.9], n = 8): against the prediction.",
         "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0.",
         "ngdiff: costs 50.0 points of a_r against none (95 % interval [-76.1, -3.9], n = 8): clear of 0.",
@@ -131,7 +135,9 @@ def test_without_a_baseline_the_asymmetry_of_each_cell_is_a_finding_without_a_pr
     comparison = compared(tmp_path)
     assert comparison.baseline is None
     assert [finding.sentence for finding in findings(comparison)] == [
-        f"{cell}: a_r gained 100.0 points less than a_p (95 % interval [-100.0, -100.0], n = 8): clear of 0." for cell in ("0.5", "ngdiff")
+        # Centre -8 / 10, reach 1.96 sqrt(8 + 2 - 6.4) / 10 = .372.
+        f"{cell}: a_r gained 100.0 points less than a_p (95 % interval [-117.2, -42.8], n = 8): clear of 0."
+        for cell in ("0.5", "ngdiff")
     ]
 
 
@@ -154,18 +160,6 @@ def test_the_words_of_a_verdict_are_fixed(interval: tuple[float, float], predict
 
 def test_what_was_not_measured_has_no_verdict() -> None:
     assert verdict(one(math.nan, math.nan, math.nan), predicted=True) is None
-
-
-def test_the_interval_before_training_is_not_over_seeds(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    for balance in ("none", "0.5"):
-        for seed in (0, 1):
-            cell_run(tmp_path / "s", balance, seed, 0.5 + 0.1 * seed)
-    comparison = compared(tmp_path)
-    assert comparison.is_over_seeds
-    change = comparison.cells[0].changes["reasoning"]
-    assert change.before.ci95 == pytest.approx((0.05, 0.15)), "the interval of the samples: all seeds start from one model"
-    # Two cells of (.5, .6): s = .0707 with 2 degrees of freedom, reach 4.303 * .0707 / sqrt(2) = .2152.
-    assert change.after.ci95 == pytest.approx((0.55 - 0.2152, 0.55 + 0.2152), abs=1e-4)
 
 
 def test_two_runs_of_one_cell_and_seed_are_refused(cell_run: Callable[..., Path], tmp_path: Path) -> None:

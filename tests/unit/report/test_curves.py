@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from percasym.report.curves import curves, measured_on, spread
+from percasym.report.curves import curve_of, curves, spread
 from percasym.report.load import load_run
 from percasym.report.style import INK, PERCEPTION, REASONING, WEIGHT
 from percasym.runs.rundir import RunDirectory
@@ -38,20 +38,29 @@ def test_a_run_that_was_only_evaluated_still_has_its_picture(tmp_path: Path) -> 
     assert WEIGHT not in drawn
 
 
-def test_n_is_what_every_point_recorded_and_old_runs_are_drawn_without_it(run_dir: Path) -> None:
-    run = load_run(run_dir)
-    assert measured_on([run]) == "n not recorded", "the run was written without counts, as earlier revisions did"
-    assert curves(run_dir).exists()
-    for step in run.series("eval/end_to_end").steps[:-1]:
+def test_a_curve_joins_only_points_on_one_number_of_samples(run_dir: Path) -> None:
+    key = "eval/end_to_end"
+    unknown = curve_of(load_run(run_dir), key)
+    assert not unknown and len(unknown.others) == 6, "written without counts, as earlier revisions did"
+    assert unknown.about == "n not recorded"
+    for step in (0, 60, 120, 180):
         add(run_dir, {"step": step, "eval/num_samples": 32})
-    assert measured_on([load_run(run_dir)]) == "n not recorded", "one point is without a count"
-    add(run_dir, {"step": STEPS, "eval/num_samples": 32})
-    assert measured_on([load_run(run_dir)]) == "n = 32 test samples"
     add(run_dir, {"step": STEPS, "eval/num_samples": 128})
-    assert measured_on([load_run(run_dir)]) == "n = 32 to 128 test samples"
-    add(run_dir, {"step": STEPS, "eval/num_samples": None})
-    assert measured_on([load_run(run_dir)]) == "n not recorded"
-    assert measured_on([]) == "n not recorded"
+    curve = curve_of(load_run(run_dir), key)
+    assert [*curve.values] == [0, 60, 120, 180]
+    assert (curve.num_samples, curve.about) == (32, "n = 32 test samples")
+    assert [*curve.others] == [240, STEPS], "without a count, and with another one"
+    assert curves(run_dir).exists()
+
+
+def test_the_samples_of_an_older_run_are_counted_in_its_files(run_dir: Path) -> None:
+    for step, number in ((0, 200), (60, 24), (120, 24)):
+        (run_dir / "samples").mkdir(exist_ok=True)
+        (run_dir / "samples" / f"test_{step:06d}.jsonl").write_text("{}\n" * number)
+    curve = curve_of(load_run(run_dir), "eval/perception")
+    assert [*curve.values] == [60, 120]
+    assert curve.num_samples == 24
+    assert 0 in curve.others, "measured on all samples"
 
 
 def add(run_dir: Path, values: dict) -> None:

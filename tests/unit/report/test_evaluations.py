@@ -52,7 +52,7 @@ def test_compare_prints_both_and_the_difference(tmp_path: Path, capsys: pytest.C
     assert main(["compare", *places]) == 0
     shown = capsys.readouterr().out
     # Agresti and Min, 40 pairs that all gain: centre 40 / 42, 41 discordant, half width 1.96 sqrt(41 - 42 (40 / 42)^2) / 42 = .080.
-    assert "+100.0 [+87, +100]" in shown and "clear of 0" in shown and "40 samples of 40 puzzles" in shown
+    assert "+100.0 [+87.3, +100.0]" in shown and "clear of 0" in shown and "40 samples of 40 puzzles" in shown
 
 
 def test_other_samples_or_other_puzzles_are_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

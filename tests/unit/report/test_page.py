@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import re
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+import percasym
 from percasym.cli.main import main
+from percasym.report.header import EXPERIMENTS, stated_in
+from percasym.report.html import CHART_LIBRARY, chart_library
 from percasym.report.load import load_runs
 from percasym.report.publish import publish
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHOOSE = "document.querySelector('input[value=perception]').click();"
-SIZES = "document.title = [...document.querySelectorAll('figure.plot svg')].map(svg => svg.getBoundingClientRect().height > 50).join();"
+SIZES = """
+const drawn = canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+document.title = [...document.querySelectorAll("canvas[data-figure]")].map(canvas => canvas.clientHeight > 100 && drawn(canvas)).join();
+"""
+HIDE = """
+const points = () => charts.map(one => one.chart.data.datasets.filter(set => !set.quiet).reduce((sum, set) => sum + set.data.length, 0));
+const before = points();
+document.querySelector('[data-toggle="g0c1"]').click();
+document.title = before.map((number, i) => points()[i] < number).join();
+"""
+KEYS = """
+const canvas = document.querySelector("canvas[data-figure=frontier]");
+canvas.focus();
+const press = key => canvas.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+press("ArrowRight");
+const first = document.getElementById("read").textContent;
+press("ArrowRight");
+document.title = `${document.activeElement === canvas}|${first}|${document.getElementById("read").textContent}`;
+"""
+NARROW = """
+const fits = charts.every(one => one.chart.width <= innerWidth);
+parent.postMessage([document.documentElement.scrollWidth, innerWidth, fits].join(), "*");
+"""
+FRAME = """<!doctype html><title>none</title><script>addEventListener("message", event => { document.title = event.data; });</script>
+<iframe src="page.html" width="390" height="844"></iframe>"""
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +78,12 @@ def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
     # Before, after and gain are those of summary.json; the difference is that of the samples.
     cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
-    html = "".join(f"<td>{cell}</td>" for cell in cells)
-    shown = html_line(page, f'<th scope="row">ngdiff</th>{html}')
+    fields = "".join(f"<td>{cell}</td>" for cell in cells)
+    shown = html_line(page, f'<th scope="row">ngdiff</th>{fields}')
     assert shown.endswith('<span class="badge good">clear of 0</span></td></tr>')
-    assert page.index(f"<li>{finding}</li>") < page.index(shown) < page.index('<section id="frontier">')
+    statement = finding.removesuffix(": clear of 0.").replace("n = ", "n\u00a0=\u00a0")
+    assert f'<span class="badge good">clear of 0</span> <span>{statement}</span>' in page
+    assert page.index(statement) < page.index(shown) < page.index('<section id="frontier">')
     row = f"| a_p | ngdiff | {' | '.join(cells)} | clear of 0 |"
     assert text.index(f"- {finding}") < text.index(row) < text.index("![")
 
@@ -71,9 +104,32 @@ def test_two_runs_of_one_cell_and_seed_leave_the_rest_of_the_report(cell_run: Ca
 
 def test_the_page_loads_nothing_from_the_network(study: Path) -> None:
     page = (study / "report.html").read_text()
-    assert re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', page) == []
-    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert re.findall(r'<[^>]*(?:href|src)="(?!#|data:)[^"]*"', page.replace(str(chart_library()), "")) == []
+    assert not re.search(r"https?://(?!www\.w3\.org)", page.replace(str(chart_library()), "")), "the library names its home"
     assert "@import" not in page
+    assert "default-src 'none'" in page, "and the policy would forbid it"
+
+
+def test_the_policy_admits_the_page_s_own_scripts_and_styles_by_digest_and_no_inline_style(study: Path) -> None:
+    page = (study / "report.html").read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert "unsafe" not in policy[1]
+    inline = re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", page, flags=re.DOTALL)
+    assert len(inline) == 4, "the style, the library, the figures and the filter"
+    for text in inline:
+        assert b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy[1]
+    body = page.replace(str(chart_library()), "")
+    assert not re.search(r"<[^>]*\sstyle=", body), "the policy forbids style attributes"
+    assert not re.search(r"<[^>]*\son\w+=", body), "and handlers in attributes"
+
+
+def test_the_vendored_library_is_the_one_that_its_page_names() -> None:
+    folder = Path(percasym.__file__).parent / "assets" / "charts"
+    named = re.findall(r"^\| (\S+\.js) \| \S+ \| [\d.]+ \| \S+ \| (\w{64}) \|$", (folder / "README.md").read_text(), flags=re.MULTILINE)
+    assert {name for name, _ in named} == {path.name for path in folder.glob("*.js")} == set(CHART_LIBRARY)
+    assert [name for name, digest in named if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest] == []
+    assert {path.name for path in folder.glob("LICENSE-*")} == {"LICENSE-Chart.js.txt", "LICENSE-chartjs-chart-error-bars.txt"}
 
 
 def test_ids_of_the_page_are_its_own(study: Path) -> None:
@@ -135,30 +191,96 @@ def test_two_hundred_runs_are_reported_without_torch(
     assert (tmp_path / "out" / "report.html").stat().st_size > 1e5
 
 
-def dumped(page: Path, folder: Path, script: str) -> str:
-    """The page's document in a browser that has no network, after `script`; no error may have reached the console."""
-    copy = folder / "page.html"
-    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+def dumped(page: Path, folder: Path, script: str, *, admitted: bool = True, frame: str = "") -> str:
+    """The page's document in a browser that has no network, after `script`; no error may have reached the console.
+
+    The page's policy is given the digest of the script, unless it is not `admitted`. With a `frame` the page is shown inside it.
+    """
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = page.read_text().replace("script-src ", f"script-src 'sha256-{digest}' ", int(admitted))
+    (folder / "page.html").write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    (folder / "frame.html").write_text(frame)
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    shown = folder / ("frame.html" if frame else "page.html")
     done = subprocess.run(
-        [str(CHROMIUM), *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", copy.as_uri()],
+        [str(CHROMIUM), *flags, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", shown.as_uri()],
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     return done.stdout
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
-def test_a_browser_shows_the_figures_and_the_filter_works(study: Path, tmp_path: Path) -> None:
+def title(document: str) -> str:
+    return html.unescape(document.split("<title>")[1].split("</title>")[0])
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+
+
+@needs_browser
+def test_a_browser_draws_every_panel_and_the_filter_works(study: Path, tmp_path: Path) -> None:
     document = dumped(study / "report.html", tmp_path, SIZES + CHOOSE)
-    assert "<title>true,true,true,true,true</title>" in document, "five figures have a size"
+    # frontier 1, weight 1, learning 3, gains 1, dynamics 4
+    assert title(document) == ",".join(["true"] * 10)
     cards = re.findall(r'<article data-cell="(\w+)" data-category="(\w+)"( hidden)?', document.replace('hidden=""', "hidden"))
     assert len(cards) == 4 * 5
     assert [(cell, kind) for cell, kind, hidden in cards if not hidden] == [("c0", "perception")]
     assert "1 of the first 5 test samples." in document
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@needs_browser
+def test_a_cell_is_hidden_in_every_figure(study: Path, tmp_path: Path) -> None:
+    assert title(dumped(study / "report.html", tmp_path, HIDE)) == ",".join(["true"] * 10)
+
+
+@needs_browser
+def test_arrow_keys_read_the_points_of_a_figure(study: Path, tmp_path: Path) -> None:
+    focused, first, second = title(dumped(study / "report.html", tmp_path, KEYS)).split("|")
+    assert focused == "true"
+    # none is the cell with the lowest a_p: 0.30 and 0.32.
+    assert first == "none: a_p 31.0 [26, 36], a_r 31.0 [26, 36], a 31.0 [26, 36], n = 5, 2 seeds"
+    assert second.startswith("0.7: a_p 41.0 ")
+
+
+@needs_browser
+def test_a_phone_of_390_pixels_shows_the_page_without_scrolling_sideways(study: Path, tmp_path: Path) -> None:
+    width, inner, fits = title(dumped(study / "report.html", tmp_path, NARROW, frame=FRAME)).split(",")
+    assert inner == "390"
+    assert int(width) <= 390
+    assert fits == "true"
+
+
+@needs_browser
+def test_a_script_that_the_policy_does_not_name_is_blocked(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="inline script violates"):
+        dumped(study / "report.html", tmp_path, "document.title = 'planted'", admitted=False)
+
+
+@needs_browser
 def test_an_error_in_the_console_would_be_noticed(study: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="CONSOLE"):
         dumped(study / "report.html", tmp_path, "console.error('planted')")
+
+
+def test_the_question_of_a_study_stands_at_its_head(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "asymmetry", "none", 0, 0.5)
+    publish(load_runs(tmp_path), tmp_path / "out")
+    page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
+    stated = stated_in(EXPERIMENTS / "asymmetry.yaml")
+    assert stated["Question"].startswith("On both tasks and both families, does a_r gain more than a_p")
+    assert f"<h1>{stated['Question']}</h1>" in page and stated["Prediction"] in page
+    assert "<dt>training</dt><dd>4 steps of ?</dd>" in page and "<dt>seeds</dt><dd>0</dd>" in page
+    assert f"<dt>finished</dt><dd>{datetime.now(UTC):%Y-%m-%d}</dd>" in page
+    assert "4 steps of ? · asymmetry" in text.splitlines()[0]
+    assert stated_in(EXPERIMENTS / "../config.yaml") == {}
+
+
+def test_a_second_report_of_everything_below_a_study_ignores_the_first(
+    cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for balance in ("none", "ngdiff"):
+        cell_run(tmp_path / "s", balance, 0, 0.5)
+    for _ in range(2):  # The second time the shell expands */* to report/report.html and the other files too.
+        assert main(["report", *map(str, sorted((tmp_path / "s").glob("*/*")))]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"Page: {tmp_path / 's' / 'report' / 'report.html'}"
+    assert main(["compare", *map(str, sorted((tmp_path / "s").glob("*/*")))]) == 0

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from percasym.cli.main import main
 from percasym.report.cards import category, marks
 from percasym.report.load import last_evaluation, load_run, load_runs, read_grades
 from percasym.report.status import run_state
-from percasym.report.study import CellGroup, over_seeds, study_of
+from percasym.report.study import CellGroup, study_of
+from percasym.report.words import percent, points
 from percasym.runs.rundir import RunDirectory
+from percasym.statistics import gain, proportion
 
 TRUTH = "1034\n0021\n3400\n0002"
 EACH_KIND = ((True, True), (False, True), (True, False), (False, False), (False, None))
@@ -23,14 +26,67 @@ def group_of(study: Path) -> CellGroup:
     return group
 
 
-def test_the_spread_of_two_cells_is_pooled() -> None:
-    # Within cells: (-.1, .1) and (-.2, .2), squares .02 + .08 = .1 over 2 degrees of freedom, s = .2236.
-    # t of 2 degrees is 4.303, n = 2: 4.303 * .2236 / sqrt(2) = .6804, in both cells alike.
-    first, second = over_seeds([[0.4, 0.6], [0.3, 0.7]]) or []
-    assert first.ci95 == pytest.approx((0.5 - 0.6804, 0.5 + 0.6804), abs=1e-4)
-    assert second.ci95 == pytest.approx(first.ci95)
-    assert over_seeds([[0.4], [0.6]]) is None, "one seed in each cell has no spread"
-    assert over_seeds([[0.4, 0.6], [0.6]]) is None, "two seeds of one cell have too few degrees of freedom"
+def half_right(first: int, n: int = 8) -> list[tuple[bool, bool, bool]]:
+    """Grades of which the first are right."""
+    return [(index < first,) * 3 for index in range(n)]
+
+
+def test_an_interval_of_several_seeds_is_over_puzzles_and_seeds(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for seed, right in ((0, 6), (1, 2)):
+        cell_run(tmp_path / "s", "none", seed, right / 8, grades=(half_right(0), half_right(right)))
+    (cell,) = group_of(tmp_path).cells
+    found = cell.estimate("perception")
+    values = [index < right for right in (6, 2) for index in range(8)]
+    assert found == proportion(values, [*range(8)] * 2, [0] * 8 + [1] * 8)
+    assert (found.mean, found.n) == (0.5, 8)
+    one = proportion(values[:8])
+    assert found.ci95[1] - found.ci95[0] > one.ci95[1] - one.ci95[0], "seeds that differ by 50 points say so"
+
+
+def test_one_model_before_training_counts_once_whatever_the_seeds(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        path = cell_run(tmp_path / "s", "none", seed, 0.5, grades=(half_right(3), half_right(4)))
+        (path / "summary.json").write_text((path / "summary.json").read_text().replace('"mean": 0.1,', '"mean": 0.375,'))
+    (cell,) = group_of(tmp_path).cells
+    assert cell.estimate("perception", "before") == proportion([True] * 3 + [False] * 5)
+
+
+def test_the_tables_of_a_run_a_cell_and_a_pair_have_one_interval(
+    cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 0 of 4 before and 3 of 4 after; the difference of ngdiff to none, 4 of 4 minus 3 of 4.
+    study = tmp_path / "s"
+    for balance, right in (("none", 3), ("ngdiff", 4)):
+        path = cell_run(study, balance, 0, right / 4, grades=(half_right(0, 4), half_right(right, 4)))
+        text = (path / "summary.json").read_text().replace('"mean": 0.1,', '"mean": 0.0,')
+        (path / "summary.json").write_text(text.replace(f'"mean": {right / 4 - 0.1},', f'"mean": {right / 4},'))
+    assert main(["report", str(study)]) == 0
+    terminal = " ".join(capsys.readouterr().out.split())
+    assert main(["compare", str(study)]) == 0
+    compared = " ".join(capsys.readouterr().out.split())
+    page = (study / "report" / "report.html").read_text()
+    rows = [row.split(",") for row in (study / "report" / "cells.csv").read_text().splitlines()]
+    cells = {(row[1], row[4]): dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+    csv = cells["sudoku-qwen3vl-sft-ngdiff", "perception"]
+    difference = gain([True] * 3 + [False], [True] * 4)
+    assert [float(csv[name]) for name in ("difference", "difference_low", "difference_high")] == pytest.approx(
+        [difference.mean, *difference.ci95], abs=1e-5
+    )
+    assert float(csv["before_high"]) == pytest.approx(0.48989, abs=1e-4), "not [0, 0]"
+    shown = points(difference)
+    assert shown in page and shown in (study / "report" / "report.md").read_text()
+    low_high = shown.split(" ", 1)[1]
+    assert low_high in compared and low_high in terminal
+    after, gained = percent(proportion([True] * 3 + [False])), points(gain([False] * 4, [True] * 3 + [False]))
+    for text in (terminal, page):
+        assert after in text and gained in text and "0.0 [0, 49]" in text
+
+
+def test_samples_that_are_not_those_of_the_summary_are_not_mixed_with_it(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.9, grades=(half_right(0), half_right(4)))
+    (cell,) = group_of(tmp_path).cells
+    assert cell.estimate("perception").mean == 0.9
+    assert cell.estimate("perception").ci95 == pytest.approx((0.85, 0.95)), "the interval that the run recorded"
 
 
 def test_cells_are_the_baseline_then_constant_weights_then_moving_ones(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -49,13 +105,6 @@ def test_a_lone_cell_is_named_without_task_model_and_paradigm(cell_run: Callable
     assert [cell.label for cell in group_of(tmp_path).cells] == ["none-smoke"]
 
 
-def test_without_a_second_seed_the_interval_is_that_of_the_test_samples(cell_run: Callable[..., Path], tmp_path: Path) -> None:
-    cell_run(tmp_path / "s", "none", 0, 0.5)
-    group = group_of(tmp_path)
-    assert not group.has_spread
-    assert group.estimates("perception")[0].ci95 == pytest.approx((0.45, 0.55))
-
-
 def test_a_difference_is_paired_by_seed_and_by_sample(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     cell_run(tmp_path / "s", "none", 0, 0.5, verdicts=[(True, True), (False, True), (False, True), (False, True)])
     cell_run(tmp_path / "s", "0.5", 0, 0.5, verdicts=[(True, True), (True, True), (True, True), (False, True)])
@@ -64,7 +113,7 @@ def test_a_difference_is_paired_by_seed_and_by_sample(cell_run: Callable[..., Pa
     baseline, other = group.differences("perception")
     assert math.isnan(baseline.mean)
     assert other.mean == 0.5, "two of four samples turned right in seed 0"
-    assert other.n == 1
+    assert other.n == 4
 
 
 def test_samples_of_one_puzzle_widen_the_interval_of_a_difference(cell_run: Callable[..., Path], tmp_path: Path) -> None:

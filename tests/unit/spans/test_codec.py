@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from percasym.models.qwen3vl import Qwen3VL
@@ -68,3 +70,14 @@ def test_the_coloured_view_shows_every_token_once(codec: Codec) -> None:
     ids, labels = codec.encode_demonstration(DEMONSTRATION)
     shown = codec.show(ids, labels)
     assert shown.count("\x1b[0m") == len(ids) and shown.count("\x1b[44m") == labels.count(Span.perception)
+    plain = codec.show(ids, labels, coloured=False)
+    assert "\x1b" not in plain
+    assert [line.partition(": ")[0] for line in plain.splitlines()] == ["perception", "reasoning"]
+    spans = [line.partition(": ")[2] for line in plain.splitlines()]
+    assert "|".join(spans) == re.sub(r"\x1b\[\d+m", "", shown)
+
+
+def test_the_text_of_a_completion_is_what_was_written(codec: Codec) -> None:
+    text = DEMONSTRATION.perception + DEMONSTRATION.reasoning
+    ids, _ = codec.encode_demonstration(DEMONSTRATION)
+    assert codec.text(ids) == codec.text(ids[:-1]) == text
