@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import combinations
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,9 +16,11 @@ from percasym.config.settings import Settings
 from percasym.models.adapt import PARTS, Adaptation
 from percasym.models.anatomy import Anatomy
 from percasym.plan import memory
-from percasym.plan.inputs import Layout, Lengths, Parameters, count_parameters, measure_lengths
+from percasym.plan.inputs import Layout, Lengths, Parameters, Sampled, count_parameters, measure_lengths
 from percasym.plan.work import Work, work
 
+MAX_CHANGES = 4
+"""Most changes that a plan combines in search of one that fits."""
 GPU_GB = 80.0
 """Default memory of one GPU in 10^9 bytes (A100, H100)."""
 
@@ -63,29 +67,49 @@ class Plan:
 
     def remedies(self) -> Iterator[tuple[str, int]]:
         """Single changes of the configuration that lower the peak, each with the new peak."""
+        for words, change in self._changes().items():
+            if (peak := replace(self, layout=change(self.layout)).peak) < self.peak:
+                yield words, peak
+
+    def fitting(self) -> tuple[str, int] | None:
+        """The first of the smallest sets of changes with which it fits, and its peak; None where `MAX_CHANGES` do not suffice."""
+        changes = self._changes()
+        for number in range(1, MAX_CHANGES + 1):
+            for chosen in combinations(changes, number):
+                keys = [word.partition("=")[0] for words in chosen for word in words.split()]
+                if len(keys) == len(set(keys)):
+                    layout = reduce(lambda held, words: changes[words](held), chosen, self.layout)
+                    if (peak := replace(self, layout=layout).peak) <= self.gpu_bytes:
+                        return " ".join(chosen), peak
+        return None
+
+    def _changes(self) -> dict[str, Callable[[Layout], Layout]]:
+        """Words of a command line -> what they change in any layout."""
         layout, evaluation, sampled = self.layout, self.layout.evaluation, self.layout.sampled
         fewer = max(1, evaluation.rows // 4)
-        changes = {
-            "engine.zero_stage=3": replace(layout, zero_stage=3 if layout.num_ranks > 1 else layout.zero_stage),
-            "engine.zero_stage=3 engine.weights=bfloat16": replace(layout, zero_stage=3, stored_bytes=2, eval_bytes=layout.computing_bytes),
-            "engine.offload=true": replace(layout, offload=layout.zero_stage > 0),
-            "model.gradient_checkpointing=true": replace(layout, checkpointing=True),
-            "paradigm.micro_batch_size=1": replace(layout, rows=1),
-            f"evaluation.batch_size={fewer}": replace(layout, evaluation=replace(evaluation, rows=fewer, prompts=fewer)),
-        }
+        changes: dict[str, Callable[[Layout], Layout]] = {
+            "engine.zero_stage=3": lambda held: replace(held, zero_stage=3 if held.num_ranks > 1 else held.zero_stage),
+            "engine.zero_stage=3 engine.weights=bfloat16": lambda held: replace(
+                held, zero_stage=3, stored_bytes=2, eval_bytes=held.computing_bytes
+            ),
+            "engine.offload=true": lambda held: replace(held, offload=held.zero_stage > 0),
+            "model.gradient_checkpointing=true": lambda held: replace(held, checkpointing=True),
+            "paradigm.micro_batch_size=1": lambda held: replace(held, rows=1),
+            f"evaluation.batch_size={fewer}": lambda held: replace(
+                held, evaluation=replace(held.evaluation, rows=fewer, prompts=fewer)
+            ),
+        }  # fmt: skip
         if layout.num_ranks > 1 and not layout.vllm_evaluation:
             words = f"evaluation.engine=vllm evaluation.tensor_parallel={layout.num_ranks}"
-            changes[words] = replace(layout, vllm_evaluation=0.4, tensor_parallel=layout.num_ranks)
+            changes[words] = lambda held: replace(held, vllm_evaluation=0.4, tensor_parallel=held.num_ranks)
         if sampled:
-            changes["paradigm.kl=0"] = replace(layout, sampled=replace(sampled, reference=False))
+            changes["paradigm.kl=0"] = lambda held: replace(held, sampled=replace(_sampled(held), reference=False))
         if sampled and sampled.decoded:
             prompts = max(1, sampled.decoded.prompts // 4)
             rows = prompts * sampled.group_size
             decoded = replace(sampled.decoded, rows=rows, prompts=prompts)
-            changes[f"rollout.batch_size={rows}"] = replace(layout, sampled=replace(sampled, decoded=decoded))
-        for words, changed in changes.items():
-            if (peak := replace(self, layout=changed).peak) < self.peak:
-                yield words, peak
+            changes[f"rollout.batch_size={rows}"] = lambda held: replace(held, sampled=replace(_sampled(held), decoded=decoded))
+        return changes
 
     @property
     def _vllm_rollouts(self) -> float:
@@ -170,7 +194,15 @@ def _lines(plan: Plan) -> list[str]:
     if plan.fits:
         return [*lines, f"It fits: {_gb(plan.peak)} of {size}."]
     lines.append(f"It does not fit: {_gb(plan.peak)} of {size}.")
-    lines += [f"  {words}: {_gb(peak)} GB{', which fits' if peak <= plan.gpu_bytes else ''}" for words, peak in plan.remedies()]
+    remedies = dict(plan.remedies())
+    lines += [f"  {words}: {_gb(peak)} GB{', which fits' if peak <= plan.gpu_bytes else ''}" for words, peak in remedies.items()]
+    if not any(peak <= plan.gpu_bytes for peak in remedies.values()):
+        found = plan.fitting()
+        lines.append(
+            f"No set of {MAX_CHANGES} of these fits. Choose a smaller model.size, adapters (model.lora.rank=16), or more and larger GPUs."
+            if found is None
+            else f"These fit together, {_gb(found[1])} GB: {found[0]}"
+        )
     return lines
 
 
@@ -178,6 +210,11 @@ def _numbers(shown: Table) -> Table:
     for column in shown.columns[1:]:
         column.justify = "right"
     return shown
+
+
+def _sampled(layout: Layout) -> Sampled:
+    assert layout.sampled is not None, "changes of the rollouts are offered where there are some"
+    return layout.sampled
 
 
 def _count(number: int) -> str:

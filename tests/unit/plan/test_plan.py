@@ -168,6 +168,23 @@ def test_what_would_help_is_said_with_what_it_leads_to() -> None:
     assert all(peak < cost.peak for peak in remedies.values())
 
 
+def test_where_no_single_change_suffices_a_set_of_them_is_said(capsys) -> None:
+    line = "scale=paper launch.nproc=8 engine.zero_stage=2 evaluation.batch_size=8"
+    below = (min(dict(planned(line).remedies()).values()) - 1) / 1e9  # Less than any single change leads to.
+    found = planned(f"{line} --gpu-gb {below}").fitting()
+    assert found is not None
+    words, peak = found
+    changed = {word.partition("=")[0]: word for word in words.split()}
+    assert len(changed) > 1
+    kept = [word for word in line.split() if word.partition("=")[0] not in changed]
+    assert planned(f"{' '.join([*kept, *changed.values()])} --gpu-gb {below}").peak == peak <= below * 1e9, "the plan of that command"
+    assert cli.main(["plan", *line.split(), "--gpu-gb", str(below)]) == 0
+    assert f"These fit together, {peak / 1e9:.1f} GB: {words}" in capsys.readouterr().out
+    assert planned(f"{line} --gpu-gb 0.5").fitting() is None
+    assert cli.main(["plan", *line.split(), "--gpu-gb", "0.5"]) == 0
+    assert "No set of 4 of these fits. Choose a smaller model.size" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
