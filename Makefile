@@ -45,7 +45,7 @@ test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases
 	PERCASYM_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz
 
 test-vllm: $(VLLM)/.installed  ## The tests of the real vLLM on this CPU (AVX512), in an environment of its own (3.6 GB, installed at the first call)
-	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python -m pytest tests/vllm
+	PYTHONPATH=$(CURDIR)/tests/vllm/stubs $(VLLM)/bin/python -m pytest tests/vllm
 
 coverage: $(READY)  ## Line and branch coverage of percasym/ by the tests of `make test`, processes that tests start included
 	rm -f .coverage .coverage.*
@@ -76,9 +76,9 @@ bench: $(READY)  ## Measure speed and memory beside the alternatives
 	for file in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)) benchmarks/table.py; do $(BIN)/python $$file; done
 
 bench-vllm: $(VLLM)/.installed  ## Rollouts of the native engine beside vLLM's, and RL with both (20 minutes of one core)
-	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py
-	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py --prompts 64 --rounds 3
-	PYTHONPATH=tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rl.py
+	PYTHONPATH=$(CURDIR)/tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py
+	PYTHONPATH=$(CURDIR)/tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rates.py --prompts 64 --rounds 3
+	PYTHONPATH=$(CURDIR)/tests/vllm/stubs $(VLLM)/bin/python benchmarks/vllm/rl.py
 
 dist: $(READY)  ## Build wheel and sdist into dist/, and try the wheel in an environment of its own, without a compiler
 	rm -rf dist

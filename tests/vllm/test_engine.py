@@ -25,10 +25,11 @@ BFLOAT16_BOUND = 3e-2
 PAGE = HERE.parents[1] / "docs" / "vllm-alignment.md"
 HEAD = """# Sampler against trainer
 
-Mean |difference| of log-probabilities, in nats per token, between the engine that sampled a rollout and a forward of the
-model in training: packaged tiny models, after vision tower, projector and language model (or the adapters on them) were
-moved by a tenth of their spread and the sampler was refreshed. "Not refreshed" is vLLM in float32 *before* that refresh.
-The trainer computes in float32. One digit, because the rest depends on the rollouts. Written by `make test-vllm`.
+Mean |difference| of log-probabilities, in nats per token, between the engine that sampled a rollout and a forward of
+the model in training: packaged tiny models, after vision tower, projector and language model (or the adapters on them)
+were moved by a tenth of their spread and the sampler was refreshed. "Not refreshed" is vLLM in float32 *before* that
+refresh. The trainer computes in float32. One digit, because the rest depends on the rollouts. Written by
+`make test-vllm`.
 
 | family | trained | prompt | native float32 | vLLM float32 | not refreshed | native bfloat16 | vLLM bfloat16 |
 |---|---|---|---|---|---|---|---|
