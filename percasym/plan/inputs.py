@@ -15,7 +15,7 @@ from typing import Self
 
 from percasym.config.paradigm import Rl
 from percasym.config.sampling import Native
-from percasym.config.settings import Settings
+from percasym.config.settings import Settings, TorchSettings
 from percasym.models.adapt import PARTS, Adaptation, Lora, Part
 from percasym.models.anatomy import Anatomy, Weights
 from percasym.tasks.base import Task
@@ -114,6 +114,8 @@ class Layout:
     evaluation: Answers
     sampled: Sampled | None
     """None for supervised training."""
+    plain: bool = False
+    """Whether plain PyTorch trains (`engine=torch`), which has no option of ZeRO."""
     ranks_of_machine: int = 1
     """Ranks that share the memory of one machine."""
     stored_bytes: int = 4
@@ -155,6 +157,7 @@ class Layout:
             eval_bytes=computing if stored == 2 or family.lora or family.attention == "flash_attention_2" else 4,
             evaluation=Answers(rows=evaluation.batch_size, prompts=evaluation.batch_size, max_new_tokens=evaluation.max_new_tokens),
             sampled=Sampled.of(paradigm, settings) if isinstance(paradigm, Rl) else None,
+            plain=isinstance(settings.engine, TorchSettings),
             ranks_of_machine=settings.launch.nproc,
             stored_bytes=stored,
             vllm_evaluation=evaluation.gpu_memory_frac if evaluation.engine == "vllm" else 0.0,

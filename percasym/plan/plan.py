@@ -87,9 +87,10 @@ class Plan:
         """Words of a command line -> what they change in any layout."""
         layout, evaluation, sampled = self.layout, self.layout.evaluation, self.layout.sampled
         fewer = max(1, evaluation.rows // 4)
+        stage_3 = "engine=deepspeed engine.zero_stage=3" if layout.plain else "engine.zero_stage=3"
         changes: dict[str, Callable[[Layout], Layout]] = {
-            "engine.zero_stage=3": lambda held: replace(held, zero_stage=3 if held.num_ranks > 1 else held.zero_stage),
-            "engine.zero_stage=3 engine.weights=bfloat16": lambda held: replace(
+            stage_3: lambda held: replace(held, zero_stage=3 if held.num_ranks > 1 else held.zero_stage),
+            f"{stage_3} engine.weights=bfloat16": lambda held: replace(
                 held, zero_stage=3, stored_bytes=2, eval_bytes=held.computing_bytes
             ),
             "engine.offload=true": lambda held: replace(held, offload=held.zero_stage > 0),

@@ -25,7 +25,13 @@ CONF = ROOT / "conf"
 GROUPS = ("task", "model", "paradigm", "balance", "engine", "tracker", "scale")
 
 
-NEEDED = {"task=jsonl": ["task.path=rows.jsonl"], "task=hub": ["task.path=folder"]}
+NEEDED = {
+    "task=jsonl": ["task.path=rows.jsonl"],
+    "task=hub": ["task.path=folder"],
+    "task=mm_helix": ["task.path=rows.tsv"],
+    "task=vgrp": ["task.path=rows.parquet"],
+    "model=auto": ["model.path=folder"],
+}
 """What only the user can say, for the choices that need it; the file is not opened yet."""
 
 
@@ -182,6 +188,7 @@ def test_a_plug_in_of_a_named_package_is_built(resolved, command, tmp_path: Path
         "@dataclass(frozen=True, kw_only=True)\n"
         "class Half:\n"
         "    weight: float = 0.5\n"
+        "    needs = 'counts'\n"
         "    def start(self): ...\n"
         "    def step(self, state, stats): ...\n"
     )

@@ -123,6 +123,12 @@ def test_rollouts_in_a_type_of_their_own_hold_a_copy_of_the_decoder() -> None:
     assert copied["decoder copy"] == 2 * 8_190_735_360 and not plain.get("decoder copy")
 
 
+def test_what_zero_would_save_under_plain_pytorch_is_told_with_the_engine_that_has_it() -> None:
+    deepspeed, plain = (dict(planned(f"scale=paper launch.nproc=8 engine={name}").remedies()) for name in ("deepspeed", "torch"))
+    assert "engine.zero_stage=3" in deepspeed and "engine.zero_stage=3" not in plain
+    assert plain["engine=deepspeed engine.zero_stage=3"] == planned("scale=paper launch.nproc=8 engine.zero_stage=3").peak
+
+
 def test_vllm_spares_an_evaluation_the_whole_weights() -> None:
     line = "scale=paper model.size=32B launch.nproc=8 engine.zero_stage=3 engine.weights=bfloat16"
     native, served = planned(line).evaluation, planned(f"{line} evaluation.engine=vllm evaluation.tensor_parallel=8").evaluation
