@@ -20,7 +20,7 @@ LOCKED := $(INSTALL) --no-deps --require-hashes
 TORCH_CHECK ?= --require-hashes
 VLLM := .venv-vllm
 
-.PHONY: help demo study test test-fast test-slow test-vllm coverage lint conf docs base gallery bench bench-vllm dist lock licences clean
+.PHONY: help demo study test test-fast test-slow test-slurm test-vllm coverage lint conf docs base gallery bench bench-vllm dist lock licences clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 20
@@ -43,6 +43,13 @@ test-fast: $(READY)  ## Tests of the rooms that need no deep-learning library (s
 test-slow: $(READY)  ## Only the tests that take minutes each, and 100,000 cases of each target of tests/fuzz (seven hours)
 	$(BIN)/python -m pytest -m slow
 	PERCASYM_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz
+
+test-slurm: $(READY)  ## Runs, studies and preemption under a SLURM of one node that the tests start (Debian: slurm-wlm, munge); minutes
+	@PATH="$$PATH:/usr/sbin:/sbin"; for program in slurmctld slurmd munged; do command -v $$program >/dev/null || \
+		{ echo "$$program is not installed. On Debian and Ubuntu: sudo apt-get install slurm-wlm munge"; exit 1; }; done
+	@$(BIN)/python -c "import hydra_plugins.hydra_submitit_launcher" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt hydra-submitit-launcher
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 test-vllm: $(VLLM)/.installed  ## The tests of the real vLLM on this CPU (AVX512), in an environment of its own (3.6 GB, installed at the first call)
 	PYTHONPATH=$(CURDIR)/tests/vllm/stubs $(VLLM)/bin/python -m pytest tests/vllm

@@ -23,3 +23,6 @@ class Record:
 
     def checkpoint(self, step, save):
         pass
+
+    def settle(self):
+        pass

@@ -70,7 +70,7 @@ def evaluate_checkpoint(settings: Settings, *, checkpoint: str, step: Path | Non
     torch.nn.Module.to(model, device)
     engine = InferenceOnlyEngine(model=model, device=device)
     setup_seconds = time.perf_counter() - began
-    with run_context(settings, SINGLE_RANK, about=about, checkpoint_bytes=0) as directory:
+    with run_context(settings, SINGLE_RANK, about=about) as directory:
         evaluator = Evaluator(settings, directory, engine, SINGLE_RANK, greedy)
         result = evaluator.evaluate_all(0, "evaluating")
         seconds = {"setup": setup_seconds, "evaluate": evaluator.seconds}

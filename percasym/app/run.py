@@ -31,7 +31,7 @@ from percasym.config.schema import ConfigError
 from percasym.config.settings import DeepSpeedSettings, Settings, TorchSettings
 from percasym.data.checks import data_fingerprint, with_checked_rows
 from percasym.engine.base import Engine
-from percasym.engine.checkpoint import num_bytes
+from percasym.engine.checkpoint import num_bytes, weight_bytes
 from percasym.engine.deepspeed import deepspeed_engine, require_room_to_decode
 from percasym.engine.heartbeat import FrozenRankError, Heartbeat
 from percasym.engine.loading import loaded
@@ -39,13 +39,16 @@ from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import names_of
+from percasym.models.checkpoint import config as source_config
 from percasym.models.checkpoint import silence_transformers, source
+from percasym.models.stored import stored_dtype
 from percasym.report.curves import curves
 from percasym.report.load import load_run
 from percasym.report.tables import run_table
 from percasym.runs.base import Run
 from percasym.runs.console import PlainConsole
 from percasym.runs.identity import find, mark_ended
+from percasym.runs.space import Needs
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey
 
@@ -104,7 +107,9 @@ def _run(settings: Settings, device: torch.device, ranks: Ranks, heartbeat: Hear
     if (data := settings.task.about()) is not None:
         about["data"] = data
         console.print(data_summary(about["data"]), soft_wrap=True, highlight=False, markup=False)
-    with run_context(settings, ranks, about=about, checkpoint_bytes=num_bytes(engine.model)) as directory:
+    final = stored_dtype(engine.model, source_config(str(engine.model.name_or_path)))
+    about["final"] = str(final).removeprefix("torch.")
+    with run_context(settings, ranks, about=about, needs=disk_needs(settings, engine.model, final)) as directory:
         heartbeat.step = lambda: directory.last_step
         console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
         for remark in directory.remarks:
@@ -191,6 +196,17 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
 def decodes(settings: Settings) -> bool:
     """Whether the model itself answers or samples in this run, rather than vLLM."""
     return settings.evaluation.engine == "native" or isinstance(settings.rollout, Native)
+
+
+def disk_needs(settings: Settings, model: PreTrainedModel, final: torch.dtype) -> Needs:
+    """What the run will write, with final/ in that format."""
+    num_checkpoints = settings.paradigm.num_checkpoints
+    return Needs(
+        checkpoint_bytes=num_bytes(model),
+        num_checkpoints=num_checkpoints,
+        num_kept=settings.run.keep_last + settings.run.keep_best if settings.run.keep_last else num_checkpoints,
+        final_bytes=weight_bytes(model, final.itemsize),
+    )
 
 
 def trained_vision(model: PreTrainedModel, settings: Settings) -> list[str]:

@@ -17,20 +17,22 @@ from percasym.runs.checkpoint import Retention
 from percasym.runs.lock import sole_writer
 from percasym.runs.requests import Stopped, signal_handler
 from percasym.runs.rundir import RunDirectory
-from percasym.runs.space import refusal, require_room
+from percasym.runs.space import Needs, refusal, require_room_for_run
 from percasym.training.divergence import TrainingDivergedError
 
 
 @contextmanager
-def run_context(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], checkpoint_bytes: int) -> Iterator[Run]:
+def run_context(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], needs: Needs | None = None) -> Iterator[Run]:
     """The run directory, locked and with signals handled while the block runs; above rank 0, a run that writes nothing.
+
+    `needs` is what the run will write, for which its disk must have room.
 
     Sets the status `interrupted` or `failed` when the block does not end well.
     Raises ConfigError for what the user can fix: another run or process in the directory, a full or unwritable disk, divergence.
     """
     with ExitStack() as stack:
         try:
-            directory = NullRun(settings.path) if ranks.rank else _open(settings, about, checkpoint_bytes, stack)
+            directory = NullRun(settings.path) if ranks.rank else _open(settings, about, needs, stack)
         except (ValueError, OSError) as error:
             if reason := str(error) if isinstance(error, ValueError) else refusal(settings.path, error):
                 raise ConfigError(reason) from error
@@ -54,10 +56,11 @@ def run_context(settings: Settings, ranks: Ranks, *, about: Mapping[str, Any], c
             raise
 
 
-def _open(settings: Settings, about: Mapping[str, Any], checkpoint_bytes: int, stack: ExitStack) -> RunDirectory:
-    require_room(settings.path, checkpoint_bytes, "A checkpoint")
+def _open(settings: Settings, about: Mapping[str, Any], needs: Needs | None, stack: ExitStack) -> RunDirectory:
+    if needs:
+        require_room_for_run(settings.path, needs)
     stack.enter_context(sole_writer(settings.path))
-    return RunDirectory.open(  # Reads the directory again: under the lock, no other process can change it.
+    directory = RunDirectory.open(  # Reads the directory again: under the lock, no other process can change it.
         settings.path,
         settings.record,
         settings.run.overwrite,
@@ -65,3 +68,5 @@ def _open(settings: Settings, about: Mapping[str, Any], checkpoint_bytes: int, s
         tracker=settings.tracker,
         keep=Retention(last=settings.run.keep_last, best="eval/end_to_end" if settings.run.keep_best else ""),
     )
+    directory.final_bytes = needs.final_bytes if needs else None
+    return directory

@@ -17,7 +17,9 @@ Mixing = Literal["sum_then_normalize", "normalize_then_sum"]
 
 
 def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
-    """Rows in one forward of one rank: `micro_batch_size`, or the rank's whole share of a step where that is less.
+    """Most rows in one forward of one rank: `micro_batch_size`, or the rank's whole share of a step where that is less.
+
+    A step keeps its rows on any number of ranks; what changes is the number of forwards in which a rank makes its share.
 
     >>> rows_per_forward(16, 4, num_ranks=2), rows_per_forward(16, 16, num_ranks=2)
     (4, 8)
@@ -26,12 +28,12 @@ def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> 
     """
     share, left = divmod(batch_size, num_ranks)
     if left or not share:
-        raise ValueError(f"paradigm.batch_size={batch_size} cannot be dealt out evenly to {num_ranks} ranks. Choose a multiple of that.")
-    rows = min(micro_batch_size, share)
-    if share % rows:
-        dealt = f"paradigm.batch_size={batch_size} gives {share} samples to each of {num_ranks} ranks, and"
-        raise ValueError(f"{dealt} paradigm.micro_batch_size={micro_batch_size} does not divide them. Choose one that does.")
-    return rows
+        fewer = max(number for number in range(1, num_ranks) if not batch_size % number)
+        raise ValueError(
+            f"paradigm.batch_size={batch_size} cannot be dealt out evenly to {num_ranks} ranks. Start {fewer} (launch.nproc={fewer}), "
+            f"or choose a multiple of {num_ranks}."
+        )
+    return min(micro_batch_size, share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,11 @@ class Training:
     def evaluates_after(self, step: int) -> bool:
         """Whether an evaluation during training is due after `step` steps."""
         return self.eval_every > 0 and step % self.eval_every == 0 and step < self.steps
+
+    @property
+    def num_checkpoints(self) -> int:
+        """How many checkpoints are due from beginning to end."""
+        return -(-self.steps // (self.save_every or self.steps))
 
     def saves_after(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` steps. The last step always has one."""

@@ -6,18 +6,20 @@ micro-batches. No engine averages: the coefficients of a loss divide by token co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from percasym.balance.base import Gramian
 from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.inner_products import Parts
+from percasym.engine.partition import Layout
 from percasym.models.base import Batch
 from percasym.types import Span
 
@@ -114,7 +116,7 @@ class Engine(Protocol):
         ...
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, on the same number of ranks."""
+        """Restore what `save` wrote, on any number of ranks."""
         ...
 
 
@@ -146,6 +148,14 @@ class Updater(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state for this rank's part."""
+        ...
+
+    def layout(self) -> Layout:
+        """Which part of which parameter each tensor of that state holds, for ranks of another number."""
+        ...
+
+    def shapes(self) -> Sequence[torch.Size]:
+        """The shapes of those tensors."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

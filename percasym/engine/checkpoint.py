@@ -2,7 +2,7 @@
 
     model/  engine.pt  engine_rank1.pt  engine_rank2.pt ...
 
-Where all ranks hold the same optimizer state, rank 0 writes it alone.
+Where all ranks hold the same optimizer state, rank 0 writes it alone. Beside it lies its layout, by which any number of ranks can read it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from percasym.config.files import UnfitFileError
 from percasym.config.schema import ConfigError
 from percasym.engine.base import Updater
+from percasym.engine.partition import Layout, repartitioned
 from percasym.engine.ranks import Ranks
 from percasym.models.adapt import saved_tensors
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "model"
+MAX_RANKS = 100_000
+"""More processes are taken for damage."""
 
 
 def save_weights(directory: Path, model: PreTrainedModel) -> None:
@@ -55,31 +58,40 @@ def save_state(directory: Path, ranks: Ranks, updater: Updater) -> None:
     if ranks.device.type == "cuda":
         state["random_device"] = torch.cuda.get_rng_state(ranks.device)
     if updater.split or ranks.rank == 0:
-        state["optimizer"] = updater.state_dict()
+        state |= {"optimizer": updater.state_dict(), "layout": _plain(updater.layout()), "split": updater.split}
     torch.save(state, directory / _file(ranks.rank))
 
 
 def read_state(directory: Path, ranks: Ranks, updater: Updater) -> dict[str, Any]:
-    """The state that `save_state` wrote for this rank.
+    """The state that `save_state` wrote for this rank; on another number of ranks, its part of the states of all.
 
-    Only tensors and plain values are unpickled (`weights_only`); anything else is refused.
-    Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it has another number of ranks or cannot be read.
+    A rank beyond those that wrote gets no random state. Only tensors and plain values are unpickled (`weights_only`); anything else is
+    refused. Raises FileNotFoundError when `directory` is no checkpoint, ConfigError when it cannot be read.
     """
     if not (directory / _file(0)).is_file():
         raise FileNotFoundError(f"{directory} holds no {_file(0)}, so it is not a checkpoint of a run.")
     first = _read(directory / _file(0), "optimizer")
-    written = first.get("num_ranks", 1)
-    if written != ranks.num_ranks:
-        found = f"{directory} was written by {written} processes, and this run has {ranks.num_ranks}"
+    written, split = first.get("num_ranks", 1), first.get("split", updater.split)
+    if not isinstance(written, int) or not 0 < written <= MAX_RANKS:
+        raise ConfigError(f"{directory / _file(0)} cannot be read: it gives {written!r} as the number of processes. Restore it.")
+    own = _read(directory / _file(ranks.rank), *["optimizer"] * split) if ranks.rank < written else {}
+    source, layout = own if split else first, _plain(updater.layout())
+    if (written == ranks.num_ranks or not split) and source.get("layout", layout) == layout:
+        return {**own, "optimizer": source["optimizer"]}
+    if "layout" not in first:
+        found = f"{directory} was written by {written} processes of an earlier version, and this run has {ranks.num_ranks}"
         raise ConfigError(f"{found}. Resume with {written} (launch.nproc times launch.nnodes), or begin again with run.overwrite=true.")
-    own = first if ranks.rank == 0 else _read(directory / _file(ranks.rank), *["optimizer"] * updater.split)
-    return own if updater.split else {**own, "optimizer": first["optimizer"]}
+    others = [_read(directory / _file(rank), "optimizer", "layout") for rank in range(1, written)] if split else []
+    with _readable(directory / _file(0)):
+        shares = [(share["layout"], share["optimizer"]) for share in (first, *others)]
+        return {**own, "optimizer": repartitioned(shares, updater.layout(), updater.shapes(), updater.state_dict())}
 
 
 def load_state(state: dict[str, Any], updater: Updater) -> None:
-    """Restore the optimizer state and this rank's random state."""
+    """Restore the optimizer state and this rank's random state, where there is one."""
     updater.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
+    if "random" in state:
+        torch.set_rng_state(state["random"])
     if "random_device" in state:
         torch.cuda.set_rng_state(state["random_device"])
 
@@ -105,12 +117,22 @@ def _readable(path: Path) -> Iterator[None]:
 
 def num_bytes(model: PreTrainedModel) -> int:
     """Approximate bytes that `save` writes on all ranks: weights (or adapters) and AdamW's two moments of those trained, all float32."""
-    sizes = [
-        (getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in model.parameters()
-    ]  # Under ZeRO-3 a tensor is empty and `ds_numel` is its size.
-    trainable = sum(size for size, trained in sizes if trained)
-    written = trainable if getattr(model, "_hf_peft_config_loaded", False) else sum(size for size, _ in sizes)
-    return 4 * (written + 2 * trainable)
+    return weight_bytes(model, 4) + 2 * 4 * sum(size for size, trained in _sizes(model) if trained)
+
+
+def weight_bytes(model: PreTrainedModel, itemsize: int) -> int:
+    """Approximate bytes of the weights of a model (of its adapters only, where it has some), at so many bytes each."""
+    adapters = getattr(model, "_hf_peft_config_loaded", False)
+    return itemsize * sum(size for size, trained in _sizes(model) if trained or not adapters)
+
+
+def _sizes(model: PreTrainedModel) -> list[tuple[int, bool]]:
+    """Elements of each parameter, and whether it is trained. Under ZeRO-3 a tensor is empty and `ds_numel` is its size."""
+    return [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in model.parameters()]
+
+
+def _plain(layout: Layout) -> list[list[tuple[str, int, int, int]]]:
+    return [[(piece.name, piece.start, piece.numel, piece.offset) for piece in pieces] for pieces in layout]
 
 
 def _file(rank: int) -> str:

@@ -8,6 +8,7 @@ parameter group i, both the optimizer of ZeRO stages 1 and 2 and that of stage 3
 
 - the flat master weights that AdamW updates, this rank's part: `single_partition_of_fp32_groups[i]`, `fp32_partitioned_groups_flat[i]`;
 - their reduced gradient: `averaged_gradients[i]`, tensors that `step` concatenates, or with offload the masters' own `.grad`;
+- which parameters are in it: `round_robin_bit16_groups` and `_offsets`, `fp16_groups` with `partition_numel()` of each;
 - what fills it from the backward passes so far: `reduce_gradients()` in stage 1, `finalize_gradient_accumulation_boundary()` in 2 and 3;
 - `step()`, called directly: `engine.step()` would reduce again a gradient that was kept and put back.
 """
@@ -32,10 +33,12 @@ from transformers import PreTrainedModel
 from percasym.config.paradigm import Training
 from percasym.config.schema import ConfigError
 from percasym.config.settings import DeepSpeedSettings
+from percasym.engine import partition
 from percasym.engine.base import Updater
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.inner_products import Parts
 from percasym.engine.loading import assign_whole, give_room, hand_over_buffers, handed_over
+from percasym.engine.partition import Layout
 from percasym.engine.precision import compute_dtype, lowered, rounded
 from percasym.engine.ranks import SINGLE_RANK, Ranks
 from percasym.engine.reference import reference_nll
@@ -82,7 +85,7 @@ def deepspeed_engine(
     if stage == 0:
         updater: Updater = WholeUpdater(module, optimizer, ranks)
     else:
-        updater = ZeroUpdater(zero, optimizer, stage=stage, offload=settings.offload)
+        updater = ZeroUpdater(zero, optimizer, module, ranks, stage=stage, offload=settings.offload)
     averaged_over = ranks.num_ranks if updater.split else 1  # ZeRO averages over ranks, and our gradient is a sum.
     backend = Backend(
         module=module,
@@ -119,17 +122,19 @@ def _start(device: torch.device) -> ModuleType:
 
 @contextmanager
 def _local_rank(device: torch.device, *, stay: bool) -> Iterator[None]:
-    """Set LOCAL_RANK, which DeepSpeed requires, where no launcher has set it; removed at the end unless `stay`.
+    """Set LOCAL_RANK, by which DeepSpeed selects its device, to the index of `device`; as it was at the end unless `stay`.
 
-    Other libraries take the variable as a sign of a launcher, but ZeRO-3 reads it in every forward.
+    It is no other than the launcher's where all GPUs are visible. Other libraries take the variable as a sign of a launcher, but ZeRO-3
+    reads it in every forward.
     """
     given = os.environ.get("LOCAL_RANK")
-    os.environ["LOCAL_RANK"] = given or str(device.index or 0)
+    os.environ["LOCAL_RANK"] = str(device.index or 0) if device.type == "cuda" else given or "0"
     try:
         yield
     finally:
-        if given is None and not stay:
+        if not stay:
             del os.environ["LOCAL_RANK"]
+            os.environ |= {} if given is None else {"LOCAL_RANK": given}
 
 
 def _config(settings: DeepSpeedSettings, *, pin_memory: bool) -> dict[str, Any]:
@@ -224,9 +229,10 @@ class ZeroUpdater:
 
     split = True
 
-    def __init__(self, zero: Any, optimizer: Optimizer, *, stage: int, offload: bool) -> None:
+    def __init__(self, zero: Any, optimizer: Optimizer, module: nn.Module, ranks: Ranks, *, stage: int, offload: bool) -> None:
         """`zero` is the optimizer that `deepspeed.initialize` wrapped around `optimizer`."""
         self._zero, self._optimizer, self._stage, self._offload = zero, optimizer, stage, offload
+        self._module, self._rank = module, ranks.rank
         self._masters: Sequence[Tensor] = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
         self._open: list[Tensor] | None = None
         self._kept_dtype = zero.dtype
@@ -301,6 +307,22 @@ class ZeroUpdater:
         self._assign()
         self._optimizer.load_state_dict(state)
         self._unassign()
+
+    def layout(self) -> Layout:
+        """Which part of which parameter each of this rank's flat tensors holds."""
+        names, zero = {id(parameter): name for name, parameter in self._module.named_parameters()}, self._zero
+        if self._stage == 3:
+            split = [[(names[id(each)], each.ds_numel, each.partition_numel()) for each in group] for group in zero.fp16_groups]
+            return partition.of_split_parameters(split, self._rank)
+        placed = [
+            [(names[id(each)], each.numel(), offset) for each, offset in zip(group, offsets, strict=True)]
+            for group, offsets in zip(zero.round_robin_bit16_groups, zero.round_robin_bit16_offsets, strict=True)
+        ]
+        return partition.of_flat_groups(placed, zero.partition_size, self._rank)
+
+    def shapes(self) -> Sequence[torch.Size]:
+        """The sizes of this rank's flat tensors."""
+        return [master.shape for master in self._masters]
 
     @property
     def _groups(self) -> range:

@@ -171,7 +171,7 @@ class SpanEngine:
         self._ranks.barrier()  # Rank 0 marks the checkpoint complete after all ranks have written.
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, on the same number of ranks."""
+        """Restore what `save` wrote, on any number of ranks: bit for bit on the same number, else but for the order of sums."""
         state = checkpoint.read_state(directory, self._ranks, self._updater)
         values = on_first_rank(self._ranks, lambda: checkpoint.read_weights(directory, self.model))
         parameters = dict(self.model.named_parameters())

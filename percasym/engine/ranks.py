@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 from torch.distributed import Store
 
 from percasym.config.schema import ConfigError
+from percasym.engine.rendezvous import meet
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class RankEnvironment:
     rank: int = 0
     num_ranks: int = 1
     local_rank: int = 0
-    """Index on this machine: which accelerator it uses."""
+    """Index on this machine: which of several visible GPUs it uses."""
     address: Mapping[str, str] = field(default_factory=dict)
     """MASTER_ADDR and MASTER_PORT, where the launcher does not set them itself."""
     hosts_store: bool = field(default=False, repr=False)
@@ -103,13 +104,19 @@ def _number(environment: Mapping[str, str], name: str, default: str) -> int:
 def choose_device(local_rank: int = 0) -> torch.device:
     """The GPU of this rank, or the CPU with at most as many threads as this process has cores.
 
-    Raises ConfigError when the machine has fewer GPUs than processes.
+    Where one GPU is visible it is this rank's, whatever its number on the machine: SLURM's --gpus-per-task hides those of other tasks
+    (`meet` refuses ranks that see the same one).
+    Raises ConfigError when several are visible, and fewer than there are processes.
     """
     if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise ConfigError(f"Each process takes a GPU, and this machine has {torch.cuda.device_count()}. Lower launch.nproc to that.")
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
+        visible = torch.cuda.device_count()
+        index = local_rank if visible > 1 else 0
+        if index >= visible:
+            raise ConfigError(
+                f"Each process takes a GPU, and process {local_rank} of this machine sees {visible}. Start fewer (launch.nproc)."
+            )
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(min(torch.get_num_threads(), usable))  # More threads than cores are 10x slower.
     os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed detects its accelerator at import and warns when there is none.
@@ -129,10 +136,13 @@ class Ranks:
 
     @classmethod
     def join(cls, rank: int, num_ranks: int, device: torch.device) -> Self:
-        """Initialise the process group at the address in the environment (torchrun's variables); no-op for a single process."""
+        """Initialise the process group at the address in the environment (torchrun's variables); no-op for a single process.
+
+        Raises ConfigError when not all ranks arrive, or two of them would share a GPU.
+        """
         if num_ranks == 1 or distributed.is_initialized():
             return cls(rank, num_ranks, device)
-        store, *_ = next(distributed.rendezvous("env://", rank, num_ranks, timeout=COLLECTIVE_TIMEOUT))
+        store = meet(rank, num_ranks, device, COLLECTIVE_TIMEOUT)
         group = distributed.PrefixStore("default_pg", store)  # As init_process_group does without `store`, which it would not return.
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=group, rank=rank, world_size=num_ranks, timeout=COLLECTIVE_TIMEOUT)

@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 
 from percasym.config.paradigm import Training
 from percasym.config.settings import TorchSettings
+from percasym.engine import partition
 from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.inner_products import Parts
 from percasym.engine.loading import assign_whole, handed_over
+from percasym.engine.partition import Layout
 from percasym.engine.precision import compute_dtype, lowered
 from percasym.engine.ranks import SINGLE_RANK, Ranks
 from percasym.objectives.token_nll import TokenNll
@@ -64,7 +66,7 @@ class WholeUpdater:
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, ranks: Ranks) -> None:
         self._trained: Sequence[nn.Parameter] = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self._optimizer, self._ranks = optimizer, ranks
+        self._module, self._optimizer, self._ranks = module, optimizer, ranks
         self._summed = False
 
     def gradient(self) -> Parts:
@@ -103,6 +105,14 @@ class WholeUpdater:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the optimizer's state."""
         self._optimizer.load_state_dict(state)
+
+    def layout(self) -> Layout:
+        """One tensor for each trained parameter."""
+        return partition.whole(self._module, self._optimizer)
+
+    def shapes(self) -> Sequence[torch.Size]:
+        """The shapes of the trained parameters, in the optimizer's order."""
+        return [parameter.shape for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def _reached(self) -> list[Tensor]:
         """The gradients of all parameters that have one on any rank; zeros where this rank has none."""

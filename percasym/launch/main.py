@@ -60,6 +60,9 @@ def _main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
         shown = undecodable[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         message = f"{shown!a} has letters that this locale ({sys.getfilesystemencoding()}) cannot read. Set PYTHONUTF8=1."
         return _report(message, REFUSED)
+    argv, local_rank = without_local_rank(argv)
+    if local_rank:
+        os.environ.setdefault("LOCAL_RANK", local_rank)
     if wrong := wrong_flags(argv):
         return _report(wrong, REFUSED)
     sys.argv = [sys.argv[0], *force_options(argv, conf)]
@@ -75,6 +78,22 @@ def _main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     except Exception as error:  # `job` raises SystemExit only: this error is Hydra's, about the command line.
         return _report(sentence(error), REFUSED)
     return 0
+
+
+def without_local_rank(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """The words without `--local_rank N`, which the launcher `deepspeed` adds, and N: what torchrun calls LOCAL_RANK.
+
+    >>> without_local_rank(["--local_rank=3", "task=sudoku"]), without_local_rank(["--local-rank", "3"]), without_local_rank(["seed=1"])
+    ((['task=sudoku'], '3'), ([], '3'), (['seed=1'], None))
+    """
+    words, rest, local_rank = list(argv), list[str](), None
+    while words:
+        flag, equals, value = (word := words.pop(0)).partition("=")
+        if flag not in ("--local_rank", "--local-rank"):
+            rest.append(word)
+            continue
+        local_rank = value if equals or not words else words.pop(0)
+    return rest, local_rank
 
 
 def wrong_flags(argv: Sequence[str]) -> str | None:

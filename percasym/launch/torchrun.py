@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from percasym.runs.rundir import FAILURE
 
 SECONDS_TO_STOP = 10
 """From the first failure until the other ranks are killed, if they have not ended by then."""
+ANNOUNCED_SECONDS = 10.0
+"""How long a launcher waits for the other machines before it says so."""
 AGENTS = (signal.SIGHUP, signal.SIGQUIT)
 """Signals that the agent handles: it ends the ranks at once."""
 
@@ -53,7 +56,7 @@ def run(settings: Settings) -> None:
         (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
         signals = SignalForwarder(folder, settings.launch.nproc)
         try:
-            with signal_handler(signals.handle):
+            with signal_handler(signals.handle), _announced(settings.launch, folder):
                 elastic_launch(_config(settings, folder), sys.executable)("-m", "percasym.launch.worker", name)
         except SignalException as stop:
             mark_ended(settings.path, "interrupted")
@@ -136,6 +139,25 @@ def _record_failure(path: Path, sentence: str, reports: list[dict[str, Any]], fo
         return f"{sentence}. The run had not begun."
     (path / FAILURE).write_text(redacted(output), encoding="utf-8")
     return f"{sentence}. What the ranks said is in {path / FAILURE}; the same command resumes."
+
+
+@contextmanager
+def _announced(launch: Launch, folder: Path) -> Iterator[None]:
+    """Say after ANNOUNCED_SECONDS that other machines are missing: until they come, the agent waits in silence and starts no rank."""
+
+    def say() -> None:
+        if not any(folder.glob("rank*.pid")):
+            others = "another machine" if launch.nnodes == 2 else f"{launch.nnodes - 1} other machines"
+            print(f"Waiting for {others} at {launch.rendezvous}. Give the same command on each.", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(ANNOUNCED_SECONDS, say)
+    timer.daemon = True
+    if launch.nnodes > 1:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from percasym.config.files import UnfitFileError, home, opened, read_json
-from percasym.models import hub
+from percasym.models import hub, stored
 from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
 from percasym.models.template import TemplateError
 from percasym.models.untrusted import check_bases, check_checkpoint
@@ -302,10 +302,12 @@ def save(trained: PreTrainedModel, source: str, directory: Path, *, images: Mapp
 
     `images` are settings that the image processor was used with in place of its own.
     """
-    trained.save_pretrained(directory)
+    dtype = stored.stored_dtype(trained, config(source))
+    stored.save_as(trained, dtype, directory)
     if is_adapter(directory) and not _is_here(source):
         name_base(directory, source)
     trained.config.save_pretrained(directory)  # Not written with adapters, but needed to load tokenizer and image processor.
+    stored.record(directory, dtype)
     tokenizer(source).save_pretrained(directory)
     processor = deepcopy(image_processor(source))
     for name, value in (images or {}).items():

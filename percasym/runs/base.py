@@ -76,6 +76,10 @@ class Run(Protocol):
         """Let `save` fill the checkpoint of a step; every rank writes its part of the optimizer state."""
         ...
 
+    def settle(self) -> None:
+        """Wait until the last checkpoint is complete."""
+        ...
+
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Step and path of the newest complete checkpoint; None where there is none, and above rank 0."""
         ...
@@ -129,6 +133,9 @@ class NullRun:
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> None:
         """Let `save` write into the directory that rank 0 is writing; `save` waits until it exists."""
         save(partial_path(checkpoint_path(self.path / "checkpoints", step)))
+
+    def settle(self) -> None:
+        """No-op above rank 0."""
 
     def final(self, save: Callable[[Path], None]) -> None:
         """No-op above rank 0."""

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,19 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 def write_checkpoint(root: Path, step: int, save: Callable[[Path], None], note: str = "") -> Path:
     """Let `save` fill the checkpoint of `step` under `root`, with `note` as the text of its DONE; returns its path."""
+    path = checkpoint_path(root, step)
+    fill(path, save)
+    return complete_checkpoint(path, note)
 
-    def save_and_mark(directory: Path) -> None:
-        save(directory)
+
+def complete_checkpoint(path: Path, note: str) -> Path:
+    """Write the sums and the DONE of a checkpoint that `fill` has filled, and let it appear at `path`."""
+
+    def mark(directory: Path) -> None:
         write_sums(directory, pending={DONE: note})
         (directory / DONE).write_text(note, encoding="utf-8")
 
-    return write_directory(checkpoint_path(root, step), save_and_mark)
+    return complete(path, mark)
 
 
 def checkpoint_path(root: Path, step: int) -> Path:
@@ -49,21 +56,40 @@ def partial_path(path: Path) -> Path:
 
 def write_directory(path: Path, save: Callable[[Path], None]) -> Path:
     """Let `save` fill a directory beside `path`, then rename it to `path`; when `save` fails, `path` stays as it was."""
+    fill(path, save)
+    return complete(path)
+
+
+def fill(path: Path, save: Callable[[Path], None]) -> None:
+    """Let `save` fill a directory beside `path`, which is not there yet; it is removed when `save` fails."""
     partial = partial_path(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    try:
+    with _removed_on_error(partial):
         save(partial)
+
+
+def complete(path: Path, mark: Callable[[Path], None] = lambda directory: None) -> Path:
+    """Flush what `fill` has filled to the disk, after `mark` has added to it, and rename it to `path`."""
+    partial = partial_path(path)
+    with _removed_on_error(partial):
+        mark(partial)
         for file in (*partial.rglob("*"), partial):
             _sync(file)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     if path.exists():
         shutil.rmtree(path)
     partial.replace(path)
     _sync(path.parent)
     return path
+
+
+@contextmanager
+def _removed_on_error(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def latest_checkpoint(root: Path, warn: Callable[[str], None] = lambda sentence: None) -> tuple[int, Path] | None:

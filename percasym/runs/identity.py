@@ -30,7 +30,7 @@ SESSIONS = "wandb"
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Form of a run's id: part of a file name and of a W&B address, so it holds no separator, dot or wildcard."""
 
-NOT_COMPARED = ("run", "tracker", "launch.rendezvous", "launch.heartbeat_minutes")
+NOT_COMPARED = ("run", "tracker", "launch")
 """Sections and keys of the configuration that say how a run is kept or started, not what it computes."""
 
 DATA_PATH = "task.path"

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,7 @@ from percasym.config.files import json_lines, parsed_json, read_json
 from percasym.config.redaction import redacted_values, redacted_words
 from percasym.config.schema import read
 from percasym.runs import checkpoint
+from percasym.runs.background import Background
 from percasym.runs.checkpoint import DONE, Retention
 from percasym.runs.identity import check_identity, delete_run, find
 from percasym.runs.progress import ProgressBar
@@ -42,6 +44,8 @@ from percasym.runs.trackers import Mirror, NoTracker, Tracker
 METRICS = "metrics.jsonl"
 FAILURE = "failure.log"
 """Output of the ranks of a run in which one failed."""
+SECONDS_TO_COMPLETE = 10.0
+"""How long a run that stops at once waits for the checksums of its last checkpoint."""
 PACKAGES = ("percasym", "torch", "transformers", "deepspeed", "numpy", "pillow")
 """Packages whose version can change a number."""
 
@@ -90,7 +94,10 @@ class RunDirectory:
         """Signals that this process received."""
         self.last_step: int | None = None
         """The step of the last `log`."""
+        self.final_bytes: int | None = None
+        """Of final/, where that is known before."""
         self._keep = Retention()
+        self._background = Background()
         self._latest: tuple[int, Path] | None = None
         self._num_lines = 0  # Logged by this run, including lines of a metrics.jsonl that its checkpoint was copied from.
         self._mirror: Mirror = NoTracker()
@@ -165,20 +172,34 @@ class RunDirectory:
     def checkpoint(self, step: int, save: Callable[[Path], None]) -> Path:
         """Let `save` fill the checkpoint of `step`; a crash leaves no checkpoint rather than half of one.
 
-        Its DONE records the position of metrics.jsonl. Raises NoRoomError before anything is written.
+        Its checksums are computed, and it appears at the path that this returns, in the background, until `settle`. Its DONE records the
+        position of metrics.jsonl. Raises NoRoomError before anything is written, and what the background raised for the one before.
         """
+        self.settle()
         if self._latest:
             require_room(self.path, size_of(self._latest[1]), "A checkpoint")
         num_bytes = synced_bytes(self.path / METRICS)
         position = LogPosition(step=step, num_bytes=num_bytes, num_lines=self._num_lines, identity=self._meta["id"])
-        path = checkpoint.write_checkpoint(self._writable("checkpoints"), step, save, note=position.note())
-        self._keep.prune(path.parent, newest=step, scores=self.logged(self._keep.best))
+        path = checkpoint.checkpoint_path(self._writable("checkpoints"), step)
+        checkpoint.fill(path, save)
+        scores = self.logged(self._keep.best)
+
+        def complete() -> None:
+            checkpoint.complete_checkpoint(path, position.note())
+            self._keep.prune(path.parent, newest=step, scores=scores)
+            self._latest = step, path
+
+        self._background.start(complete)
         self._write_meta(seconds=self._seconds())
-        self._latest = step, path
         return path
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is complete. Raises what went wrong with it."""
+        self._background.wait()
 
     def latest_checkpoint(self) -> tuple[int, Path] | None:
         """Step and path of the newest complete checkpoint."""
+        self.settle()
         return self._latest
 
     def logged(self, name: str) -> dict[int, float]:
@@ -188,12 +209,15 @@ class RunDirectory:
 
     def final(self, save: Callable[[Path], None]) -> Path:
         """Let `save` fill final/, the trained model. Raises NoRoomError before anything is written."""
+        self.settle()
         if self._latest:
-            require_room(self.path, size_of(self._latest[1], "*.safetensors"), "The final model")
+            known = self.final_bytes or size_of(self._latest[1], "*.safetensors")
+            require_room(self.path, known, "The final model")
         return checkpoint.write_directory(self._writable("final"), save)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json and set the status to `done`; the run is never written again."""
+        self.settle()
         complete = plain({"status": "done", **summary})
         write_whole(self._writable("summary.json"), document(complete))
         self._close("done", complete, failed=False)
@@ -236,6 +260,8 @@ class RunDirectory:
 
     def _close(self, status: str, summary: Mapping[str, Any], *, failed: bool, **more: str) -> None:
         self._writable("meta.json")
+        with suppress(Exception):  # The run has ended for another reason, or has waited already.
+            self._background.wait(SECONDS_TO_COMPLETE)
         self._write_meta(status=status, seconds=self._seconds(), **more)
         (self.path / RESERVE).unlink(missing_ok=True)
         self._mirror.finish(summary, failed=failed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from percasym.config.redaction import redacted
@@ -25,6 +26,39 @@ RESERVE_BYTES = 2**16
 
 class NoRoomError(OSError):
     """A disk has less free space than will be needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a run will write, as its model and settings say before it trains."""
+
+    checkpoint_bytes: int
+    """Of one checkpoint, over all ranks."""
+    num_checkpoints: int
+    """That it writes from beginning to end."""
+    num_kept: int
+    """How many of them are kept."""
+    final_bytes: int
+    """Of final/."""
+
+    @property
+    def most_bytes(self) -> int:
+        """At the fullest moment: a checkpoint is written while those to be kept are there, and final/ after the last."""
+        beside = min(self.num_kept + 1, self.num_checkpoints)
+        return max(beside * self.checkpoint_bytes, min(self.num_kept, self.num_checkpoints) * self.checkpoint_bytes + self.final_bytes)
+
+    def __str__(self) -> str:
+        kept = min(self.num_kept, self.num_checkpoints)
+        written = " while another is written" * (self.num_checkpoints > kept)
+        checkpoints = f"{kept} checkpoint{'s' * (kept != 1)} of {gigabytes(self.checkpoint_bytes)} kept{written}"
+        return f"{checkpoints}, then final/ of {gigabytes(self.final_bytes)}"
+
+
+def require_room_for_run(path: Path, needs: Needs) -> None:
+    """Raise NoRoomError unless the disk of `path` has room for all that the run there will keep; what it has there already counts."""
+    there = sum(size_of(path / name) for name in ("checkpoints", "final"))
+    if needs.most_bytes > there:
+        require_room(path, needs.most_bytes - there, f"What this run {'will still write' if there else 'writes'} ({needs})")
 
 
 def require_room(path: Path, num_bytes: int, what: str) -> None:
@@ -102,7 +136,7 @@ def _free_bytes(path: Path) -> int:
 def gigabytes(num_bytes: float) -> str:
     """A size for messages.
 
-    >>> gigabytes(1.234e9), gigabytes(2_500_000)
-    ('1.2 GB', '0.0025 GB')
+    >>> gigabytes(1.234e9), gigabytes(2_500_000), gigabytes(400e9)
+    ('1.2 GB', '0.0025 GB', '400 GB')
     """
-    return f"{num_bytes / 1e9:.2g} GB"
+    return f"{num_bytes / 1e9:{'.0f' if num_bytes >= 10e9 else '.2g'}} GB"

@@ -75,6 +75,7 @@ def save_or_stop(run: Run, engine: Engine, settings: Training, state: TrainingSt
     if settings.saves_after(state.step) or interrupt or terminate or save:
         run.checkpoint(state.step, _writer(engine, state))
     if interrupt or terminate:
+        run.settle()
         raise Stopped(signal.SIGTERM if terminate else signal.SIGINT)
 
 

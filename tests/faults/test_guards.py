@@ -20,7 +20,7 @@ from percasym.runs import space
 from percasym.runs.identity import RunConflict, mark_ended
 from percasym.runs.lock import LOCK, sole_writer
 from percasym.runs.rundir import RunDirectory
-from percasym.runs.space import RESERVE, NoRoomError, refusal
+from percasym.runs.space import RESERVE, Needs, NoRoomError, refusal, require_room_for_run
 
 Usage = namedtuple("Usage", "total used free")
 HOLD = """
@@ -100,6 +100,7 @@ def save(directory: Path) -> None:
 def test_low_disk_is_foreseen_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDirectory.open(tmp_path, {})
     run.checkpoint(1, save)
+    run.settle()
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(20_000, 11_000, 9_000))
     with pytest.raises(NoRoomError) as refused:
         run.checkpoint(2, lambda directory: pytest.fail("nothing is begun"))
@@ -162,6 +163,39 @@ def test_the_reserve_of_a_stranger_is_not_followed(tmp_path: Path) -> None:
     RunDirectory.open(run.path, {})
     assert (run.path / RESERVE).stat().st_size == space.RESERVE_BYTES
     assert outside.read_text() == "mine"
+
+
+NEEDS = {"checkpoint_bytes": 100, "final_bytes": 30}
+
+
+@pytest.mark.parametrize(
+    ("num_checkpoints", "num_kept", "most"),
+    [
+        (1, 2, 130),  # The only checkpoint, then final/.
+        (2, 2, 230),
+        (9, 2, 300),  # Two kept and a third being written; final/ comes when one of them is gone.
+        (9, 9, 930),  # run.keep_last=0.
+    ],
+)
+def test_room_is_needed_for_all_that_is_kept_and_one_being_written(num_checkpoints: int, num_kept: int, most: int) -> None:
+    assert Needs(**NEEDS, num_checkpoints=num_checkpoints, num_kept=num_kept).most_bytes == most
+
+
+def test_a_disk_too_small_for_all_that_will_be_kept_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = Needs(checkpoint_bytes=4 * 10**11, final_bytes=64 * 10**9, num_checkpoints=9, num_kept=2)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(0, 0, 5 * 10**11))  # Enough for one checkpoint.
+    with pytest.raises(NoRoomError) as refused:
+        require_room_for_run(tmp_path / "run", needs)
+    assert refusal(tmp_path, refused.value) == (
+        "What this run writes (2 checkpoints of 400 GB kept while another is written, then final/ of 64 GB) takes 1200 GB, and the disk of "
+        f"{tmp_path}/run has 500 GB left. Make room (run.keep_last=1 keeps fewer checkpoints), and give the same command again."
+    )
+    (tmp_path / "run" / "checkpoints" / "step_000001").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "step_000001" / "weights").write_bytes(bytes(1000))
+    require_room_for_run(tmp_path / "run", Needs(checkpoint_bytes=10**11, final_bytes=0, num_checkpoints=9, num_kept=4))
+    with pytest.raises(NoRoomError):  # One byte more than there is room for, without what is there already.
+        require_room_for_run(tmp_path / "run", Needs(checkpoint_bytes=5 * 10**11 + 1001, final_bytes=0, num_checkpoints=1, num_kept=1))
+    require_room_for_run(tmp_path / "run", Needs(checkpoint_bytes=5 * 10**11 + 1000, final_bytes=0, num_checkpoints=1, num_kept=1))
 
 
 def test_the_size_of_the_first_checkpoint_is_known_before_it_is_written(tiny_qwen, make_engine, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_state_without_sums_is_read_or_refused(root: Path, data: st.DataObject
     file = root / "step_000001" / "engine.pt"
     with changed(file, data.draw(damaged([file.read_bytes()]) | st.binary(max_size=40))):
         try:
-            state = read_state(root / "step_000001", SINGLE_RANK, Mock(split=False))
+            state = read_state(root / "step_000001", SINGLE_RANK, Mock(split=False, layout=list))
         except ConfigError as error:
             said = str(error)
             assert "\n" not in said

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_costs_no_checkpoint_and_more_room_goes_on(command,
         file.write(bytes(shutil.disk_usage(small_disk).free - size // 2))
     refused = command(*words, f"hydra.run.dir={run}")
     assert refused.code == 2
-    assert refused.err.strip().splitlines()[-1].startswith("A checkpoint takes 0.0")
+    assert refused.err.strip().splitlines()[-1].startswith("What this run will still write (2 checkpoints of 0.0")
     assert "and the disk of disk/run has 0.0" in refused.err
     assert "Traceback" not in refused.err
     filler.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from percasym.launch import torchrun
 
@@ -92,6 +94,16 @@ def status(run: Path) -> dict:
     return json.loads((run / "meta.json").read_text())
 
 
+def cut_back(run: Path, copy: Path, step: int) -> Path:
+    """A copy of a finished run as it was when it was interrupted after the checkpoint of `step`."""
+    shutil.copytree(run, copy)
+    (copy / "meta.json").write_text(json.dumps(status(run) | {"status": "interrupted"}))
+    for path in [copy / "final", *(path for path in (copy / "checkpoints").iterdir() if int(path.name.removeprefix("step_")) > step)]:
+        shutil.rmtree(path)
+    (copy / "summary.json").unlink()
+    return copy
+
+
 def test_two_ranks_leave_what_one_leaves(whole: Path, folder: Path, start) -> None:
     process = start("engine=torch", "hydra.run.dir=alone")
     _, err = process.communicate()
@@ -129,6 +141,17 @@ def test_tasks_of_srun_meet_without_an_address(whole: Path, folder: Path, words:
     assert [task.returncode for task in tasks] == [0, 0], said
     for ours, theirs in zip(curve(folder / "srun"), curve(whole), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_run_of_two_ranks_goes_on_with_one(whole: Path, folder: Path, start) -> None:
+    run = cut_back(whole, folder / "fewer", step=3)
+    _, err = (process := start("launch.nproc=1", "engine.zero_stage=3", "hydra.run.dir=fewer")).communicate()
+    assert process.returncode == 0, err
+    assert [(session["step"], session["device"].split(",")[0]) for session in status(run)["resumed"]] == [(3, "cpu")]
+    for ours, theirs in zip(curve(run), curve(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    ours, theirs = (load_file(place / "final" / "model.safetensors") for place in (run, whole))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-6
 
 
 def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Path) -> None:

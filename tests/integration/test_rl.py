@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,15 +139,29 @@ def test_frozen_rollouts_say_which_reward_to_train_on(blank: Path, tmp_path: Pat
 
 
 def test_two_ranks_learn_what_one_learns(tmp_path: Path, blank: Path) -> None:
-    for study, words in {"one": [], "two": ["launch.nproc=2"]}.items():
+    def learn(study: str, *words: str) -> None:
         more = [f"model.path={blank}", "paradigm.mixing=normalize_then_sum", f"hydra.run.dir={study}", *words]
         done = subprocess.run(
             [sys.executable, str(ROOT / "train.py"), *WORDS, *FIXED, *more], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+    learn("one")
+    learn("two", "launch.nproc=2")
     alone, shared = weights(tmp_path / "one" / "final"), weights(tmp_path / "two" / "final")
     assert all(bool((alone[name] - shared[name]).abs().max() <= 1e-4 * alone[name].abs().max()) for name in alone)
     kept = [lines(tmp_path / study / "samples" / "rollouts_000001.jsonl") for study in ("one", "two")]
     assert [[sibling["ids"] for sibling in group["rollouts"]] for group in kept[0]] == [
         [sibling["ids"] for sibling in group["rollouts"]] for group in kept[1]
     ]
+
+    # The run of one rank goes on with two, from its second step.
+    run = tmp_path / "one"
+    (run / "meta.json").write_text(json.dumps(json.loads((run / "meta.json").read_text()) | {"status": "interrupted"}))
+    for path in (run / "final", run / "checkpoints" / "step_000003"):
+        shutil.rmtree(path)
+    (run / "summary.json").unlink()
+    learn("one", "launch.nproc=2")
+    resumed = weights(run / "final")
+    assert [session["step"] for session in json.loads((run / "meta.json").read_text())["resumed"]] == [2]
+    assert max(float((alone[name] - resumed[name]).abs().max()) for name in alone) < 1e-6

@@ -42,7 +42,10 @@ WRONG = {
     "class of another group": (["task._target_=percasym.balance.none.NoBalance"], "task._target_=percasym.balance.none.NoBalance has no s"),
     "function for a class": (["balance._target_=percasym.launch.main.main"], "balance._target_=percasym.launch.main.main is no data"),
     "no processes": (["launch.nproc=0"], "launch.nproc must be at least 1, got 0."),
-    "a batch that processes cannot share": (["launch.nproc=3"], "paradigm.batch_size=16 cannot be dealt out evenly to 3 ranks. Choose "),
+    "a batch that processes cannot share": (
+        ["launch.nproc=3"],
+        "paradigm.batch_size=16 cannot be dealt out evenly to 3 ranks. Start 2 (launch.nproc=2), or ",
+    ),
     "machines that do not meet": (["launch.nnodes=2"], "launch.nnodes=2 needs launch.rendezvous=HOST:PORT, one of the machines and "),
     "no such ZeRO stage": (["engine=deepspeed", "engine.zero_stage=4"], "engine.zero_stage must be 0, 1, 2 or 3, got 4."),
     "offload without ZeRO": (["engine=deepspeed", "engine.offload=true"], "engine.offload=true needs engine.zero_stage of 1, 2 or 3: "),

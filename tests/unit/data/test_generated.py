@@ -104,16 +104,20 @@ def test_a_micro_batch_is_never_larger_than_a_rank_s_share():
     assert [len(part) for part in stream(micro_batch_size=1, num_ranks=2).window(0)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 6, 12])
+def test_a_step_keeps_its_rows_on_any_number_of_ranks_that_divides_it(num_ranks):
+    """A run resumed on other ranks: its micro-batches of 4 need not divide the share of a rank, which makes more forwards or fewer."""
+    shares = on_ranks(num_ranks, 4, batch_size=12, micro_batch_size=4)
+    assert sorted(chain(*map(indices, shares))) == list(range(48, 60))
+    assert {len(part) <= 4 for share in shares for part in share} == {True}
+    assert len({len(share) for share in shares}) == 1
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((6, 2, 4), "paradigm.batch_size=6 cannot be dealt out evenly to 4 ranks. Choose a multiple of that."),
-        ((2, 1, 4), "paradigm.batch_size=2 cannot be dealt out evenly to 4 ranks. Choose a multiple of that."),
-        (
-            (12, 4, 2),
-            "paradigm.batch_size=12 gives 6 samples to each of 2 ranks, and paradigm.micro_batch_size=4 does not divide them. "
-            "Choose one that does.",
-        ),
+        ((6, 2, 4), "paradigm.batch_size=6 cannot be dealt out evenly to 4 ranks. Start 3 (launch.nproc=3), or choose a multiple of 4."),
+        ((2, 1, 4), "paradigm.batch_size=2 cannot be dealt out evenly to 4 ranks. Start 2 (launch.nproc=2), or choose a multiple of 4."),
     ],
 )
 def test_a_batch_that_ranks_cannot_share_is_refused(sizes, message):

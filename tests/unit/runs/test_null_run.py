@@ -34,6 +34,7 @@ def test_a_null_run_writes_into_the_checkpoint_of_rank_0(tmp_path: Path) -> None
         second.checkpoint(3, lambda place: (place / "second").touch())
 
     path = first.checkpoint(3, both)
+    first.settle()
     assert {file.name for file in path.iterdir()} == {"DONE", "SHA256SUMS", "first", "second"}
 
 

@@ -25,6 +25,7 @@ def work(path: Path, keep: Retention, scores: dict[int, float | None], steps: ra
     for step in steps:
         run.log(step, {"eval/end_to_end": scores[step]} if step in scores else {"lr": 1.0})
         run.checkpoint(step, save)
+    run.settle()
     return run
 
 
@@ -61,6 +62,7 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: P
     assert lines == [1, 2], "lines after the checkpoint are deleted"
     run.log(3, {"lr": 1.0})
     run.checkpoint(3, save)
+    run.settle()
     assert kept(tmp_path) == [2, 3]
     run.interrupted()
     assert RunDirectory.open(tmp_path, CONFIG).remarks == []

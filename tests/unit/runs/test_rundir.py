@@ -108,6 +108,11 @@ def test_how_a_run_is_kept_is_no_difference(tmp_path: Path) -> None:
     assert RunDirectory.open(tmp_path, CONFIG | {"run": {"overwrite": True}, "tracker": {"project": "mine"}}).status == "resumable"
 
 
+def test_how_many_processes_train_is_no_difference(tmp_path: Path) -> None:
+    RunDirectory.open(tmp_path, CONFIG | {"launch": {"nproc": 8, "nnodes": 1, "rendezvous": None}})
+    assert RunDirectory.open(tmp_path, CONFIG | {"launch": {"nproc": 2, "nnodes": 2, "rendezvous": "a:1"}}).status == "resumable"
+
+
 @pytest.mark.parametrize(
     ("held", "wanted", "difference"),
     [
@@ -198,6 +203,7 @@ def test_what_was_logged_after_the_checkpoint_of_the_same_step_is_logged_once(tm
     run = RunDirectory.open(tmp_path, CONFIG)
     run.log(2, {"loss/total": 1.0})
     run.checkpoint(2, save_weights)
+    run.settle()
     run.log(2, {"eval/end_to_end": 0.5})  # The evaluation after training; then the process is killed.
     again = RunDirectory.open(tmp_path, CONFIG)
     again.log(2, {"eval/end_to_end": 0.5})
@@ -298,6 +304,7 @@ def test_a_run_resumed_from_a_copied_checkpoint_has_the_identity_of_the_run_it_w
     here.log(0, {"lr": 0.5})
     here.log(1, {"lr": 0.5})
     checkpoint = here.checkpoint(1, save_weights)
+    here.settle()
     RunDirectory.open(tmp_path / "there", CONFIG).interrupted()
     shutil.copytree(checkpoint, tmp_path / "there" / "checkpoints" / checkpoint.name)
     there = RunDirectory.open(tmp_path / "there", CONFIG, tracker=second)
@@ -305,6 +312,7 @@ def test_a_run_resumed_from_a_copied_checkpoint_has_the_identity_of_the_run_it_w
     assert second.num_lines == 2
     assert json.loads((there.path / "meta.json").read_text())["id"] == first.calls[0]
     again = there.checkpoint(2, save_weights)
+    there.settle()
     assert json.loads((again / "DONE").read_text())["num_lines"] == 2, "lines that lie elsewhere count"
 
 

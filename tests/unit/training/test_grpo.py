@@ -81,6 +81,9 @@ class FakeRun:
     def progress(self, total, title, start=0):
         return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
 
+    def settle(self):
+        pass
+
     def checkpoint(self, step, save):
         self.checkpoints.append(step)
 

@@ -90,6 +90,9 @@ class FakeRun:
         self.bar = (total, title, start)
         yield SimpleNamespace(advance=lambda step, **shown: self.shown.append((step, shown)))
 
+    def settle(self):
+        pass
+
     def checkpoint(self, step, save):
         self.checkpoints.append(step)
         if self.root:
