@@ -121,8 +121,8 @@ class Plan:
         return {**held, "vLLM": round(share * self.gpu_bytes)} if share and held else held
 
 
-def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
-    """The plan of a configuration.
+def plan(settings: Settings, *, gpu_gb: float = GPU_GB, lengths: Lengths | None = None) -> Plan:
+    """The plan of a configuration; `lengths` are those of its samples where they have been measured before.
 
     Raises ConfigError when the family has no `anatomy`, or the task or checkpoint cannot be read.
     """
@@ -136,7 +136,8 @@ def plan(settings: Settings, *, gpu_gb: float = GPU_GB) -> Plan:
         )
     try:
         anatomy = family.anatomy()
-        layout, lengths = Layout.of(settings), measure_lengths(settings.task, anatomy, split="train_sft")
+        layout = Layout.of(settings)
+        lengths = lengths or measure_lengths(settings.task, anatomy, split="train_sft")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     parameters = count_parameters(anatomy, family)

@@ -78,10 +78,14 @@ def test_only_the_first_rank_reads_a_file(ranks, family, monkeypatch) -> None:
     assert not any(tensor.is_meta for tensor in tensors), "nothing of the skeleton is left"
 
 
-def test_a_rank_that_holds_all_weights_gets_those_of_the_first(ranks, family, make_engine) -> None:
+@pytest.mark.parametrize("name", ["torch", "deepspeed2"])
+def test_a_rank_that_holds_all_weights_gets_those_of_the_first_and_trains_them(name, ranks, family, make_engine, tiny_batch) -> None:
     expected = torch.cat([parameter.detach().flatten() for parameter in family.load().parameters()])
-    for name in ("torch", "deepspeed2"):
-        assert_close(weights(make_engine(name, loaded(family, ranks), ranks)), expected, rtol=0, atol=0)
+    engine = make_engine(name, loaded(family, ranks), ranks)
+    assert_close(weights(engine), expected, rtol=0, atol=0)
+    stepped(engine, tiny_batch(rows=4, seed=ranks.rank))
+    assert_close(*ranks.gather(weights(engine)), rtol=0, atol=0)
+    assert (weights(engine) != expected).float().mean() > 0.5
 
 
 def test_a_file_that_cannot_be_read_is_refused_on_all_ranks(ranks, family, place) -> None:
@@ -109,10 +113,11 @@ def test_adapters_are_drawn_once_and_resume(ranks, family, place, make_engine, t
     assert_close(weights(resumed), weights(engine), rtol=0, atol=0)
 
 
-def test_rounded_weights_keep_exact_masters_through_a_checkpoint(ranks, family, place, tiny_batch) -> None:
+@pytest.mark.parametrize("offload", [False, True])
+def test_rounded_weights_keep_exact_masters_through_a_checkpoint(offload, ranks, family, place, tiny_batch) -> None:
     from transformers import AutoModelForImageTextToText
 
-    settings = DeepSpeedSettings(zero_stage=3, weights="bfloat16", precision="bfloat16")
+    settings = DeepSpeedSettings(zero_stage=3, weights="bfloat16", precision="bfloat16", offload=offload)
 
     def make():
         return deepspeed_engine(loaded(family, ranks), settings=settings, paradigm=PARADIGM, device=CPU, ranks=ranks)
