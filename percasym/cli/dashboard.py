@@ -45,11 +45,14 @@ def _dashboard(given: argparse.Namespace) -> None:
     untracked = f"No run of {given.runs} was sent to W&B, so a workspace would show nothing"
     if tracked is None and given.out is None:
         raise ConfigError(f"{untracked}. Train with tracker=wandb, or write the definition with --out FILE.")
+    owner = _logged_in(entity) if given.out is None else entity or ""
+    try:
+        made = workspace(runs, study=studies[0], project=project, entity=owner)
+    except ValueError as error:  # Names that wandb-workspaces does not take.
+        raise ConfigError(f"There is no dashboard of these runs ({' '.join(str(error).split())[:200]}).") from error
     if given.out is None:
-        made = workspace(runs, study=studies[0], project=project, entity=_logged_in(entity))
         print(f"Dashboard: {_save(made)}")
     else:
-        made = workspace(runs, study=studies[0], project=project, entity=entity or "")
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(given.out, document(definition(made)))
         if tracked is None:

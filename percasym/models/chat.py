@@ -68,6 +68,16 @@ def token(path: str, name: str) -> int:
     return tokenizer.convert_tokens_to_ids(name)
 
 
+@lru_cache(maxsize=16)
+def image_token(path: str, name: str) -> int:
+    """The id of the image token of a checkpoint. Raises CheckpointError where tokenizer and configuration disagree about it."""
+    found = token(path, name)
+    if (configured := getattr(checkpoint.config(path), "image_token_id", found)) != found:
+        told = f"The configuration of {path} has the image token {configured}, and its tokenizer has {found} ({name})"
+        raise checkpoint.CheckpointError(f"{told}. Check model.path.")
+    return found
+
+
 def pixels(path: str, image: bytes, **options: Any) -> Mapping[str, Tensor]:
     """Image inputs of an encoded picture from the checkpoint's image processor; `options` override the processor's own.
 
@@ -94,7 +104,11 @@ def prompt_row(
     """The chat prompt up to the start of the response, with the tokens `image` in place of the template's placeholder."""
     ids = _chat_ids(path, prompt.question, prompt.image is not None)
     if prompt.image is not None:
-        at = ids.index(token(path, placeholder))
+        if (shown := image_token(path, placeholder)) not in ids:
+            raise checkpoint.CheckpointError(
+                f"The chat template of {path} leaves out pictures: it writes no {placeholder}. Check model.path."
+            )
+        at = ids.index(shown)
         ids = (*ids[:at], *image, *ids[at + 1 :])
     return Row(ids=ids, labels=(UNSUPERVISED,) * len(ids), inputs=inputs or {})
 
@@ -135,6 +149,7 @@ def _chat_ids(path: str, question: str, has_image: bool) -> tuple[int, ...]:
     options = {**tokenizer.special_tokens_map, "add_generation_prompt": True, "enable_thinking": False}
     try:
         text = render(tokenizer.get_chat_template(), messages, **options)
+        ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     except Exception as error:  # jinja's own types, of a template of this package; TemplateError, of any other.
         raise checkpoint.CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
     if text.rstrip().endswith(OPEN_THOUGHT):
@@ -142,4 +157,4 @@ def _chat_ids(path: str, question: str, has_image: bool) -> tuple[int, ...]:
             f"The chat template of {path} ends every prompt inside {OPEN_THOUGHT}, so a response would be part of a thought. "
             "Use the Instruct checkpoint, or close the thought in its chat_template.jinja."
         )
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return ids

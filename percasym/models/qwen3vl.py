@@ -104,7 +104,7 @@ class Qwen3VL(Adaptation):
 
     def image_settings(self) -> Mapping[str, int]:
         """An image keeps its aspect ratio; its area is clamped between two bounds."""
-        processor, size = checkpoint.image_processor(self.checkpoint), self._size
+        processor, size = _processor(self.checkpoint), self._size
         bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
         return {**bounds, "pixels_a_token": (processor.patch_size * processor.merge_size) ** 2}
 
@@ -171,12 +171,12 @@ class Qwen3VL(Adaptation):
     @property
     def _size(self) -> dict[str, int]:
         """The bounds on a picture's area as the image processor names them."""
-        return bounds(checkpoint.image_processor(self.checkpoint).size, self.min_pixels, self.max_pixels)
+        return bounds(_processor(self.checkpoint).size, self.min_pixels, self.max_pixels)
 
     @property
     def _merge(self) -> int:
         """Patches per side of one image token."""
-        return checkpoint.image_processor(self.checkpoint).merge_size
+        return _processor(self.checkpoint).merge_size
 
 
 def bounds(size: Mapping[str, int], min_pixels: int | None, max_pixels: int | None) -> dict[str, int]:
@@ -197,8 +197,23 @@ def bounds(size: Mapping[str, int], min_pixels: int | None, max_pixels: int | No
 
 
 @lru_cache(maxsize=4)
+def _processor(path: str) -> Any:
+    """The image processor of a checkpoint. Raises CheckpointError where it cuts pictures into other patches than its model takes."""
+    processor, config = checkpoint.image_processor(path), checkpoint.config(path)
+    checkpoint.require_type(path, config.model_type, "qwen3vl")
+    for own, name in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size"), ("temporal_patch_size", "temporal_patch_size")):
+        if (found := getattr(processor, own, None)) != (taken := getattr(config.vision_config, name)):
+            said = f"The image processor of {path} has {own}={found}, and its model {name}={taken}"
+            raise checkpoint.CheckpointError(f"{said}. Check model.path.")
+    edges = [getattr(processor.size, edge, None) for edge in RELEASED_PIXELS]
+    if not all(isinstance(edge, int) for edge in edges):
+        raise checkpoint.CheckpointError(f"The image processor of {path} has the size {edges}, and two areas are needed. Check model.path.")
+    return processor
+
+
+@lru_cache(maxsize=4)
 def _limits(path: str, min_pixels: int | None, max_pixels: int | None) -> InputLimits:
-    processor = checkpoint.image_processor(path)
+    processor = _processor(path)
     sides = {"patch": processor.patch_size, "merge": processor.merge_size}
     size = bounds(processor.size, min_pixels, max_pixels)
     area = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}

@@ -94,6 +94,8 @@ def check_checkpoint(folder: Path, *, weights: bool = True) -> None:
                 _check_index(values, file, weights=weights)
             if name == "adapter_config.json":
                 check_adapter(values, str(file))
+            if name == "config.json":
+                _check_heads(values, str(file))
             if name == "config.json" and weights:
                 _check_weights(values, folder)
             if name == "adapter_config.json" and weights:
@@ -112,6 +114,8 @@ def check_numbers(values: Any, where: str, name: str = "") -> None:
         for key, value in values.items():
             if key in FORBIDDEN and value is not None:
                 raise UnfitFileError(f"{where} sets {key}, and {FORBIDDEN[key]}. Take it out.")
+            if key == "return_dict" and value is not None and value is not True:
+                raise UnfitFileError(f"{where} sets return_dict to {value!r:.80}, and outputs are read by their names. Take it out.")
             if IMPLEMENTATION.fullmatch(str(key)) and "/" in str(value):
                 raise UnfitFileError(f"{where} sets {key} to {value!r:.80}, code that would be downloaded. Take it out.")
             check_numbers(value, where, str(key))
@@ -127,8 +131,9 @@ def check_numbers(values: Any, where: str, name: str = "") -> None:
         raise UnfitFileError(f"{where} has {len(values):,} characters under {name}, and at most {MAX_TEXT:,} are read.")
     elif isinstance(values, int | float) and not isinstance(values, bool):
         limit = next((limit for pattern, limit in _LIMITS if pattern.fullmatch(name)), None)
-        if limit is not None and not 0 <= values <= limit:
-            raise UnfitFileError(f"{where} sets {name} to {_shown(values)}, and 0 to {limit:,} are allowed.")
+        least = int(name.endswith(("patch_size", "merge_size")))
+        if limit is not None and not least <= values <= limit:
+            raise UnfitFileError(f"{where} sets {name} to {_shown(values)}, and {least} to {limit:,} are allowed.")
         if name != "model_max_length" and isinstance(values, int) and abs(values) > MAX_NUMBER:  # 10^30 there means none.
             raise UnfitFileError(f"{where} sets {name} to {_shown(values)}, a number beyond reason.")
 
@@ -186,6 +191,23 @@ def _check_index(values: Mapping[str, Any], file: Path, *, weights: bool) -> Non
             raise UnfitFileError(f"{file} names the weights {name!r:.80}, and weights are *.safetensors beside it.")
         if weights and not (file.parent / name).is_file():
             raise UnfitFileError(f"{file.parent / name} is no regular file.")
+
+
+def _check_heads(config: Mapping[str, Any], where: str) -> None:
+    """Numbers with which a model is built and fails later: heads that do not divide the width, sections that are not those of a head."""
+    vision, text = (config[name] if isinstance(config.get(name), Mapping) else {} for name in ("vision_config", "text_config"))
+    heads, width = _number(vision, "num_heads", "num_attention_heads"), _number(vision, "embed_dim", "hidden_size")
+    if heads and width % heads:
+        raise UnfitFileError(f"{where} has {heads} heads for a width of {width} in vision_config, which they do not divide.")
+    layer, layers = config.get("vision_feature_layer"), _number(vision, "num_hidden_layers", "depth")
+    if isinstance(layer, int) and layers and not -layers - 1 <= layer <= layers:
+        raise UnfitFileError(f"{where} takes features of vision layer {layer}, and there are {layers}.")
+    rope = text.get("rope_parameters", text.get("rope_scaling"))
+    sections = rope.get("mrope_section") if isinstance(rope, Mapping) else None
+    half = _number(text, "head_dim") // 2
+    fits = isinstance(sections, list) and len(sections) == 3 and (not half or sum(map(_whole, sections)) == half)
+    if str(config.get("model_type")).startswith("qwen3_vl") and sections is not None and not fits:
+        raise UnfitFileError(f"{where} has the rope sections {sections!r:.80}, and three that sum to {half or 'half a head'} are needed.")
 
 
 def _check_weights(config: Mapping[str, Any], folder: Path) -> None:

@@ -249,7 +249,7 @@ def _check_lengths(value: object, where: str, name: str) -> None:
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         _check_lengths(inner, where, name)
     if isinstance(value, int | float) and not 0 <= value <= MAX_LENGTH:
-        raise UnfitFileError(f"{where} sets {name} to {value:.0f} tokens, and at most {MAX_LENGTH:,} are read.")
+        raise UnfitFileError(f"{where} sets {name} to {value!r:.40} tokens, and at most {MAX_LENGTH:,} are read.")
 
 
 def _digest(data: Mapping[str, bytes]) -> str:

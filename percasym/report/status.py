@@ -23,6 +23,8 @@ RECENT_STEPS = 20
 """Steps whose mean duration predicts the rest."""
 SILENT_SECONDS = 900.0
 """A run that wrote nothing for this long may have been killed: evaluations of the tiny models take two minutes."""
+MAX_SEEDS = 32
+"""Columns of the grid; with more seeds, each run is a row: a table of a thousand cells with a seed each would have a million places."""
 NAME_WIDTH = 40
 """Width up to which a cell's name is not wrapped; the columns of the seeds are wrapped before it."""
 STYLES = {"done": "green", "running": "", "silent": "yellow", "interrupted": "yellow", "failed": "red", "not begun": "dim"}
@@ -78,6 +80,12 @@ def status(runs: Sequence[RunRecord], planned: Iterable[Planned], now: float) ->
     counts = Counter(one.state for one in states.values())
     caption = ", ".join(f"{counts[state]} {state}" for state in dict.fromkeys([*STYLES, *counts]) if state in counts)
     grid = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    if len(seeds) > MAX_SEEDS:
+        grid.add_column("run", overflow="fold")
+        grid.add_column("state", overflow="fold")
+        for (cell_name, seed), one in states.items():
+            grid.add_row(f"{cell_name}/seed{seed}", _text(one))
+        return grid
     longest = max((len(name) for name, _ in states), default=0)
     grid.add_column("cell", overflow="fold", min_width=min(longest, NAME_WIDTH))
     for seed in seeds:
@@ -93,7 +101,7 @@ def cell_and_seed(name: str) -> tuple[str, int]:
     >>> cell_and_seed("sudoku-qwen3vl-sft-none/seed3")
     ('sudoku-qwen3vl-sft-none', 3)
     """
-    seed = re.fullmatch(r"seed(\d+)", Path(name).name)
+    seed = re.fullmatch(r"seed(\d{1,18})", Path(name).name)
     return (Path(name).parent.name, int(seed[1])) if seed else (Path(name).name, 0)
 
 

@@ -61,7 +61,10 @@ def document(value: object) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text`, without secrets, to a file beside `path`, then rename it to `path`."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with (
+        replacing(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):  # Halves of characters, as in JSON.
         file.write(redacted(text))
         file.flush()
         os.fsync(file.fileno())

@@ -22,29 +22,32 @@ CASES, LEAST = 200, 10
 """Cases of a target, and of the costliest ones, where nothing was asked."""
 
 
-SECONDS, MEMORY_BYTES = 5.0, 2**28
-"""Of one case; a busy machine needs a tenth of a second."""
+SECONDS, WAITING_SECONDS, MEMORY_BYTES = 5.0, 120.0, 2**28
+"""Of one case: of processor time, of the clock (a busy machine gives it little of the former), and of memory."""
 
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Raise TimeoutError where a case takes longer than SECONDS, MemoryError where it asks for MEMORY_BYTES more than there were."""
+    """Raise TimeoutError where a case takes or waits too long, MemoryError where it asks for MEMORY_BYTES more than there were."""
 
     def stop(signum: int, frame: object) -> None:
-        raise TimeoutError(f"a case took more than {SECONDS:g} s")
+        raise TimeoutError(f"a case took more than {SECONDS:g} s, or waited {WAITING_SECONDS:g} s")
 
     with open("/proc/self/statm", encoding="ascii") as pages:
         used = int(pages.read().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    before = signal.signal(signal.SIGALRM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, limits[1]))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def cases(cost: int = 1) -> Callable[..., Any]:

@@ -117,7 +117,7 @@ def test_weights_without_sums_are_all_there_or_refused(tiny: Path, data: st.Data
             model = checkpoint.model(str(tiny))
         except checkpoint.CheckpointError as error:
             said = str(error)
-            assert "\n" not in said and said.startswith(f"The checkpoint {tiny} could not be loaded (")
+            assert "\n" not in said and said.startswith((f"The checkpoint {tiny} could not be loaded (", f"{tiny}/"))
             return
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes(tiny)
 
@@ -150,5 +150,5 @@ def test_weights_that_lack_a_tensor_are_refused(tiny: Path, tmp_path: Path) -> N
     weights = load_file(file)
     name = next(name for name in sorted(weights) if name.endswith("norm.weight"))
     save_file({key: value for key, value in weights.items() if key != name}, file, metadata={"format": "pt"})
-    with pytest.raises(checkpoint.CheckpointError, match=f"could not be loaded .*: it lacks {name}"):
+    with pytest.raises(checkpoint.CheckpointError, match=rf"could not be loaded \(it lacks {name}"):
         checkpoint.model(str(tmp_path / "less"))

@@ -97,7 +97,7 @@ WITH_A_MODEL = {
         ["task=sudoku", "model.path=./other"],
         "./other is of type bert, and model=qwen3vl reads qwen3_vl or qwen3_vl_moe.",
     ),
-    "model that is no JSON": (["task=sudoku", "model.path=./broken"], "The checkpoint ./broken could not be loaded ("),
+    "model that is no JSON": (["task=sudoku", "model.path=./broken"], "broken/config.json is not JSON ("),
 }
 """The same for what only files can tell."""
 

@@ -179,3 +179,12 @@ def test_a_missing_package_is_one_sentence(study, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("percasym.cli.dashboard.find_spec", lambda name: None)
     assert main(["dashboard", str(study(SFT))]) == 2
     assert "pip install wandb-workspaces" in capsys.readouterr().err
+
+
+def test_a_name_that_a_workspace_does_not_take_is_one_sentence(study, nobody, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("wandb_workspaces")
+    folder = study(SFT)
+    (config,) = folder.rglob("config.yaml")
+    config.write_text(config.read_text().replace("mine", "'\\x1b[2J<script>'"))
+    assert main(["dashboard", str(folder), "--out", str(tmp_path / "out.json")]) == 2
+    assert capsys.readouterr().err.startswith("There is no dashboard of these runs (1 validation error for Workspace ")

@@ -87,7 +87,7 @@ def test_a_missing_directory_is_named(tmp_path) -> None:
 def test_damaged_weights_are_one_sentence(tmp_path) -> None:
     FAMILY.load().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not a tensor file")
-    with pytest.raises(CheckpointError, match="could not be loaded"):
+    with pytest.raises(CheckpointError, match=r"could not be loaded|the files beside it cannot hold them"):
         Qwen3VL(path=str(tmp_path)).load()
 
 

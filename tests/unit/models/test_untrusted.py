@@ -54,11 +54,17 @@ def test_every_released_configuration_and_every_packaged_checkpoint_is_inside_th
         ("config.json", ("vision_config", "depth"), -1, "sets depth to -1"),
         ("config.json", ("vision_config", "spatial_merge_size"), 16, "weights or more, and the files beside it cannot hold them"),
         ("config.json", ("vision_config", "patch_size"), 128, "weights or more, and the files beside it cannot hold them"),
+        ("config.json", ("vision_config", "patch_size"), 0, "sets patch_size to 0, and 1 to 128 are allowed"),
+        ("config.json", ("vision_feature_layer",), 99, "takes features of vision layer 99, and there are 2"),
+        ("config.json", ("vision_config", "num_heads"), 5, "has 5 heads for a width of 96 in vision_config, which they do not divide"),
+        ("config.json", ("text_config", "rope_parameters", "mrope_section"), [], "has the rope sections [], and three that sum to 16"),
+        ("config.json", ("text_config", "rope_parameters", "mrope_section"), [100] * 3, "has the rope sections [100, 100, 100], and three"),
         ("config.json", ("vision_config", "in_channels"), 10**6, "sets in_channels to 1,000,000, and 0 to 64 are allowed"),
         ("config.json", ("vision_config", "deepstack_visual_indexes"), [0] * 1000, "weights or more, and the files beside it cannot hold"),
         ("config.json", ("vision_config", "deepstack_visual_indexes"), [0] * 20_000, "has 20,000 items under deepstack_visual_indexes"),
         ("config.json", ("downsample_ratio",), 1e-6, "weights or more, and the files beside it cannot hold them"),
         ("config.json", ("quantization_config",), {"quant_method": "awq"}, "sets quantization_config, and percasym reads weights that are"),
+        ("config.json", ("return_dict",), False, "sets return_dict to False, and outputs are read by their names"),
         ("config.json", ("transformers_weights",), "../x.safetensors", "sets transformers_weights, and weights are *.safetensors under"),
         ("config.json", ("text_config", "_attn_implementation"), "evil/x", "sets _attn_implementation to 'evil/x', code that would"),
         ("config.json", ("x",), HUGE, "is not JSON"),
@@ -66,7 +72,7 @@ def test_every_released_configuration_and_every_packaged_checkpoint_is_inside_th
         ("preprocessor_config.json", ("size", "shortest_edge"), 10**12, "sets shortest_edge to 1,000,000,000,000"),
         ("preprocessor_config.json", ("size", "shortest_edge"), 2**24, "sets shortest_edge to 16,777,216, and 0 to 4,194,304 are allowed"),
         ("preprocessor_config.json", ("size", "height"), 2**14, "sets height to 16,384, and 0 to 4,096 are allowed"),
-        ("preprocessor_config.json", ("patch_size",), 1024, "sets patch_size to 1,024, and 0 to 128 are allowed"),
+        ("preprocessor_config.json", ("patch_size",), 1024, "sets patch_size to 1,024, and 1 to 128 are allowed"),
         ("preprocessor_config.json", ("image_processor_type",), "OwlViTImageProcessor", "names the image processor 'OwlViTImageProcessor'"),
         ("tokenizer_config.json", ("chat_template",), "x" * 2**20, "has 1,048,576 characters under chat_template"),
         ("model.safetensors.index.json", ("weight_map", "a"), "../../secret.safetensors", "names the weights '../../secret.safetensors'"),
@@ -162,6 +168,53 @@ def test_a_tokenizer_with_tokens_beyond_the_embeddings_is_refused(copy: Path) ->
     change(copy / "tokenizer_config.json", "eos_token", to=None)
     with pytest.raises(CheckpointError, match=r"has no end of sequence"):
         chat.codec(str(copy) + "/")
+
+
+def test_a_template_without_pictures_and_an_image_token_of_others_are_refused(copy: Path) -> None:
+    from percasym.models.qwen3vl import Qwen3VL
+    from percasym.types import Prompt, SampleKey
+
+    prompt = Prompt(key=SampleKey(task="", split="", seed=0, index=0), image=picture(), question="?")
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").write_text("{% for m in messages %}hi{% endfor %}")
+    with pytest.raises(CheckpointError, match=r"The chat template of .* leaves out pictures: it writes no <\|image_pad\|>"):
+        Qwen3VL(path=str(copy)).prompt(prompt)
+    (copy / "chat_template.jinja").write_text("{{ '\\ud800' }}")
+    with pytest.raises(CheckpointError, match=str(copy)):
+        Qwen3VL(path=f"{copy}/").prompt(prompt)
+    (copy / "chat_template.jinja").write_text(template)
+    change(copy / "config.json", "image_token_id", to=5)
+    with pytest.raises(CheckpointError, match=r"has the image token 5, and its tokenizer has 12"):
+        Qwen3VL(path=f"{copy}/.").prompt(prompt)
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), [
+    ("patch_size", 7, "has patch_size=7, and its model patch_size=8"), ("temporal_patch_size", 1, "has temporal_patch_size=1, and its"),
+    ("size", 5, "has the size \\[.*\\], and two areas are needed"),
+])  # fmt: skip
+def test_an_image_processor_of_another_model_is_refused(copy: Path, name: str, value: object, reason: str) -> None:
+    from percasym.models.qwen3vl import Qwen3VL
+
+    change(copy / "preprocessor_config.json", name, to=value)
+    with pytest.raises(CheckpointError, match=reason):
+        Qwen3VL(path=str(copy)).image_settings()
+
+
+def test_adapters_without_weights_are_refused_without_a_network(tmp_path: Path) -> None:
+    settings = {"base_model_name_or_path": packaged("qwen3vl"), "peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"could not be loaded \(it has no adapter_model.safetensors\)"):
+        checkpoint.model(str(tmp_path))
+
+
+def picture() -> bytes:
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(out, "PNG")
+    return out.getvalue()
 
 
 def test_adapters_on_themselves_are_refused(tmp_path: Path) -> None:

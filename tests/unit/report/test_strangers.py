@@ -18,6 +18,7 @@ from percasym.report.load import MAX_METRICS_BYTES, load_run
 from percasym.report.style import canvas
 from percasym.report.tables import markdown_table
 from percasym.runs.console import PlainConsole
+from percasym.runs.study import Planned
 
 EVIL = "\x1b]0;owned\x07[red]$x_$ <img src=x onerror=a()>|=1+1\u202e"
 
@@ -91,6 +92,17 @@ def picture(width: int, height: int) -> str:
 def test_a_picture_without_pixels_or_with_gigapixels_is_not_decoded(width: int, height: int) -> None:
     with pytest.raises(ValueError, match=f"has {width} x {height} pixels"):
         page_picture("a", picture(width, height))
+
+
+def test_a_study_of_a_thousand_seeds_is_a_list() -> None:
+    from percasym.report.status import cell_and_seed, status
+
+    planned = [Planned(name=f"cell{number}/seed{number}", words=()) for number in range(3000)]
+    began = time.monotonic()
+    shown = status([], planned, now=0.0)
+    assert shown.row_count == 3000 and len(shown.columns) == 2
+    assert time.monotonic() - began < 20
+    assert cell_and_seed("cell/seed" + "9" * 5000) == ("seed" + "9" * 5000, 0), "no seed has so many digits"
 
 
 def test_a_thousand_words_that_repeat_are_marked_in_time() -> None:

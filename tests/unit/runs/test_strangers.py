@@ -140,6 +140,12 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
     assert find(tmp_path / "run", config).status == "resumable", "the same command resumes it"
 
 
+def test_half_a_character_in_a_meta_is_kept(run: Path) -> None:
+    (run / "meta.json").write_text('{"id": "x", "status": "running", "reason": "\\ud800"}')
+    assert mark_ended(run, "failed")
+    assert json.loads((run / "meta.json").read_text()) == {"id": "x", "status": "failed", "reason": "\ud800"}
+
+
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     """A folder of somebody else holds links by the names of what a report writes there, and of what it writes first beside it."""
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
