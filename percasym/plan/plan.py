@@ -40,7 +40,7 @@ class Plan:
     @property
     def training(self) -> memory.Bytes:
         """Peak bytes of one GPU by component in a training step."""
-        share = 0.0 if self.layout.vllm_sleeps else max(self.layout.vllm_evaluation, self._vllm_rollouts)
+        share = 0.0 if self.layout.vllm_sleeps else self._vllm_rollouts or self.layout.vllm_evaluation  # They share one engine.
         return self._with_vllm(memory.training(self.anatomy, self.parameters, self.layout, self.lengths), share)
 
     @property
