@@ -49,10 +49,11 @@ def table(found: Audit) -> Table:
     from rich.table import Table
 
     from percasym.models.adapt import PARTS
+    from percasym.report.words import counted
 
     stats, share = found.stats, found.share
     assert stats.losses is not None and stats.gramian is not None
-    shown = Table(box=SIMPLE_HEAD, title=f"first step on {found.num_samples} samples", title_justify="left")
+    shown = Table(box=SIMPLE_HEAD, title=f"first step on {counted(found.num_samples, 'sample')}", title_justify="left")
     for column in ("", "perception", "reasoning", "perception's share", "cosine"):
         shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     shown.add_row("tokens", *(f"{count:,}" for count in stats.counts), _percent(share.tokens), "")

@@ -29,8 +29,9 @@ def register(commands: Any) -> None:
 def _export(given: argparse.Namespace) -> None:
     from percasym.config.resolve import composed
     from percasym.data.export import export
+    from percasym.report.words import counted
 
     settings = composed(given.words, conf_folder())
     path = export(settings.task, split=given.split, seed=settings.seed, num=given.num, out=given.out, format=given.format)
     read = f"task=hub task.path={given.out}" if given.format == "hub" else f"task=jsonl task.path={path}"
-    print(f"{given.num} rows in {path}: percasym audit {read}")
+    print(f"{counted(given.num, 'row')} in {path}: percasym audit {read}")

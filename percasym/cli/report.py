@@ -104,7 +104,9 @@ def _compare(given: argparse.Namespace) -> None:
 
 def _without_reports(roots: Sequence[Path]) -> list[Path]:
     """The roots without reports: a shell expands multirun/STUDY/*/* to the files of STUDY/report too, after the first report."""
-    return [root for root in roots if not any((folder / PAGE).is_file() for folder in (root, root.parent))] or list(roots)
+    beside = [root for root in roots if any((folder / PAGE).is_file() for folder in (root, root.parent))]
+    reports = [root for root in beside if not any(root.rglob("meta.json"))]
+    return [root for root in roots if root not in reports] or list(roots)
 
 
 def _loaded(roots: Sequence[Path]) -> list[RunRecord]:

@@ -46,9 +46,10 @@ def _rollouts(given: argparse.Namespace) -> None:
         raise ConfigError("percasym rollouts samples as paradigm=rl does, and this asks for paradigm=sft. Leave paradigm out.")
     from percasym.app.collect_rollouts import collect_rollouts
     from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
+    from percasym.report.words import counted
 
     num_rollouts = collect_rollouts(settings, num_prompts=given.prompts, split=given.split, device=choose_device(), out=given.out)
-    print(f"{num_rollouts} rollouts in {given.out}: percasym diagnose-rewards {given.out}")
+    print(f"{counted(num_rollouts, 'rollout')} in {given.out}: percasym diagnose-rewards {given.out}")
 
 
 def _diagnose_rewards(given: argparse.Namespace) -> None:

@@ -87,6 +87,8 @@ class Finding:
     """The number in percentage points, its 95 % interval and n, in words."""
     estimate: Estimate
     verdict: Verdict
+    leads: bool
+    """Whether it is about the end result, or the asymmetry: what a reader asks first."""
 
     @property
     def sentence(self) -> str:
@@ -161,7 +163,7 @@ def _asymmetry_finding(cell: ComparedCell, n: str) -> Finding | None:
         return None
     way = "less" if cell.asymmetry.mean < 0 else "more"
     statement = f"{cell.label}: a_r gained {_size(cell.asymmetry)} points {way} than a_p"
-    return _finding(statement, cell.asymmetry, cell.asymmetry_verdict, n)
+    return _finding(statement, cell.asymmetry, cell.asymmetry_verdict, n, leads=True)
 
 
 def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) -> Finding | None:
@@ -174,11 +176,11 @@ def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) 
     else:
         way = "lower" if change.difference.mean < 0 else "higher"
         statement = f"{cell.label}: {name} is {size} points {way} than with {baseline}"
-    return _finding(statement, change.difference, change.verdict, n)
+    return _finding(statement, change.difference, change.verdict, n, leads=metric == A)
 
 
-def _finding(statement: str, estimate: Estimate, found: Verdict, n: str) -> Finding:
-    return Finding(statement=f"{statement} (95 % interval {interval(estimate)}, {n})", estimate=estimate, verdict=found)
+def _finding(statement: str, estimate: Estimate, found: Verdict, n: str, *, leads: bool) -> Finding:
+    return Finding(statement=f"{statement} (95 % interval {interval(estimate)}, {n})", estimate=estimate, verdict=found, leads=leads)
 
 
 def _size(estimate: Estimate) -> str:

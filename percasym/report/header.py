@@ -26,7 +26,8 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment"
 """The yaml of the studies of this checkout."""
 QUESTION = "What did post-training do to perception and to reasoning?"
 """Of a study without a question of its own."""
-_STATED = re.compile(r"^# (Question|Prediction): (.*)$", flags=re.MULTILINE)
+_STATED = re.compile(r"^# (Question|Prediction): (.*(?:\n#(?! [A-Z]\w*: ).*)*)", flags=re.MULTILINE)
+"""A statement goes on over lines of comments until the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,10 @@ def header(study: Study, comparisons: Sequence[Comparison]) -> Header:
 
 def stated_in(file: Path) -> Mapping[str, str]:
     """Question and prediction in the comments of an experiment's yaml; empty without them."""
-    return dict(_STATED.findall(file.read_text(encoding="utf-8"))) if re.fullmatch(r"[\w-]+\.yaml", file.name) and file.is_file() else {}
+    if not re.fullmatch(r"[\w-]+\.yaml", file.name) or not file.is_file():
+        return {}
+    found = _STATED.findall(file.read_text(encoding="utf-8"))
+    return {name: " ".join(line.lstrip("# ") for line in text.splitlines()) for name, text in found}
 
 
 def _facts(runs: Sequence[RunRecord], comparisons: Sequence[Comparison]) -> Iterable[tuple[str, str]]:

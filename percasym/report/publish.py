@@ -27,7 +27,7 @@ from percasym.runs.records import write_whole
 FIRST = ("learning", "gap")
 """Figures that show the asymmetry, by preference."""
 MAX_FINDINGS = 7
-"""Findings that the page shows as sentences without a click: those of three cells."""
+"""Findings that the page shows without a click: those of three cells. Of more, the asymmetry and those in a are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,6 @@ def _page(report: _Report) -> str:
         summary=report.summary,
         num_unfinished=report.study.num_unfinished,
         comparisons=[_comparison_values(one) for one in report.comparisons],
-        max_findings=MAX_FINDINGS,
         meanings=MEANINGS,
         not_compared=report.not_compared,
         figures=[_figure_values(one, panels.get(one.drawing.name, [])) for one in report.figures],
@@ -129,9 +128,13 @@ def _page(report: _Report) -> str:
 
 
 def _comparison_values(comparison: Comparison) -> Mapping[str, Any]:
+    found = findings(comparison)
+    leading = found if len(found) <= MAX_FINDINGS else [finding for finding in found if finding.leads]
+    shown = [_finding_values(finding) for finding in leading]
     return {
         "title": comparison.title,
-        "findings": [_finding_values(finding) for finding in findings(comparison)],
+        "findings": shown,
+        "more": [_finding_values(finding) for finding in found if finding not in leading],
         "against": difference_header(comparison),
         "metrics": [(metric, list(rows)) for metric, rows in groupby(comparison_rows(comparison), key=lambda row: row.metric)],
         "note": note(comparison),

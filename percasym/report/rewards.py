@@ -28,6 +28,7 @@ from percasym.diagnosis.stream import graded
 from percasym.report.study import CellGroup
 from percasym.report.style import DPI, FAINT, INK, PERCEPTION, REASONING, look
 from percasym.report.tables import markdown_table
+from percasym.report.words import counted
 from percasym.runs.records import replacing
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def rewards_csv(found: Diagnosis) -> str:
 
 def diagnosis_title(found: Diagnosis) -> str:
     """The number of rewards, rollouts and prompts."""
-    return f"{len(found.rewards)} rewards on {found.num_rollouts} rollouts of {found.num_groups} prompts"
+    rollouts, prompts = counted(found.num_rollouts, "rollout"), counted(found.num_groups, "prompt")
+    return f"{counted(len(found.rewards), 'reward')} on {rollouts} of {prompts}"
 
 
 def scatter(groups: Sequence[RolloutGroup], found: Diagnosis, path: Path) -> Path:

@@ -143,7 +143,8 @@ def _caption(summary: Summary) -> str:
     lines = []
     num_samples = max((estimate.n for estimate in summary.after.values()), default=0)
     if summary.num_puzzles is not None and summary.num_puzzles < num_samples:
-        lines.append(f"{num_samples} samples of {summary.num_puzzles} puzzles: the intervals allow for what the samples of one share.")
+        puzzles = counted(summary.num_puzzles, "puzzle")
+        lines.append(f"{num_samples} samples of {puzzles}: the intervals allow for what the samples of one share.")
     if summary.share:
         parts = ", ".join(f"{_share(value)} of the {key}" for key, value in summary.share.items())
         lines.append(f"In ordinary training perception is {parts} (first step).")

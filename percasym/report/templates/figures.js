@@ -1,7 +1,7 @@
 // Draw the figures from the JSON in the page with Chart.js: tooltips by mouse, touch and arrow keys, cells that can be hidden, light and dark.
 const data = JSON.parse(document.getElementById("figure-data").textContent);
 const hidden = new Set(), charts = [];
-const SHAPES = ["circle", "rect", "triangle", "rectRot", "star", "crossRot", "rectRounded", "dash"];
+const SHAPES = ["circle", "rect", "triangle", "rectRot"];
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

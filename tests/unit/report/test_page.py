@@ -78,7 +78,7 @@ def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
     # Before, after and gain are those of summary.json; the difference is that of the samples.
     cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
-    fields = "".join(f"<td>{cell}</td>" for cell in cells)
+    fields = "".join(f"<td>{cell}</td>" for cell in cells).replace(", ", ",\u00a0")
     shown = html_line(page, f'<th scope="row">ngdiff</th>{fields}')
     assert shown.endswith('<span class="badge good">clear of 0</span></td></tr>')
     statement = finding.removesuffix(": clear of 0.").replace("n = ", "n\u00a0=\u00a0")
@@ -273,6 +273,19 @@ def test_the_question_of_a_study_stands_at_its_head(cell_run: Callable[..., Path
     assert f"<dt>finished</dt><dd>{datetime.now(UTC):%Y-%m-%d}</dd>" in page
     assert "4 steps of ? · asymmetry" in text.splitlines()[0]
     assert stated_in(EXPERIMENTS / "../config.yaml") == {}
+    assert all(stated_in(file) for file in EXPERIMENTS.glob("strategies.yaml"))
+
+
+def test_a_statement_goes_on_over_lines_until_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("# @package _global_\n# A title.\n# Question: One\n#   or two?\n# Prediction: Two.\n# Cost: none\nstudy: mine\n")
+    assert stated_in(file) == {"Question": "One or two?", "Prediction": "Two."}
+
+
+def test_of_many_cells_the_findings_in_a_lead(study: Path) -> None:
+    page = (study / "report.html").read_text()
+    assert "a is" in page.split("more findings, in a_p and a_r</summary>")[0]
+    assert page.split("more findings, in a_p and a_r</summary>")[1].count('<span class="badge') >= 6
 
 
 def test_a_second_report_of_everything_below_a_study_ignores_the_first(
@@ -284,3 +297,12 @@ def test_a_second_report_of_everything_below_a_study_ignores_the_first(
         assert main(["report", *map(str, sorted((tmp_path / "s").glob("*/*")))]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == f"Page: {tmp_path / 's' / 'report' / 'report.html'}"
     assert main(["compare", *map(str, sorted((tmp_path / "s").glob("*/*")))]) == 0
+
+
+def test_runs_beside_a_report_are_kept(cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, balance in (("one", "none"), ("two", "ngdiff")):
+        cell_run(tmp_path / name, balance, 0, 0.5)
+    assert main(["report", str(tmp_path / "one"), "--out", str(tmp_path / "one")]) == 0  # Its page stands beside the cells.
+    capsys.readouterr()
+    assert main(["report", "--markdown", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4, "a header and both cells"
