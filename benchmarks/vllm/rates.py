@@ -1,12 +1,12 @@
-"""Rollouts of the native engine beside those of vLLM, float32 and bfloat16, in one run of alternating rounds.
+"""Rollouts of the native engine beside those of vLLM, float32 and bfloat16, in alternating rounds.
 
     make bench-vllm                                                                                    12 x 8 and 64 x 8
     PYTHONPATH=tests/vllm/stubs .venv-vllm/bin/python benchmarks/vllm/rates.py --prompts 64 --rounds 3
 
 The packaged Qwen3-VL on Sudoku as `scale=tiny paradigm=rl` samples it: 12 prompts of 8 rollouts, or 64 of 8, each up to its own end. Each
-engine and precision has a process of its own with one thread, and a process waits while another one samples. All have sampled once before
-the first round. A round samples new seeds, the same for all. Rates are of processor seconds, which other processes on the machine disturb
-less than the clock; those of the clock are in the result.
+engine and precision has a process of its own with one thread; the two engines take turns, first in float32, then in bfloat16. Both have
+sampled once before the first round. A round samples new seeds, the same for all. Rates are of processor seconds, which other processes on
+the machine disturb less than the clock; those of the clock are in the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-SIDES = ("native float32", "native bfloat16", "vllm float32", "vllm bfloat16")
+ENGINES, PRECISIONS = ("native", "vllm"), ("float32", "bfloat16")
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu",
 }  # fmt: skip
@@ -86,42 +86,48 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--group", type=int, default=8, help="rollouts of each prompt")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--serve", nargs=2, metavar=("ENGINE", "PRECISION"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
         serve(*asked.serve, asked.prompts, asked.group)
         return
-    num, found = asked.prompts * asked.group, dict[str, list[dict[str, float]]]()
-    sides = {name: Side(name, asked) for name in asked.sides}
+    num, path = asked.prompts * asked.group, RESULTS / f"vllm_rates_{asked.prompts * asked.group}.json"
+    result: dict[str, Any] = {"prompts": asked.prompts, "group": asked.group, "rounds": asked.rounds, "sides": {}}
+    print(f"{asked.prompts} prompts x {asked.group}, one thread, {asked.rounds} rounds; rollouts a processor second: median (range)")
+    for precision in PRECISIONS:
+        for name, rounds in alternated(precision, asked).items():
+            rates = spread([num / one["cpu"] for one in rounds])
+            result["sides"][name] = {
+                "rollouts_per_second": rates,
+                "of_the_clock": spread([num / one["wall"] for one in rounds]),
+                "tokens": median(one["tokens"] / num for one in rounds),
+                "refresh_seconds": rounds[0]["refresh"],
+            }
+            print(f"{name:>16}: {rates['median']:.1f} ({rates['least']:.1f} to {rates['greatest']:.1f}), "
+                  f"{result['sides'][name]['tokens']:.0f} tokens each", flush=True)  # fmt: skip
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    medians = {name: side["rollouts_per_second"]["median"] for name, side in result["sides"].items()}
+    best = {engine: max((rate, name) for name, rate in medians.items() if name.startswith(engine)) for engine in ENGINES}
+    result["native_of_vllm"] = best["native"][0] / best["vllm"][0]
+    print(f"{best['native'][1]} / {best['vllm'][1]}: {result['native_of_vllm']:.2f}")
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def alternated(precision: str, asked: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """The rounds of both engines in one precision; two processes at a time, for the memory of the machine."""
+    sides = {f"{engine} {precision}": Side(f"{engine} {precision}", asked) for engine in ENGINES}
+    found = dict[str, list[dict[str, float]]]()
     for side in sides.values():
         side.sample(1000)  # What is made once.
     for seed in range(asked.rounds):
         for name, side in sides.items():
             found.setdefault(name, []).append(side.sample(seed))
-    result: dict[str, Any] = {"prompts": asked.prompts, "group": asked.group, "rounds": asked.rounds, "sides": {}}
-    print(f"{asked.prompts} prompts x {asked.group}, one thread, {asked.rounds} rounds; rollouts a processor second: median (range)")
-    for name, rounds in found.items():
-        rates = spread([num / one["cpu"] for one in rounds])
-        result["sides"][name] = {
-            "rollouts_per_second": rates,
-            "of_the_clock": spread([num / one["wall"] for one in rounds]),
-            "tokens": median(one["tokens"] / num for one in rounds),
-            "refresh_seconds": rounds[0]["refresh"],
-        }
-        print(f"{name:>16}: {rates['median']:.1f} ({rates['least']:.1f} to {rates['greatest']:.1f}), "
-              f"{result['sides'][name]['tokens']:.0f} tokens each")  # fmt: skip
-    best = max((name for name in found if name.startswith("vllm")), key=lambda name: result["sides"][name]["rollouts_per_second"]["median"])
-    for name in (name for name in found if name.startswith("native")):
-        ratios = spread([theirs["cpu"] / ours["cpu"] for ours, theirs in zip(found[name], found[best], strict=True)])
-        result["sides"][name]["of_best_vllm"] = ratios
-        print(f"{name} / {best}: {ratios['median']:.2f} ({ratios['least']:.2f} to {ratios['greatest']:.2f})")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"vllm_rates_{num}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for side in sides.values():
         assert side.process.stdin is not None
         side.process.stdin.close()
         side.process.wait()
+    return found
 
 
 if __name__ == "__main__":

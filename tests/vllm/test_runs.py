@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {"VLLM_TARGET_DEVICE": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 WORDS = [
     "paradigm=rl", "rollout=vllm", "task.givens=[12,14]", "paradigm.steps=3", "paradigm.batch_size=4", "paradigm.group_size=4",
     "paradigm.micro_batch_size=4", "paradigm.save_every=1", "paradigm.importance_cap=2", "evaluation.engine=vllm",
