@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from percasym.config.schema import ConfigError
 
 HERE = Path(__file__).resolve().parent
 
@@ -24,6 +27,27 @@ def stage(folder: Path, num_ranks: int, chosen: str, marked: str) -> None:
 def test_what_two_ranks_wrote_goes_on_with_one(tmp_path: Path) -> None:
     stage(tmp_path, 2, "test_write", "not slow")
     stage(tmp_path, 1, "test_resume", "not slow")
+
+
+def test_a_split_state_of_an_earlier_version_names_the_number_of_ranks_it_needs(make_engine, tiny_qwen, tiny_batch, tmp_path: Path) -> None:
+    """Before layouts were written, nothing told how the flat tensors of several ranks belong together."""
+    engine = make_engine("deepspeed2", tiny_qwen())
+    engine.backward(engine.nll(tiny_batch()).sum())
+    engine.step(1e-3)
+    engine.save(tmp_path)
+    state = torch.load(tmp_path / "engine.pt", weights_only=True)
+    old = {name: value for name, value in state.items() if name not in ("layout", "split")}
+    torch.save(old, tmp_path / "engine.pt")
+    make_engine("deepspeed2", tiny_qwen()).load(tmp_path)  # On the same number of ranks it goes on.
+    torch.save(old | {"num_ranks": 2}, tmp_path / "engine.pt")
+    with pytest.raises(
+        ConfigError, match=r"written by 2 processes of an earlier version, and this run has 1\. Resume with 2 \(launch\.nproc"
+    ):
+        make_engine("deepspeed2", tiny_qwen()).load(tmp_path)
+    for damaged in ("two", 0, 10**9):
+        torch.save(state | {"num_ranks": damaged}, tmp_path / "engine.pt")
+        with pytest.raises(ConfigError, match=rf"it gives {damaged!r} as the number of processes"):
+            make_engine("deepspeed2", tiny_qwen()).load(tmp_path)
 
 
 @pytest.mark.slow
