@@ -60,7 +60,7 @@ def assert_balanced(lines: list[dict[str, float]]) -> None:
 def test_the_trainer_of_transformers(script, rows: Path, capsys: pytest.CaptureFixture) -> None:
     trainer = script("trainer.py").main([str(rows), MODEL, "--steps", "3"])
     assert_balanced(logged(trainer))
-    assert "Perception is" in capsys.readouterr().out, "the audit gives its advice"
+    assert "of the language model's gradient" in capsys.readouterr().out, "the audit gives its advice"
 
 
 def test_the_sft_trainer_of_trl(script, rows: Path) -> None:
