@@ -10,7 +10,6 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from percasym.config.redaction import redact_tracebacks
 from percasym.launch.main import job, main
 
 SCRIPT = Path(__file__).resolve()
@@ -24,5 +23,4 @@ def train(cfg: DictConfig) -> object:
 
 
 if __name__ == "__main__":
-    redact_tracebacks()
     sys.exit(main(train, CONF, sys.argv[1:]))

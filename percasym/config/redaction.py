@@ -64,7 +64,12 @@ def redacted_output() -> Iterator[None]:
 
 
 def redact_tracebacks() -> None:
-    """Redact the traceback of an exception that ends this process, or one of its threads: it is printed after the last block ended."""
+    """Redact the traceback of an exception that ends this process, or one of its threads: it is printed after the last block ended.
+
+    Every program calls it once; a second call does nothing.
+    """
+    if getattr(sys.excepthook, "redacts", False):
+        return
     plain, of_thread = sys.excepthook, threading.excepthook
 
     def hook(*error: Any) -> None:
@@ -75,6 +80,7 @@ def redact_tracebacks() -> None:
         with redacted_output():
             of_thread(error)
 
+    hook.redacts = True  # type: ignore[attr-defined]
     sys.excepthook, threading.excepthook = hook, thread_hook
 
 

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from percasym.config.escaping import sentence as one_line
-from percasym.config.redaction import redacted, redacted_output
+from percasym.config.redaction import redact_tracebacks, redacted, redacted_output
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
 from percasym.config.settings import require_engine
@@ -47,6 +47,7 @@ NAME = "config"
 
 def main(train: Callable[[], None], conf: Path, argv: Sequence[str]) -> int:
     """Run the Hydra application `train` on `argv`; returns the exit code."""
+    redact_tracebacks()
     with redacted_output():
         return _main(train, conf, argv)
 

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def test_a_refusal_of_a_command_holds_no_secret(tmp_path: Path, monkeypatch: pyt
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
     assert shown.err.count("[HF_TOKEN]") >= 2
+
+
+def test_every_program_redacts_its_tracebacks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from percasym.cli import main as cli
+    from percasym.launch import main as launch
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # So that what the command sets is undone.
+    for program in (lambda: cli.main(), lambda: launch.main(lambda: None, CONF, [])):
+        monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+        monkeypatch.setattr(sys, "argv", ["percasym", "--help"])
+        with suppress(SystemExit):
+            program()
+        assert getattr(sys.excepthook, "redacts", False)
 
 
 def test_the_traceback_of_a_defect_holds_no_secret(tmp_path: Path) -> None:
