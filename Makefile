@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`. Needs Python 3.11 or newer, make and a C++ compiler.
+# Everything a newcomer needs: `make demo`. Needs Python 3.11 or newer and make.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
