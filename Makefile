@@ -20,7 +20,7 @@ LOCKED := $(INSTALL) --no-deps --require-hashes
 TORCH_CHECK ?= --require-hashes
 VLLM := .venv-vllm
 
-.PHONY: help demo study test test-fast test-slow test-slurm test-vllm coverage lint conf docs base gallery bench bench-vllm dist lock licences clean
+.PHONY: help demo study test test-fast test-slow test-slurm test-vllm coverage lint conf docs site base gallery bench bench-vllm dist lock licences clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 20
@@ -69,8 +69,15 @@ conf: $(READY)  ## Write options and defaults into conf/*/*.yaml and the tables 
 	$(BIN)/python -m percasym.config.document
 	$(BIN)/python -m percasym.config.document examples/plugin/conf
 
-docs: conf  ## The same, and docs/plans.md: what every released size needs (a minute)
+docs: conf  ## The same, docs/plans.md (a minute), every measured number in Markdown, and docs/reference/ from the code
 	$(BIN)/python -m percasym.plan.page
+	$(BIN)/python docs/generate/results.py
+	$(BIN)/python docs/generate/reference.py
+
+site: docs  ## The pages as a web site that needs no network: build/site/index.html (mkdocs-material, installed at the first call)
+	$(LOCKED) --no-build-isolation --requirement $(LOCK)/extras.txt
+	$(BIN)/python docs/generate/collect.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 (resumes where it was stopped)
 	$(BIN)/python -m percasym.app.pretrain --family $(FAMILY)

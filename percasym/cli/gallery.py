@@ -44,23 +44,29 @@ SETTINGS: dict[str, tuple[tuple[str, Task], ...]] = {
 """Task -> title and settings of each section, from easy to hard."""
 
 
+def parser() -> Arguments:
+    """The arguments of `percasym gallery`."""
+    made = Arguments(prog="percasym gallery", description="Draw a page of samples for each task.")
+    made.add_argument("tasks", nargs="*", metavar="TASK", help=f"{' or '.join(SETTINGS)}, or KEY=VALUE as for train.py; without one, all")
+    made.add_argument("--samples", type=int, default=3, help="samples of each difficulty (default 3)")
+    made.add_argument("--split", default="train_sft", choices=SPLITS, help="split to draw from (default train_sft)")
+    made.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
+    made.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder to write into (default docs/gallery)")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one HTML file for each task and print its path; returns the exit code. Raises ConfigError for unknown words."""
-    parser = Arguments(prog="percasym gallery", description="Draw a page of samples for each task.")
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"{' or '.join(SETTINGS)}, or KEY=VALUE as for train.py; without one, all")
-    parser.add_argument("--samples", type=int, default=3, help="samples of each difficulty (default 3)")
-    parser.add_argument("--split", default="train_sft", choices=SPLITS, help="split to draw from (default train_sft)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder to write into (default docs/gallery)")
-    given = parser.parse_args(argv)
+    arguments = parser()
+    given = arguments.parse_args(argv)
     configured = any("=" in word for word in given.tasks)
     settings = as_configured(given.tasks) if configured else {name: SETTINGS[name] for name in given.tasks or SETTINGS if name in SETTINGS}
     if unknown := [name for name in given.tasks if name not in settings and not configured]:
-        parser.error(f"no task named {unknown[0]!r}; the tasks are {', '.join(SETTINGS)}")
+        arguments.error(f"no task named {unknown[0]!r}; the tasks are {', '.join(SETTINGS)}")
     if given.samples < 1:
-        parser.error(f"--samples must be at least 1, got {given.samples}")
+        arguments.error(f"--samples must be at least 1, got {given.samples}")
     if given.seed < 0:
-        parser.error(f"--seed must be at least 0, got {given.seed}")
+        arguments.error(f"--seed must be at least 0, got {given.seed}")
     given.out.mkdir(parents=True, exist_ok=True)
     for name, titled in settings.items():
         path, title = given.out / f"{name}.html", name.replace("_", " ").capitalize()
