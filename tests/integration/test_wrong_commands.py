@@ -16,7 +16,7 @@ COMMANDS = (
 
 WORDS = {
     "": "percasym: the following arguments are required: COMMAND. `percasym --help` says what it takes.",
-    "repot": "percasym: argument COMMAND: invalid choice: 'repot' (choose from 'gallery', 'plan', ",
+    "repot": "percasym: argument COMMAND: invalid choice: 'repot' (choose from 'gallery', ",
     "--wrong": "percasym: the following arguments are required: COMMAND.",
     "ünïcode-%s": "percasym: argument COMMAND: invalid choice: 'ünïcode-%s' (choose from ",
     "plan --gpu-gb many": "percasym plan: argument --gpu-gb: invalid float value: 'many'. `percasym plan --help` says ",
@@ -47,7 +47,7 @@ WORDS = {
     "compare": "percasym compare: the following arguments are required: RUN.",
     "compare nowhere": "No run directory at or below nowhere. Train one first, or name the folder of a study.",
     "compare good file.txt": "No run directory at or below file.txt.",
-    "compare good": "No finished run at or below good has test results (1 of 1 runs not finished). ",
+    "compare good": "No finished run at or below good has test results (1 of 1 run not finished). ",
     "compare meta_half": "meta_half/s/seed0/meta.json is not JSON (",
     "compare summary_wrong": "summary_wrong/s/seed0/summary.json is not as a run writes it (",
     "compare good --wat": "percasym: unrecognized arguments: --wat.",
