@@ -7,13 +7,11 @@ A hub id pinned by `model.revision` is written `id@revision` where a checkpoint 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Expired
 from functools import lru_cache
 from pathlib import Path
 
-SECONDS = 6.0
-"""For one request (our choice); a hub that needs longer is of no use for gigabytes of weights."""
+from percasym.config.network import unreachable as unreachable
+
 TEXTS = ("*.json", "*.jinja", "merges.txt")
 """All files of a checkpoint that are read, but its weights."""
 WEIGHTS = "*.safetensors"
@@ -50,24 +48,6 @@ def snapshot(path: str, *, weights: bool) -> Path:
     if weights:  # Of the commit whose configuration was read, though the branch may have moved on since.
         revision = snapshot(path, weights=False).name
     return Path(snapshot_download(repository, revision=revision, allow_patterns=[*TEXTS, *[WEIGHTS] * weights]))
-
-
-@lru_cache(maxsize=1)
-def unreachable() -> str | None:
-    """Why the hub cannot be reached, or None; where it cannot, the library is told to use its cache without asking."""
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub")  # A resolver may hang beyond any timeout of a request.
-    try:
-        worker.submit(lambda: get_session().head(constants.ENDPOINT, timeout=SECONDS)).result(SECONDS + 1)
-    except Exception as error:  # The HTTP client's own types, and a slow resolver's.
-        constants.HF_HUB_OFFLINE = True
-        return "no answer" if isinstance(error, Expired) else " ".join(str(error).split())[:100]
-    finally:
-        worker.shutdown(wait=False)
-    return None
 
 
 def cached(path: str) -> bool:
