@@ -117,7 +117,7 @@ def rms_norm(norm: Any) -> Norm:
 def rms_norm_with(weight: Tensor, eps: float) -> Norm:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis: one fused kernel on a GPU, four kernels instead of eight on a CPU."""
     width = weight.shape[-1]
-    scaled, floor = weight * width**0.5, torch.tensor((width * eps) ** 0.5)
+    scaled, floor = weight.float() * width**0.5, torch.tensor((width * eps) ** 0.5)
 
     def normed(states: Tensor) -> Tensor:
         if states.device.type == "cpu" and states.dtype == torch.float32:  # sqrt(mean(x^2) + eps) sqrt(width) = hypot(|x|, floor)

@@ -129,3 +129,12 @@ def test_a_cache_of_keys_takes_the_type_of_the_values():
     cache.update(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4, dtype=BF16), 0)
     keys, values = cache.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4, dtype=BF16), 0)
     assert keys.dtype == values.dtype == BF16
+
+
+def test_a_norm_does_not_round_its_gain_a_second_time():
+    from percasym.models.qwen3 import rms_norm_with
+
+    draw = torch.Generator().manual_seed(0)
+    gain, states = torch.rand(32, generator=draw).to(BF16), torch.randn(3, 32, generator=draw)
+    expected = states * (states.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * gain.float()
+    assert_close(rms_norm_with(gain, 1e-6)(states), expected, rtol=1e-5, atol=1e-6)
