@@ -77,7 +77,7 @@ def configuration() -> Iterator[str]:
             rows = list(_options(target(path), f"{group}."))
             yield from _table(("key", "default", "meaning"), rows) if rows else ["No options."]
     for group, what in (("scale", "Sizes"), ("experiment", "Studies and presets")):
-        rows = [(f"`{group}={path.stem}`", _title(path)) for path in sorted((CONF / group).glob("*.yaml"))]
+        rows = [(f"`{group}={path.stem}`", _title(path).partition(" Question: ")[0]) for path in sorted((CONF / group).glob("*.yaml"))]
         yield from ("", f"## `{group}=`", "", f"{what}: a file of options.", "", *_table(("option", "what it is"), rows))
 
 

@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -95,7 +96,7 @@ def _environment(root: Path) -> Environment:
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     files = Files(root)
     made.globals |= {"json": files.json, "rows": files.rows, "row": files.row}
-    made.globals |= {"table": files.table, "files": files.matching, "found": files.sentence}
+    made.globals |= {"table": files.table, "files": files.matching, "found": files.sentence, "ratios": ratios}
     made.filters |= {"percent": percent, "points": points, "interval": interval, "verdict": said}
     made.filters |= {"r": correlation, "one": one, "ratio": ratio}
     return made
@@ -234,6 +235,16 @@ def one(value: float, digits: int = 2) -> str:
     '1.06'
     """
     return f"{value:.{digits}f}"
+
+
+def ratios(rounds: Sequence[Mapping[str, Any]], arm: str, beside: str) -> dict[str, float]:
+    """Median, least and greatest of the seconds of `arm` over those of `beside`, round by round.
+
+    >>> ratios([{"a": {"seconds": 1}, "b": {"seconds": 2}}, {"a": {"seconds": 3}, "b": {"seconds": 2}}], "a", "b")
+    {'median': 1.0, 'low': 0.5, 'high': 1.5}
+    """
+    found = [each[arm]["seconds"] / each[beside]["seconds"] for each in rounds]
+    return {"median": median(found), "low": min(found), "high": max(found)}
 
 
 def ratio(values: Mapping[str, float], digits: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import sys
 from pathlib import Path
@@ -88,6 +89,11 @@ def test_the_code_of_the_readme_is_that_of_a_page_whose_code_a_test_runs() -> No
     lines = [line for line in block.splitlines() if line]
     assert [line for line in lines if line not in run] == []
     assert len(lines) <= 10
+
+
+def test_the_examples_in_its_docstrings_hold() -> None:
+    found = doctest.testmod(results)
+    assert found.attempted > 7 and found.failed == 0
 
 
 def test_a_template_that_names_what_is_not_there_fails(tmp_path: Path) -> None:
