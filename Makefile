@@ -48,7 +48,7 @@ test-slurm: $(READY)  ## Runs, studies and preemption under a SLURM of one node 
 	@PATH="$$PATH:/usr/sbin:/sbin"; for program in slurmctld slurmd munged; do command -v $$program >/dev/null || \
 		{ echo "$$program is not installed. On Debian and Ubuntu: sudo apt-get install slurm-wlm munge"; exit 1; }; done
 	@$(BIN)/python -c "import hydra_plugins.hydra_submitit_launcher" 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --constraint constraints.txt hydra-submitit-launcher
+		$(LOCKED) --no-build-isolation --requirement $(LOCK)/extras.txt
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 test-vllm: $(VLLM)/.installed  ## The tests of the real vLLM on this CPU (AVX512), in an environment of its own (3.6 GB, installed at the first call)
