@@ -75,7 +75,7 @@ docs: conf  ## The same, docs/plans.md (a minute), every measured number in Mark
 	$(BIN)/python docs/generate/reference.py
 
 site: docs  ## The pages as a web site that needs no network: build/site/index.html (mkdocs-material, installed at the first call)
-	$(LOCKED) --no-build-isolation --requirement $(LOCK)/extras.txt
+	$(LOCKED) --only-binary :all: --requirement $(LOCK)/docs.txt
 	$(BIN)/python docs/generate/collect.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 

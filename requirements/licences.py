@@ -36,6 +36,7 @@ WHERE = {
     "wheels.txt": "runtime, tests",
     "source.txt": "runtime, tests",
     "cuda.txt": "GPU build of torch",
+    "docs.txt": "documentation",
     "extras.txt": "other extras",
 }
 

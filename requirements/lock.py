@@ -10,6 +10,7 @@ that pip can install with `--require-hashes --no-deps`, because torch has severa
     cuda.txt       what PyPI's build of torch for Linux needs and no other does
     wheels.txt     everything else of the extra `dev`
     source.txt     packages without wheels, built from their sources beside an installed torch
+    docs.txt       what the extra `docs` adds (`make site`)
     extras.txt     what the other extras add (`make bench`)
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-FILES = ("torch.txt", "cuda.txt", "wheels.txt", "source.txt", "extras.txt")
+FILES = ("torch.txt", "cuda.txt", "wheels.txt", "source.txt", "docs.txt", "extras.txt")
 TORCH = "2.13.0"
 """The release that the tests and figures ran on; `>=2.13` of pyproject.toml is for users."""
 CPU_BUILDS = {"2.13.0": ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",)}
@@ -49,8 +50,8 @@ def main(options: Sequence[str]) -> None:
     held = "".join((HERE / name).read_text(encoding="utf-8") for name in FILES if (HERE / name).is_file())
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     whole = compiled([extra for extra in extras if extra not in UNLOCKED], held, options)
-    dev = compiled(["dev"], "".join(entry for entries in whole.values() for entry in entries), [])
-    for name, blocks in distributed(dev, whole).items():
+    chosen = "".join(entry for entries in whole.values() for entry in entries)
+    for name, blocks in distributed(compiled(["dev"], chosen, []), compiled(["docs"], chosen, []), whole).items():
         (HERE / name).write_text(header(name) + "".join(entry for entries in blocks.values() for entry in entries), encoding="utf-8")
 
 
@@ -81,14 +82,15 @@ def parsed(text: str) -> dict[str, list[str]]:
     return found
 
 
-def distributed(dev: Blocks, whole: Blocks) -> dict[str, Blocks]:
+def distributed(dev: Blocks, docs: Blocks, whole: Blocks) -> dict[str, Blocks]:
     """The entries of each file."""
     torch = [with_builds(entry) for entry in dev["torch"]]
     cuda = {name: entries for name, entries in dev.items() if CUDA.match(name)}
     source = {name: dev[name] for name in WITHOUT_WHEELS if name in dev}
     wheels = {name: entries for name, entries in dev.items() if name not in {"torch", *cuda, *source}}
-    extras = {name: entries for name, entries in whole.items() if name not in dev}
-    return {"torch.txt": {"torch": torch}, "cuda.txt": cuda, "wheels.txt": wheels, "source.txt": source, "extras.txt": extras}
+    pages = {name: entries for name, entries in docs.items() if name not in dev}
+    extras = {name: entries for name, entries in whole.items() if name not in {*dev, *pages}}
+    return dict(zip(FILES, ({"torch": torch}, cuda, wheels, source, pages, extras), strict=True))
 
 
 def with_builds(entry: str) -> str:

@@ -102,12 +102,14 @@ def test_the_licence_of_every_locked_package_is_listed(versions: dict[str, list[
 def test_a_file_is_read_and_distributed_as_it_should_be() -> None:
     entry = "{}==1 \\\n    --hash=sha256:" + "0" * 64 + "\n"
     dev = {name: [entry.format(name)] for name in ("torch", "nvidia-nccl-cu13", "triton", "rich", *lock.WITHOUT_WHEELS)}
-    files = lock.distributed(dev, dev | {"six": [entry.format("six")]})
+    docs = {"rich": dev["rich"], "mkdocs": [entry.format("mkdocs")]}
+    files = lock.distributed(dev, docs, dev | docs | {"six": [entry.format("six")]})
     assert {name: sorted(blocks) for name, blocks in files.items()} == {
         "torch.txt": ["torch"],
         "cuda.txt": ["nvidia-nccl-cu13", "triton"],
         "wheels.txt": ["rich"],
         "source.txt": sorted(lock.WITHOUT_WHEELS),
+        "docs.txt": ["mkdocs"],
         "extras.txt": ["six"],
     }
     assert len(HASH.findall(files["torch.txt"]["torch"][0])) == 2, "the hashes of the index, and that of the CPU build"
