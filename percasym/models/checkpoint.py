@@ -158,7 +158,7 @@ def family_of(path: str) -> str | None:
 def fingerprint(path: str) -> str | None:
     """Digest of the weights of a local checkpoint, from `NUM_BLOCKS` blocks of each weight file; None for a hub id.
 
-    A training step changes every block of a trained tensor, so retrained weights at the same path are told apart at any size.
+    A training step changes every block of a trained tensor, so retrained weights at the same path are distinguished at any size.
     """
     folder = Path(path).expanduser()
     files = sorted(folder.glob("*.safetensors"))
