@@ -72,7 +72,7 @@ class Recipe(Protocol):
 def run(settings: Settings, report: Callable[[Exception], object] | None = None) -> None:
     """This rank's part of one run. A finished run is not repeated: its table is printed.
 
-    Where another rank is frozen, a thread ends this process, after it has told `report` why (None: stderr).
+    Where another rank is frozen, a thread ends this process, after it has called `report` with the reason (None: stderr).
     Raises ConfigError when checkpoint, hardware, task or run directory do not allow it, or training diverges; Stopped after a signal.
     """
     began = time.perf_counter()

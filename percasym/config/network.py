@@ -12,7 +12,7 @@ SECONDS = 6.0
 
 @lru_cache(maxsize=1)
 def unreachable() -> str | None:
-    """Why the hub cannot be reached, or None; where it cannot, its libraries are told to use their caches without asking."""
+    """Why the hub cannot be reached, or None; where it cannot, its libraries use their caches without asking."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:

@@ -73,8 +73,8 @@ def image_token(path: str, name: str) -> int:
     """The id of the image token of a checkpoint. Raises CheckpointError where tokenizer and configuration disagree about it."""
     found = token(path, name)
     if (configured := getattr(checkpoint.config(path), "image_token_id", found)) != found:
-        told = f"The configuration of {path} has the image token {configured}, and its tokenizer has {found} ({name})"
-        raise checkpoint.CheckpointError(f"{told}. Check model.path.")
+        mismatch = f"The configuration of {path} has the image token {configured}, and its tokenizer has {found} ({name})"
+        raise checkpoint.CheckpointError(f"{mismatch}. Check model.path.")
     return found
 
 

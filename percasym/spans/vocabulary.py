@@ -1,6 +1,6 @@
 """How a tokenizer's vocabulary spells bytes: byte-level (GPT-2, Qwen, Llama 3) or SentencePiece (Gemma, Llama 2, Mistral).
 
-Read from the decoder of a fast tokenizer, because the two kinds cannot be told apart by a single entry.
+Read from the decoder of a fast tokenizer, because the two kinds cannot be distinguished by a single entry.
 """
 
 from __future__ import annotations
