@@ -18,7 +18,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "name", "lacks", "sample", "truth", "parse", "agreement", "verify", "draw", "solve", "valid", "canonical", "right", "about",
         "checked",
     ),
-    "model": ("parts", "codec", "load", "save", "image_settings", "limits", "prompt", "row", "collate"),
+    "model": ("checkpoint", "parts", "codec", "load", "save", "image_settings", "limits", "prompt", "row", "collate"),
     "paradigm": ("rows_per_forward",),
     "balance": ("needs", "start", "step"),
     "engine": ("precision",),

@@ -33,6 +33,7 @@ FLOAT32 = 4  # Bytes.
 BUCKET = 500_000_000  # Elements of ZeRO's reduce bucket (DeepSpeed's default), fully allocated from stage 1 on.
 LIVE = 1_000_000_000  # Maximum elements that stage 3 keeps gathered (stage3_max_live_parameters, DeepSpeed's default).
 CHUNK = 2**27  # Bytes of the logits of one chunk (percasym.objectives.token_nll.CHUNK_BYTES; a test keeps them equal).
+GRANULE = 64  # Tokens; the buffers of the key-value cache hold a multiple (percasym.rollout.cache.GRANULE; a test keeps them equal).
 RESERVE = 2 * 10**9  # CUDA context, NCCL, kernel workspaces and fragmentation (our choice).
 
 Bytes = Mapping[str, int]
@@ -184,10 +185,8 @@ def decoding(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: 
     held["span gradient"] = 0
     held["gradients"] = held["gradients"] if layout.zero_stage == 3 else 0  # Stage 3 keeps its buffer, the others free theirs.
     width = layout.eval_bytes
-    language, positions = (
-        anatomy.language,
-        math.ceil(lengths.prefix) + answers.max_new_tokens,
-    )  # At most: p* given, and all new tokens used.
+    language = anatomy.language
+    positions = math.ceil((math.ceil(lengths.prefix) + answers.max_new_tokens) / GRANULE) * GRANULE  # At most: p* given, all tokens used.
     bytes_per_position = 2 * language.kv_heads * language.head_dim * language.layers * width
     prompt = round(lengths.prompt + lengths.picture)
     prefill = stack_bytes(language, prompt, rows=answers.prompts, computing=width, checkpointing=False, eager=layout.eager)

@@ -145,7 +145,7 @@ def test_tasks_of_srun_meet_without_an_address(whole: Path, folder: Path, words:
 
 def test_a_run_of_two_ranks_goes_on_with_one(whole: Path, folder: Path, start) -> None:
     run = cut_back(whole, folder / "fewer", step=3)
-    _, err = (process := start("launch.nproc=1", "engine.zero_stage=3", "hydra.run.dir=fewer")).communicate()
+    _, err = (process := start("launch.nproc=1", *ZERO_3, "hydra.run.dir=fewer")).communicate()
     assert process.returncode == 0, err
     assert [(session["step"], session["device"].split(",")[0]) for session in status(run)["resumed"]] == [(3, "cpu")]
     for ours, theirs in zip(curve(run), curve(whole), strict=True):

@@ -39,7 +39,7 @@ WRONG = {
     "plug-in without a name": (["plugins=['']"], "plugins must name packages, as plugins=[my_tasks], got ''."),
     "class of another library": (["task._target_=os.system"], "task._target_=os.system lies outside percasym; add its package to plugins"),
     "class that does not exist": (["task._target_=percasym.tasks.chess.Chess"], "task._target_=percasym.tasks.chess.Chess cannot be imp"),
-    "class of another group": (["task._target_=percasym.balance.none.NoBalance"], "task._target_=percasym.balance.none.NoBalance has no s"),
+    "class of another group": (["task._target_=percasym.balance.none.NoBalance"], "task._target_=percasym.balance.none.NoBalance has no n"),
     "function for a class": (["balance._target_=percasym.launch.main.main"], "balance._target_=percasym.launch.main.main is no data"),
     "no processes": (["launch.nproc=0"], "launch.nproc must be at least 1, got 0."),
     "a batch that processes cannot share": (
@@ -61,7 +61,10 @@ WRONG = {
     ),
     "everything frozen": (["model.freeze=[vision,projector,language]"], "model.freeze=[vision,projector,language] leaves nothing to "),
     "adapters on a frozen part": (["model.freeze=[language]", "model.lora.rank=8"], "model.freeze and model.lora.targets both name "),
-    "rounded weights without ZeRO-3": (["engine.weights=bfloat16"], "engine.weights=bfloat16 needs engine.zero_stage=3, got 0."),
+    "rounded weights without ZeRO-3": (
+        ["engine=deepspeed", "engine.weights=bfloat16"],
+        "engine.weights=bfloat16 needs engine.zero_stage=3, got 0.",
+    ),
     "unknown attention": (["model.attention=flash"], "model.attention must be sdpa, eager or flash_attention_2, got 'flash'"),
     "interpolation of nothing": (["paradigm.steps=${stpes}"], "paradigm.steps: "),
 }

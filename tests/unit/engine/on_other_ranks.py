@@ -18,7 +18,7 @@ from percasym.training.sft import train
 from tests.recording import Record
 
 ROWS, STEPS = 8, 3
-FOLDER = Path(os.environ["PERCASYM_CHECKPOINTS"])
+FOLDER = Path(os.environ.get("PERCASYM_CHECKPOINTS", ""))  # Unset where doctests are collected.
 ENGINES = ["torch", "deepspeed0", *(f"deepspeed{stage}{offload}" for stage in (1, 2, 3) for offload in ("", "-offload"))]
 CASES = [
     pytest.param(engine, kind, marks=[] if (engine, kind) in {("torch", "full"), ("deepspeed2", "full"), ("deepspeed3", "lora")} else

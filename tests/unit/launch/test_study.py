@@ -159,7 +159,8 @@ def test_cells_one_after_another_have_all_cores_and_stderr_to_themselves(study, 
 def test_a_study_ends_with_the_comparison_of_its_finished_cells(study, tmp_path: Path) -> None:
     done = study("-m", "study=s", "balance=fixed", "balance.weight=0.3,0.5")
     assert done.returncode == 1, done.stderr
-    assert "fixed0.5: a_r gained 50.0 points more than a_p (95 % interval [+0.0, +100.0], n = 4): not resolved at this n." in done.stdout
+    # Changes 1, 1, 0, 0 within [-2, 2]: n = 4 + 2, centre 2 / 6, reach 1.96 sqrt(2 + 2 - 6 / 9) / 6 = .596.
+    assert "fixed0.5: a_r gained 50.0 points more than a_p (95 % interval [-26.3, +93.0], n = 4): not resolved at this n." in done.stdout
     assert "fixed0.3" not in done.stdout.partition("accuracy in %")[2], "what failed is not compared"
     own = tmp_path / "mine" / "experiment" / "own.yaml"
     own.parent.mkdir(parents=True)
@@ -171,7 +172,8 @@ def test_a_study_ends_with_the_comparison_of_its_finished_cells(study, tmp_path:
     table, _, comparison = done.stdout.partition("accuracy in %")
     assert "skipped, for it was done" in table
     assert max(map(len, comparison.splitlines())) <= 100 and "\x1b" not in comparison
-    assert "none: a_r gained 100.0 points more than a_p (95 % interval [+100.0, +100.0], n = 4): clear of 0." in comparison
+    # Four changes of 1: centre 4 / 6, reach 1.96 sqrt(4 + 2 - 6 * 16 / 36) / 6 = .596.
+    assert "none: a_r gained 100.0 points more than a_p (95 % interval [+7.0, +126.3], n = 4): clear of 0." in " ".join(comparison.split())
     # 2 of 4 pairs turned right, Agresti and Min: n = 6, centre 2 / 6, reach 1.96 sqrt(3 - 6 / 9) / 6 = .499.
     assert "0.5: a_p is 50.0 points higher than with none (95 % interval [-16.6, +83.2], n = 4): not resolved at this n." in " ".join(
         comparison.split()

@@ -101,5 +101,7 @@ def test_a_configuration_that_describes_no_model_is_one_sentence(tmp_path: Path,
         inside = inside[step]
     inside[way[-1]] = value
     file.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=rf"^The configuration of {tmp_path}/copy describes no model of {family} \([^\n]*\)\. Check model"):
+    of_no_model = rf"The configuration of {tmp_path}/copy describes no model of {family} \([^\n]*\)\. Check model"
+    out_of_bounds = rf"{tmp_path}/copy/config\.json sets patch_size to 0, and 1 to 128 are allowed\."
+    with pytest.raises(ValueError, match=f"^{out_of_bounds if value == 0 else of_no_model}"):
         cls(path=str(tmp_path / "copy")).anatomy()

@@ -65,15 +65,23 @@ PREPROCESSORS = {
 }  # fmt: skip
 
 
+PLACEHOLDERS = {
+    "qwen3vl": {"image": "<|image_pad|>", "video": "<|video_pad|>"} | {f"vision_{end}": f"<|vision_{end}|>" for end in ("start", "end")},
+    "internvl35": {"image": "<IMG_CONTEXT>"},
+}
+
+
 @pytest.fixture
 def real(tmp_path: Path, blank_internvl35: Path) -> Callable[..., Family]:
-    """`real("qwen3vl", "8B")`: the released size without its weights, and with the tiny family's vocabulary."""
+    """`real("qwen3vl", "8B")`: the released size without its weights, and with the tiny family's vocabulary and placeholders."""
 
     def make(family: str, size: str, template: str | None = None) -> Family:
         tokenizer = AutoTokenizer.from_pretrained({"qwen3vl": packaged("qwen3vl"), "internvl35": blank_internvl35}[family])
         tokenizer.chat_template = template or checkpoint.chat_template(family)
         tokenizer.save_pretrained(tmp_path)
-        (tmp_path / "config.json").write_text(json.dumps(checkpoint.released(family, size).config))
+        names = PLACEHOLDERS[family]
+        ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+        (tmp_path / "config.json").write_text(json.dumps({**checkpoint.released(family, size).config, **ids}))
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[family]))
         return FAMILIES[family](path=str(tmp_path))
 

@@ -19,6 +19,7 @@ from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.plan import memory
 from percasym.plan.inputs import GREEDY, NARROWED, SAMPLED, Parameters, count_parameters
 from percasym.plan.memory import stack_bytes
+from percasym.rollout import cache
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -200,8 +201,9 @@ def test_checkpointed_layers_keep_their_inputs(packaged):
     assert checkpointed == inputs + plain // anatomy.language.layers
 
 
-def test_a_chunk_of_logits_is_that_of_the_loss():
+def test_the_plan_has_the_constants_of_the_loss_and_the_cache():
     assert memory.CHUNK == token_nll.CHUNK_BYTES
+    assert memory.GRANULE == cache.GRANULE
 
 
 def test_the_key_value_cache_is_that_of_the_decoder(packaged, layout):
@@ -210,10 +212,10 @@ def test_the_key_value_cache_is_that_of_the_decoder(packaged, layout):
 
     make, batch, anatomy = packaged
     model = make("sdpa", Adaptation()).eval()
-    cache = RoomyCache(4, batch.ids.shape[1] + 8)
+    held = RoomyCache(4, batch.ids.shape[1] + 8)
     with torch.inference_mode():
-        model.model(**batch.arguments, past_key_values=cache, use_cache=True)
-    measured = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.roomy)
+        model.model(**batch.arguments, past_key_values=held, use_cache=True)
+    measured = sum(layer.keys.nbytes + layer.values.nbytes for layer in held.roomy)
     picture = anatomy.image_tokens(64, 64)
     prompt = batch.ids.shape[1] - 10.0 - picture.tokens
     lengths = Lengths(

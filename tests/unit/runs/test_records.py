@@ -1,6 +1,8 @@
 """Files of a run are strict JSON, and whole."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,22 @@ def test_only_the_last_line_may_be_cut_short(tmp_path: Path) -> None:
         read_lines(path)
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_whole(tmp_path / "x.json", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "x.json", "\ud800")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "x.json", "new")
     assert (tmp_path / "x.json").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_half_a_character_is_written_escaped(tmp_path: Path) -> None:
+    write_whole(tmp_path / "x.json", '"\ud800"')
+    assert (tmp_path / "x.json").read_text() == '"\\ud800"'
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1: "a"}, {1, 2}, object()])
