@@ -142,6 +142,7 @@ class VllmEngine:
             logprobs_mode=self.logprobs_mode,
             enable_sleep_mode=self._sleeps,
             enforce_eager=not torch.cuda.is_available(),  # Compiled kernels take 25 s to build on a CPU.
+            enable_chunked_prefill=torch.cuda.is_available(),  # A cut prompt rewinds its generator, which on a CPU cannot be done.
             **parallel,
         )
 

@@ -16,6 +16,7 @@ from percasym.config.resolve import composed
 from percasym.plan import memory
 from percasym.plan import plan as planning
 from percasym.plan.inputs import QWEN_PIECES, token_counter
+from percasym.plan.memory import GRANULE
 from percasym.plan.plan import Plan, plan, table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,7 +92,8 @@ def test_the_length_of_a_rollout_counts_where_it_differs_from_an_evaluation() ->
     assert short.evaluation == long.evaluation
     ratio = long.rollouts["key-value cache"] / short.rollouts["key-value cache"]
     prefix = math.ceil(short.lengths.prefix)
-    assert ratio == pytest.approx((prefix + 6000) / (prefix + 3000))
+    granules = [math.ceil((prefix + tokens) / GRANULE) for tokens in (6000, 3000)]
+    assert ratio == pytest.approx(granules[0] / granules[1])
     learned = math.ceil(short.lengths.prompt) + short.lengths.picture
     ratio = long.training["activations"] / short.training["activations"]
     assert 1.5 < ratio <= (learned + 6000) / (learned + 3000), "rows are as long as a rollout may be; the picture's part stays"

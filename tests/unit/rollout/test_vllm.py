@@ -61,6 +61,7 @@ class LLM:
     logprobs_mode: str
     enable_sleep_mode: bool
     enforce_eager: bool
+    enable_chunked_prefill: bool
     tensor_parallel_size: int
     not_loaded: str = ""
     """Weights whose name begins so are not loaded, and not reported as loaded."""
