@@ -18,7 +18,7 @@ from percasym.models.processor import processor as load_processor  # AutoProcess
 
 def read(path: Path) -> list[dict]:
     """Question, response and picture of each row."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.open(encoding="utf-8")]
     turns = [[turn["content"].removeprefix("<image>") for turn in row["messages"]] for row in rows]
     return [{"question": q, "response": r, "image": path.parent / row["images"][0]} for (q, r), row in zip(turns, rows, strict=True)]
 

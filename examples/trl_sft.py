@@ -20,7 +20,7 @@ from percasym.models.processor import processor as load_processor  # AutoProcess
 
 def read(path: Path) -> Dataset:
     """Rows in TRL's form: a prompt, a completion and its pictures."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.open(encoding="utf-8")]
     columns = {
         "prompt": [[{**row["messages"][0], "content": row["messages"][0]["content"].removeprefix("<image>")}] for row in rows],
         "completion": [row["messages"][1:] for row in rows],

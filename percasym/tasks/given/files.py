@@ -178,7 +178,8 @@ def _array(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> It
     text.skip("[")
     while text.next() != "]":
         where = f"{path}, line {text.line}"
-        yield Row(where=where, split=split, raw={"": value} if not isinstance(value := text.element(), dict) else value)
+        value = text.element()
+        yield Row(where=where, split=split, raw=value if isinstance(value, dict) else json.dumps(value).encode())
         if text.next() == ",":
             text.skip(",")
         elif text.next() != "]":

@@ -170,7 +170,8 @@ def _decoded(source: Source, limits: Limits) -> tuple[bytes | None, Image.Image,
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:  # What PIL's decoders raise for broken files.
         shown_as = source if isinstance(source, Path) else f"of {len(data):,} bytes"
-        raise ValueError(f"its image {shown_as} is no whole picture of {', '.join(FORMATS)} ({error}).") from None
+        reason = re.sub(r" ?<[^>]* object at 0x[0-9a-f]+>", "", str(error))  # An address would differ from run to run.
+        raise ValueError(f"its image {shown_as} is no whole picture of {', '.join(FORMATS)} ({reason}).") from None
 
 
 def _bytes_of(source: Source, max_bytes: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import random
 import zlib
 from collections.abc import Callable
@@ -170,6 +171,21 @@ def test_one_bad_row_is_reported_with_its_line_or_left_out_and_counted(row: Call
     assert {texts[1] for texts in content(task)} == {"red 1", "red 3"}
     assert task.about()["skipped"] == 1
     assert "1 skipped" in data_summary(task.about()) and "line 2: " in data_summary(task.about())
+
+
+@pytest.mark.parametrize(("element", "kind"), [("5", "int"), ("null", "NoneType"), ('"a"', "str"), ("[1]", "list")])
+def test_an_element_of_an_array_that_is_no_object_is_said_to_be_none(row: Callable, tmp_path: Path, element: str, kind: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(f"[{json.dumps(row(1))},\n{element}]")
+    with pytest.raises(ValueError, match=rf"rows.json, line 2: it is no JSON object, got {kind}\."):
+        assert Given(path=str(path)).table
+
+
+def test_the_reason_of_a_broken_picture_is_the_same_in_every_run(row: Callable, write: Callable, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="is no whole picture of") as refusal:
+        assert Given(path=write([row(1), row(2) | {"image": "broken.png"}])).table
+    assert " at 0x" not in str(refusal.value)
 
 
 def test_a_missing_column_is_named(row: Callable, write: Callable) -> None:

@@ -15,7 +15,8 @@ HERE = Path(__file__).resolve().parent
 def on_two_ranks(file: str, *options: str) -> None:
     """Run the tests of a file; -x, so that a rank that fails does not leave the other waiting."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    tests = ["pytest", str(HERE / file), "-x", "-q", "-p", "no:cacheprovider", *options]
+    own = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # The ranks clear one temporary folder.
+    tests = ["pytest", str(HERE / file), "-x", "-q", *own, *options]
     done = subprocess.run([*torchrun, *tests], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
