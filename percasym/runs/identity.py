@@ -64,8 +64,8 @@ def find(
 ) -> Found:
     """What lies at `path` for the run of the configuration `wanted` (plain data); without `wanted`, any run is accepted.
 
-    `fingerprint` reads the collected data of `wanted` and is called only where they decide: for a run that would be resumed, and for one
-    whose data lie elsewhere. Without it, a run whose data lie elsewhere counts as resumable, whatever its status: who runs it decides.
+    `fingerprint` reads the collected data of `wanted`, for a run of such data. Without it, a run whose data lie elsewhere counts as
+    resumable, whatever its status: who runs it decides.
     Raises RunConflict when something lies there that is not a run, or cannot be read, or, unless it will be overwritten, another run.
     """
     config = _read_config(path)
@@ -84,7 +84,7 @@ def find(
         moved = first_difference(current, wanted) is not None
         if fingerprint is None:
             status = "resumable" if moved else status
-        elif (moved or status == "resumable") and (now := fingerprint()) != recorded:
+        elif (now := fingerprint()) != recorded:
             raise RunConflict(
                 f"{path} holds a run on other data (fingerprint {recorded}) than {dict(_leaves(wanted)).get(DATA_PATH)} now has ({now}). "
                 "Put its data back, choose another study, or run.overwrite=true."

@@ -62,6 +62,17 @@ def test_an_interrupted_run_resumes_on_the_same_rows_only(
     assert "holds a run on other data" in train(moved).err
 
 
+def test_a_finished_run_is_not_that_of_rows_changed_in_their_place(command: Callable, rows: Path, blank: Path) -> None:
+    words = [*FEW, f"model.path={blank}", f"task.path={rows / 'rows.jsonl'}"]
+    assert command(*words).code == 0
+    file = rows / "rows.jsonl"
+    file.write_text(file.read_text().replace('"answer": 9', '"answer": 8', 1))
+    _table.cache_clear()
+    refused = command(*words)
+    assert refused.code == 2
+    assert "holds a run on other data" in refused.err
+
+
 def test_an_export_or_audit_never_repeats_a_row(rows: Path, blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = ["task=jsonl", f"task.path={rows / 'rows.jsonl'}", "scale=smoke"]
     assert cli.main(["export", *data, "--num", "37", "--out", str(tmp_path / "out")]) == 2
