@@ -7,34 +7,31 @@ Unlike a generated task it cannot draw, solve or validate a percept; those metho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 from rapidfuzz.distance import Levenshtein
 
-from percasym.config.files import home, inside, read_text
-from percasym.config.schema import ConfigError, at_least, one_of
-from percasym.tasks.base import SKILLS, RowCheck, Skill
+from percasym.config.files import home, read_text
+from percasym.config.schema import ConfigError, one_of
+from percasym.tasks.base import SKILLS, Skill
+from percasym.tasks.given.collected import Collected
 from percasym.tasks.given.files import Record, read_rows
 from percasym.tasks.given.item import Item, from_columns, from_hub, same_words, tidy
 from percasym.tasks.given.patterns import Expression, compiled
-from percasym.tasks.given.picture import Limits, Look, Source, look, read_image
+from percasym.tasks.given.picture import read_image
 from percasym.tasks.given.rows import OfflineTable, build_table, released_rows
 from percasym.types import Prompt, Sample, SampleKey
 
 Format = Literal["columns", "hub"]
-OnError = Literal["raise", "skip"]
 MAX_PATTERN_BYTES = 2**16
 """Of task.boundary_file; a larger file is something else."""
-NUM_EXAMPLES = 3
-"""Skipped rows whose reason is kept in the run directory; all are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Given(Collected):
     """Rows of a file, a folder or the hub; percepts are free text, compared line by line up to white space.
 
     A row has the columns image (or images) and query, and then perception, reasoning and answer, or one tagged response, or a response
@@ -57,22 +54,10 @@ class Given:
     """A file that holds the regular expression, for one that a shell would change; its last line end does not count."""
     ground_truth: str | None = None
     """Regular expression with a group `percept`, a group `answer`, or both, for format=hub; null reads tags, or takes it as the answer."""
-    on_error: OnError = "raise"
-    """Stop at the first bad row, or skip bad rows and count them."""
-    max_bytes: int = 2**24
-    """Of one line, and of one image file (our choice: 16 MiB)."""
-    max_pixels: int = 2**24
-    """Of one image; a larger one is resized to this area (our choice: 4,096 x 4,096)."""
-    max_decoded_pixels: int = 2**26
-    """Of one image; a larger one is refused before it is decoded (our choice: 8,192 x 8,192, 192 MiB decoded)."""
-    allow_outside: bool = False
-    """Read pictures outside the folder of the data, too; a path that a stranger wrote could name any file of this machine."""
-    _check: RowCheck | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         one_of("task", Format, format=self.format)
-        one_of("task", OnError, on_error=self.on_error)
-        at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
+        Collected.__post_init__(self)
         if self.max_decoded_pixels < self.max_pixels:
             raise ValueError(
                 f"task.max_decoded_pixels must be at least task.max_pixels={self.max_pixels}, got {self.max_decoded_pixels}: "
@@ -94,17 +79,6 @@ class Given:
         Raises ValueError with the location of a bad row.
         """
         return _table(self)
-
-    def about(self) -> Mapping[str, Any]:
-        """What a run directory records of the data: path, rows of each split, skipped rows, fingerprint."""
-        table = self.table
-        rows = {split: len(items) for split, items in table.items.items()}
-        skipped = {"skipped": len(table.skipped), "examples": list(table.skipped[:NUM_EXAMPLES])}
-        return {"path": self.path, "rows": rows, **skipped, "notes": list(table.notes), "fingerprint": table.fingerprint}
-
-    def checked(self, check: RowCheck) -> Given:
-        """The same rows; those that `check` refuses end the command or are skipped, as `on_error` says."""
-        return replace(self, _check=check)
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key. Raises ValueError when its split is empty or exhausted."""
@@ -152,14 +126,6 @@ class Given:
         """The image of a row as PNG bytes."""
         return read_image(item.picture, self._limits)
 
-    def look(self, picture: Source) -> Look:
-        """Decode a picture for the check before training."""
-        return look(picture, self._limits)
-
-    @property
-    def _limits(self) -> Limits:
-        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
-
     def _boundary(self) -> Expression | None:
         """The boundary, from the option or its file."""
         if self.boundary_file is None:
@@ -195,8 +161,7 @@ def _table(task: Given) -> OfflineTable:
 
     def parse(record: Record) -> Item:
         item = from_hub(record, folder, boundary, ground_truth) if hub else from_columns(record, folder, boundary)
-        if not task.allow_outside and isinstance(item.picture, Path) and not inside(item.picture, folder):
-            raise ValueError(f"its image {item.picture} lies outside {folder}. Move it there, or set task.allow_outside=true.")
+        task.require_inside(item.picture, folder)
         return item
 
     rows = released_rows(task.path, max_bytes=task.max_bytes) if hub else read_rows(path, max_bytes=task.max_bytes)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
-from percasym.tasks.released.graphs import _order as order
+from percasym.tasks.released.graphs import order
 
 Graph = Mapping[str, tuple[str, ...]]
 """The neighbours of each node; of a directed graph, those that its edges lead to."""

@@ -11,27 +11,27 @@ with the stored answer, any right answer counts, and what the model says it saw 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn
 
-from percasym.config.files import home, inside
-from percasym.config.schema import ConfigError, at_least, one_of
+from percasym.config.files import home
+from percasym.config.schema import ConfigError
 from percasym.spans.grammar import Grammar
-from percasym.tasks.base import SKILLS, RowCheck, Skill
+from percasym.tasks.base import SKILLS, Skill
+from percasym.tasks.given.collected import Collected
 from percasym.tasks.given.files import Record, Row
-from percasym.tasks.given.picture import Limits, Source, look, read_image
+from percasym.tasks.given.picture import read_image
 from percasym.tasks.given.rows import OfflineTable, build_table
-from percasym.tasks.given.task import NUM_EXAMPLES, OnError
 from percasym.tasks.outside.files import outside_rows
 from percasym.tasks.outside.items import HELIX, RULES, VGRP, Benchmark, OutsideItem
 from percasym.types import Prompt, Sample, SampleKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
+class Outside(Collected):
     """Items of a benchmark that others made: a question, a picture, the percept that it shows, and the rules of its puzzle."""
 
     name: ClassVar[str] = "outside"
@@ -44,21 +44,9 @@ class Outside:
     """Kinds of items; all that are supported if empty."""
     instruction: str | None = None
     """Text after each question that asks for the response's form; null asks for the tags of this package, "" for nothing."""
-    on_error: OnError = "raise"
-    """Stop at the first bad row, or skip bad rows and count them."""
-    max_bytes: int = 2**24
-    """Of one row, and of one image file (our choice: 16 MiB)."""
-    max_pixels: int = 2**24
-    """Of one image; a larger one is resized to this area (our choice: 4,096 x 4,096)."""
-    max_decoded_pixels: int = 2**26
-    """Of one image; a larger one is refused before it is decoded (our choice: 8,192 x 8,192, 192 MiB decoded)."""
-    allow_outside: bool = False
-    """Read pictures outside the folder of the data, too; a path that a stranger wrote could name any file of this machine."""
-    _check: RowCheck | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        one_of("task", OnError, on_error=self.on_error)
-        at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
+        Collected.__post_init__(self)
         if unknown := [name for name in self.category if name not in self.benchmark.categories]:
             raise ValueError(f"task.category must be among {', '.join(self.benchmark.categories)}, got {unknown[0]!r}.")
 
@@ -66,17 +54,6 @@ class Outside:
     def table(self) -> OfflineTable:
         """All items, read at first use and cached. Raises ValueError with the location of a bad row."""
         return _table(self)
-
-    def about(self) -> Mapping[str, Any]:
-        """What a run directory records of the data: path, rows of each split, skipped rows, fingerprint."""
-        table = self.table
-        rows = {split: len(items) for split, items in table.items.items()}
-        skipped = {"skipped": len(table.skipped), "examples": list(table.skipped[:NUM_EXAMPLES])}
-        return {"path": self.path, "rows": rows, **skipped, "notes": list(table.notes), "fingerprint": table.fingerprint}
-
-    def checked(self, check: RowCheck) -> Self:
-        """The same items; those that `check` refuses end the command or are skipped, as `on_error` says."""
-        return replace(self, _check=check)
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key. Raises ValueError outside the test split and past its end."""
@@ -132,10 +109,6 @@ class Outside:
     @property
     def _rules(self) -> Iterator[Any]:
         return (RULES[name] for name in self.category or self.benchmark.categories)
-
-    @property
-    def _limits(self) -> Limits:
-        return Limits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
 
     def _item(self, key: SampleKey) -> OutsideItem:
         if key.split != "test":
@@ -195,18 +168,13 @@ def _table(task: Outside) -> OfflineTable:
 
     def parse(record: Record) -> OutsideItem:
         item = task.benchmark.item(record, folder, path)
-        if isinstance(item.picture, Path):
-            if not task.allow_outside and not inside(item.picture, folder):
-                raise ValueError(f"its image {item.picture} lies outside {folder}. Move it there, or set task.allow_outside=true.")
-            if not item.picture.is_file():
-                raise ValueError(f"its image {item.picture} is no file.")
+        task.require_inside(item.picture, folder)
+        if isinstance(item.picture, Path) and not item.picture.is_file():
+            raise ValueError(f"its image {item.picture} is no file.")
         return replace(item, asked=tuple(task._asked(query, item) for query in (item.query, item.text_query) if query is not None))
 
-    def seen(source: Source) -> Any:
-        return look(source, task._limits)
-
     try:
-        table = build_table(chosen(), parse, seen, source=task.path, skip=task.on_error == "skip", check=task._check)
+        table = build_table(chosen(), parse, task.look, source=task.path, skip=task.on_error == "skip", check=task._check)
     except ValueError as error:
         if left_out and "has no rows" in str(error):
             raise ValueError(f"{task.path} has no rows of {', '.join(wanted)}; its rows are of {', '.join(sorted(left_out))}.") from None

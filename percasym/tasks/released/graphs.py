@@ -104,10 +104,10 @@ def to_text(pairs: Iterable[Edge]) -> str | None:
     >>> to_text([("B", "A"), ("A", "10"), ("A", "9"), ("A", "B")])
     '9-A 10-A A-B'
     """
-    edges = {tuple(sorted(pair, key=_order)) for pair in pairs}
+    edges = {tuple(sorted(pair, key=order)) for pair in pairs}
     if not edges or any(a == b for a, b in edges):
         return None
-    return " ".join(f"{a}-{b}" for a, b in sorted(edges, key=lambda edge: (_order(edge[0]), _order(edge[1]))))
+    return " ".join(f"{a}-{b}" for a, b in sorted(edges, key=lambda edge: (order(edge[0]), order(edge[1]))))
 
 
 def from_text(canonical: str) -> Edges:
@@ -115,14 +115,14 @@ def from_text(canonical: str) -> Edges:
     return tuple((a, b) for a, _, b in (edge.partition("-") for edge in canonical.split()))
 
 
-def _order(name: str) -> tuple[int, str]:
+def order(name: str) -> tuple[int, str]:
     """Numbers by value, then letters."""
     return (int(name), "") if name.isdecimal() else (1000, name)
 
 
 @lru_cache(maxsize=4096)
 def _nodes(edges: Edges) -> tuple[str, ...]:
-    return tuple(sorted({node for edge in edges for node in edge}, key=_order))
+    return tuple(sorted({node for edge in edges for node in edge}, key=order))
 
 
 def _letters(nodes: Sequence[str]) -> Mapping[str, str] | None:

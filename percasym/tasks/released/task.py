@@ -15,11 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from percasym.config.files import inside
 from percasym.config.schema import one_of
 from percasym.tasks.base import Skill
 from percasym.tasks.given.files import Record
-from percasym.tasks.given.picture import Source, image_source, look, read_image
+from percasym.tasks.given.picture import Source, image_source, read_image
 from percasym.tasks.given.rows import OfflineTable
 from percasym.tasks.given.task import Format, Given
 from percasym.tasks.released.found import Notation
@@ -60,7 +59,7 @@ class Hub(Given):
     @property
     def table(self) -> OfflineTable:
         """All rows, read at first use and cached. Raises ValueError with the location of a bad row."""
-        return _puzzles(self) if self._notation else _free_text(self)
+        return _puzzles(self) if self._notation else super(Hub, self).table
 
     def sample(self, key: SampleKey) -> Sample:
         """The sample of a key; of a puzzle, its picture is read and decoded here.
@@ -72,7 +71,7 @@ class Hub(Given):
         item = self.table.item(key)
         picture = _picture(self, item)
         if self._check is not None:
-            self._check(item.named_texts, look(picture, self._limits).size)
+            self._check(item.named_texts, self.look(picture).size)
         prompt = Prompt(key=key, image=read_image(picture, self._limits), question=item.query)
         return Sample(prompt=prompt, truth=item.percept, solution=item.answer, demonstration=item.demonstration)
 
@@ -116,11 +115,6 @@ class Hub(Given):
         return NOTATIONS.get(self._preset)
 
 
-def _free_text(task: Hub) -> OfflineTable:
-    table = Given.table.fget  # type: ignore[attr-defined]
-    return table(task)
-
-
 def _picture(task: Hub, item: object) -> Source:
     assert isinstance(item, Puzzle)
     return item.picture if item.stored is None else image_source(item.stored(), Path(task.path).expanduser())
@@ -133,11 +127,9 @@ def _puzzles(task: Hub) -> OfflineTable:
 
     def parse(record: Record, split: str) -> Puzzle:
         puzzle = parse_row(record, notation, folder=folder, trained=split == "train_sft", deferred=True)
-        if isinstance(puzzle.picture, Path):
-            if not task.allow_outside and not inside(puzzle.picture, folder):
-                raise ValueError(f"its image {puzzle.picture} lies outside {folder}. Move it there, or set task.allow_outside=true.")
-            if not puzzle.picture.is_file():
-                raise ValueError(f"its image {puzzle.picture} is no file.")
+        task.require_inside(puzzle.picture, folder)
+        if isinstance(puzzle.picture, Path) and not puzzle.picture.is_file():
+            raise ValueError(f"its image {puzzle.picture} is no file.")
         return puzzle
 
     rows = rows_of(task.path, max_bytes=task.max_bytes)
