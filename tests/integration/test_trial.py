@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.trial_on_two_ranks import ROOT, SUPERVISED, base_words
+from tests.torchrun import run_on_ranks
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.mark.slow
 def test_a_released_configuration_trains_on_two_ranks_learns_from_rewards_and_resumes_on_one(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    tests = ["pytest", str(Path(__file__).with_name("trial_on_two_ranks.py")), "-x", "-q", "-p", "no:cacheprovider"]
+    run_on_ranks(Path(__file__).with_name("trial_on_two_ranks.py"), environment={"PERCASYM_TRIAL": str(tmp_path)})
     outside = {name: value for name, value in os.environ.items() if name not in LAUNCHER} | {"OMP_NUM_THREADS": "1"}
-    shared = outside | {"PERCASYM_TRIAL": str(tmp_path)}
-    done = subprocess.run([*torchrun, *tests], env=shared, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
     alone = tmp_path / "alone"  # The run as it was when it stopped after its first step.
     command = [sys.executable, str(ROOT / "train.py"), *base_words(tmp_path), *SUPERVISED, f"hydra.run.dir={alone}"]

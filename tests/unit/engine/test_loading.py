@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,24 +12,18 @@ from percasym.config.settings import DeepSpeedSettings
 from percasym.engine.loading import give_room, on_first_rank, whole_on_host
 from percasym.engine.precision import rounded
 from percasym.engine.ranks import SINGLE_RANK
+from tests.torchrun import run_on_ranks
 
 RANKS_FILE = Path(__file__).with_name("loading_on_two_ranks.py")
 
 
-def on_two_ranks(*options: str) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pytest", str(RANKS_FILE)]
-    command = [*torchrun, "-x", "-q", "-p", "no:cacheprovider", *options]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_two_ranks_load_save_and_resume_one_model():
-    on_two_ranks("-m", "not slow")
+    run_on_ranks(RANKS_FILE, "-m", "not slow")
 
 
 @pytest.mark.slow
 def test_two_ranks_need_less_memory_than_one_and_a_half_models():
-    on_two_ranks("-m", "slow")
+    run_on_ranks(RANKS_FILE, "-m", "slow")
 
 
 def test_a_parameter_on_the_meta_device_stays_the_same_object():

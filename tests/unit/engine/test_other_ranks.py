@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from percasym.config.schema import ConfigError
+from tests.torchrun import run_on_ranks
 
-HERE = Path(__file__).resolve().parent
+FILE = Path(__file__).with_name("on_other_ranks.py")
 
 
 def stage(folder: Path, num_ranks: int, chosen: str, marked: str) -> None:
-    """Run some tests of `on_other_ranks.py` in so many processes; -x, so that a rank that fails does not leave the others waiting."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}", "-m"]
-    tests = ["pytest", str(HERE / "on_other_ranks.py"), "-x", "-q", "-p", "no:cacheprovider", "-k", chosen, "-m", marked]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PERCASYM_CHECKPOINTS": str(folder)}
-    done = subprocess.run([*torchrun, *tests], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Run some tests of `on_other_ranks.py` in so many processes, on the checkpoints in this folder."""
+    run_on_ranks(FILE, "-k", chosen, "-m", marked, num_ranks=num_ranks, environment={"PERCASYM_CHECKPOINTS": str(folder)})
 
 
 def test_what_two_ranks_wrote_goes_on_with_one(tmp_path: Path) -> None:

@@ -34,6 +34,17 @@ def as_inputs(features: list[Batch]) -> dict[str, torch.Tensor]:
     return {**given, **batch.inputs, **batch.aligned}
 
 
+def without_pictures(batch: Batch) -> Batch:
+    """The same rows with text in place of the picture."""
+    return Batch(ids=batch.ids.clamp(max=58), mask=batch.mask, labels=batch.labels, aligned=batch.aligned)
+
+
+@pytest.fixture
+def text_windows(windows):
+    """As `windows`, with text in place of the pictures."""
+    return lambda **sizes: [[without_pictures(batch) for batch in window] for window in windows(**sizes)]
+
+
 @pytest.fixture
 def windows(tiny_batch, micro_batches):
     """Make the micro-batches of each step: `windows(steps=20, micro=4)` cuts steps of ROWS rows into `micro` each."""
@@ -55,6 +66,46 @@ def own_loop(tiny_model, make_engine):
         settings = Sft(steps=len(windows), batch_size=ROWS, micro_batch_size=ROWS, lr=lr, warmup_frac=0.0, final_lr_frac=1.0)
         train(engine=engine, batches=windows, balancer=balancer, settings=settings, run=record, evaluate=lambda step: None)
         return record.values, engine.model
+
+    return run
+
+
+@pytest.fixture
+def train_with_trl(tmp_path, tiny_qwen):
+    """BalancedSFTTrainer, trained on these windows: `train_with_trl(windows, "ngdiff", rows_each=4, accumulation=2, **SFTConfig)`."""
+
+    def run(windows, balance, *, rows_each, accumulation, **options):
+        from datasets import Dataset
+        from trl import SFTConfig
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+        from percasym.integrations.collate import SpanCollator
+        from percasym.integrations.trl import BalancedSFTTrainer
+        from percasym.models.qwen3vl import Qwen3VL
+
+        rows = [
+            {"input_ids": ids[:length].tolist(), "labels": ids.where(own >= 0, -100)[:length].tolist(), "spans": own[:length].tolist()}
+            for window in windows
+            for batch in window
+            for ids, length, own in zip(batch.ids, batch.mask.sum(1).tolist(), batch.labels, strict=True)
+        ]
+        given = {
+            "output_dir": str(tmp_path), "max_length": None, "max_steps": len(windows), "per_device_train_batch_size": rows_each,
+            "gradient_accumulation_steps": accumulation, "learning_rate": LR, "lr_scheduler_type": "constant", "adam_beta2": 0.95,
+            "weight_decay": 0.0, "optim": "adamw_torch_fused", "train_sampling_strategy": "sequential", "use_cpu": True, "bf16": False,
+            "report_to": "none", "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, "gradient_checkpointing": False,
+            "dataloader_pin_memory": False,
+        } | options  # fmt: skip
+        trainer = BalancedSFTTrainer(
+            tiny_qwen(),
+            args=SFTConfig(**given),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=Qwen3VL().codec().tokenizer,
+            data_collator=SpanCollator(DataCollatorForLanguageModeling(pad_token_id=0)),
+            balance=balance,
+        )
+        trainer.train()
+        return trainer
 
     return run
 

@@ -53,40 +53,12 @@ def samples(num: int, split: str = "train_rl") -> list:
     return [TASK.sample(SampleKey(task=TASK.name, split=split, seed=0, index=index)) for index in range(num)]
 
 
-def without_pictures(batch: Batch) -> Batch:
-    """The same rows with text in place of the picture."""
-    return Batch(ids=batch.ids.clamp(max=58), mask=batch.mask, labels=batch.labels, aligned=batch.aligned)
-
-
 @pytest.mark.parametrize("accumulation", [1, 4])
 @pytest.mark.parametrize("name", ["none", "fixed", "ngdiff"])
-def test_sft_has_the_curve_of_the_own_loop(
-    name, accumulation, windows, own_loop, tiny_qwen, tmp_path, logged, assert_same_curve
-) -> None:
-    steps = [[without_pictures(batch) for batch in window] for window in windows(micro=accumulation)]
+def test_sft_has_the_curve_of_the_own_loop(name, accumulation, text_windows, own_loop, train_with_trl, logged, assert_same_curve) -> None:
+    steps = text_windows(micro=accumulation)
     ours, _ = own_loop(steps, balancer(name))
-    rows = [
-        {"input_ids": ids[:length].tolist(), "labels": ids.where(own >= 0, -100)[:length].tolist(), "spans": own[:length].tolist()}
-        for window in steps
-        for batch in window
-        for ids, length, own in zip(batch.ids, batch.mask.sum(1).tolist(), batch.labels, strict=True)
-    ]
-    config = trl.SFTConfig(
-        output_dir=str(tmp_path), max_length=None, max_steps=len(steps), per_device_train_batch_size=8 // accumulation,
-        gradient_accumulation_steps=accumulation, learning_rate=3e-3, lr_scheduler_type="constant", adam_beta2=0.95, weight_decay=0.0,
-        optim="adamw_torch_fused", train_sampling_strategy="sequential", **COMMON,
-    )  # fmt: skip
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    trainer = BalancedSFTTrainer(
-        tiny_qwen(),
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=Qwen3VL().codec().tokenizer,
-        data_collator=SpanCollator(DataCollatorForLanguageModeling(pad_token_id=0)),
-        balance=name,
-    )
-    trainer.train()
+    trainer = train_with_trl(steps, name, rows_each=8 // accumulation, accumulation=accumulation)
     assert_same_curve(logged(trainer), ours)
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.torchrun import run_on_ranks
 
 HERE = Path(__file__).resolve().parent
 
 
 def on_two_ranks(file: str, *options: str) -> None:
-    """Run the tests of a file; -x, so that a rank that fails does not leave the other waiting."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    own = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # The ranks clear one temporary folder.
-    tests = ["pytest", str(HERE / file), "-x", "-q", *own, *options]
-    done = subprocess.run([*torchrun, *tests], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Run the tests of a file beside this one."""
+    own = ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # The ranks clear one temporary folder.
+    run_on_ranks(HERE / file, *own, *options)
 
 
 def test_two_processes_train_as_percasym_does_on_one() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import accumulate, product
 from pathlib import Path
@@ -20,6 +17,7 @@ from percasym.plan import memory
 from percasym.plan.inputs import GREEDY, NARROWED, SAMPLED, Parameters, count_parameters
 from percasym.plan.memory import stack_bytes
 from percasym.rollout import cache
+from tests.torchrun import run_on_ranks
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -122,10 +120,7 @@ def test_zero_splits_what_it_says_it_splits(parameters, layout):
 
 @pytest.mark.slow
 def test_two_ranks_hold_what_is_planned_under_every_stage():
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    tests = ["pytest", str(Path(__file__).with_name("memory_on_two_ranks.py")), "-x", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run([*torchrun, *tests], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_on_ranks(Path(__file__).with_name("memory_on_two_ranks.py"))
 
 
 def kept_bytes(model: torch.nn.Module, batch, dtype: torch.dtype) -> int:

@@ -1,4 +1,4 @@
-"""Ids and labels are born together, and a sampled completion is labelled as its demonstration was."""
+"""Ids and labels are made together, and a sampled completion is labelled as its demonstration was."""
 
 from __future__ import annotations
 
