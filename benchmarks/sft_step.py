@@ -4,7 +4,7 @@
     python benchmarks/sft_step.py --cases tiny --rounds 2          a quick look
     python benchmarks/sft_step.py --engine deepspeed --stage 1     under ZeRO-1
 
-The packaged Qwen3-VL as `scale=tiny` trains it (vision at rest) on the demonstrations of `task=sudoku`: model, rows, precision, optimizer
+The packaged Qwen3-VL as `scale=tiny` trains it (vision frozen) on the demonstrations of `task=sudoku`: model, rows, precision, optimizer
 and clipping are the same in every arm. A round goes through all arms once, so a slow minute of the machine meets them all;
 a ratio is the median over rounds, of processor seconds, which other processes disturb less than the clock (shown beside them).
 

@@ -25,7 +25,7 @@ class Figure:
     found: Callable[[Any], tuple[float, float, float]]
     """Median, least and greatest."""
     aim: str = ""
-    """Empty where it is told, not asked for."""
+    """Empty for a figure without an aim."""
 
 
 def sft(case: str, pair: str) -> Callable[[Any], tuple[float, float, float]]:

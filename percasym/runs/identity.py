@@ -81,9 +81,8 @@ def find(
     meta = _read_meta(path)
     status: Literal["new", "resumable", "finished"] = "new" if overwrite else "finished" if meta["status"] == "done" else "resumable"
     if wanted is not None and not overwrite and recorded is not None:
-        moved = first_difference(current, wanted) is not None
         if fingerprint is None:
-            status = "resumable" if moved else status
+            status = "resumable" if first_difference(current, wanted) else status
         elif (now := fingerprint()) != recorded:
             raise RunConflict(
                 f"{path} holds a run on other data (fingerprint {recorded}) than {dict(_leaves(wanted)).get(DATA_PATH)} now has ({now}). "

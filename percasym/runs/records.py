@@ -61,10 +61,8 @@ def document(value: object) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text`, without secrets, to a file beside `path`, then rename it to `path`."""
-    with (
-        replacing(path) as partial,
-        partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
-    ):  # Halves of characters, as in JSON.
+    # Halves of characters are written escaped, as in JSON.
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(redacted(text))
         file.flush()
         os.fsync(file.fileno())
