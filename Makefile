@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 FAMILY ?= qwen3vl
+SIZE ?= tiny
 STUDY ?= sft_frontier
 # The tests of a file stay in one process, which makes its fixtures once. `make test PARALLEL=` uses one process for all.
 PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -79,8 +80,8 @@ site: docs  ## The pages as a web site that needs no network: build/site/index.h
 	$(BIN)/python docs/generate/collect.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 (resumes where it was stopped)
-	$(BIN)/python -m percasym.app.pretrain --family $(FAMILY)
+base: $(READY)  ## Pretrain a packaged base model again: make base FAMILY=internvl35 SIZE=tiny (resumes where it was stopped)
+	$(BIN)/python -m percasym.app.pretrain --family $(FAMILY) --size $(SIZE)
 
 gallery: $(READY)  ## Draw a page of samples for each task into docs/gallery
 	$(BIN)/percasym gallery

@@ -2,7 +2,7 @@
 
 It learns to perceive easy pictures and to reason about short puzzles, so that it solves each task partly:
 
-    make base FAMILY=internvl35      (or: python -m percasym.app.pretrain --family internvl35; resumable, seed 0)
+    make base FAMILY=internvl35 SIZE=tiny      (or: python -m percasym.app.pretrain --family internvl35 --size tiny; resumable, seed 0)
 
 Perception is learned mostly from pictures with the response cut after the perception span, reasoning mostly from p* given as text, so
 neither depends on the other; a few whole responses to pictures combine them.
@@ -37,19 +37,34 @@ from percasym.types import Sample, SampleKey, Span
 
 FAMILIES: dict[str, Callable[..., Family]] = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}
 
-TASKS: tuple[Sudoku | GraphColoring, ...] = (
-    Sudoku(
-        size=4,
-        givens=(9, 12),
-        verbosity=2,
-        restate=True,
-        variety_frac=0.5,
-        look=Look(image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8), contrast=(0.6, 1.0), noise=0.03, jitter=0.05),
+EASY = Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05)
+
+TASKS: dict[str, tuple[Sudoku | GraphColoring, ...]] = {
+    "tiny": (
+        Sudoku(
+            size=4,
+            givens=(9, 12),
+            verbosity=2,
+            restate=True,
+            variety_frac=0.5,
+            look=replace(EASY, image_px=64, fonts=("bold", "sans"), glyph=(0.6, 0.8)),
+        ),
+        GraphColoring(nodes=(4, 5), verbosity=3, variety_frac=0.5, look=EASY),
     ),
-    GraphColoring(nodes=(4, 5), verbosity=3, variety_frac=0.5, look=Look(image_px=96, contrast=(0.6, 1.0), noise=0.03, jitter=0.05)),
-)
-"""Pictures are easier than those of `scale=tiny` and reasoning is shorter: the checks that end a demonstration there are new to the base
-model, as long chains of thought are to a real base model before post-training."""
+    "tiny-graphs": (
+        GraphColoring(
+            nodes=(4, 7),
+            density=(0.4, 0.7),
+            verbosity=2,
+            variety_frac=0.5,
+            look=replace(EASY, fonts=("bold", "sans"), contrast=(0.5, 1.0), noise=0.045, jitter=0.075),
+        ),
+    ),
+}
+"""What each packaged size learns. Pictures are easier than those of `scale=tiny` and reasoning is shorter: the checks that end a
+demonstration there are new to the base model, as long chains of thought are to a real base model before post-training. `tiny` has
+seen 155 graphs of four and five nodes in all; `tiny-graphs` spends its capacity on graphs of up to seven nodes, which are too many to learn
+by heart."""
 
 NUM_CUT, NUM_TEXTS, NUM_WHOLE = 16, 10, 4
 """Rows of each task in one step: pictures cut after the perception, p* as text, whole responses to pictures."""
@@ -67,6 +82,7 @@ class Mixture:
     """The batches of each pretraining step, over all tasks."""
 
     family: Family
+    tasks: tuple[Task, ...]
     seed: int
 
     def picture(self, sample: Sample) -> Row:
@@ -82,7 +98,7 @@ class Mixture:
     def window(self, step: int) -> list[Batch]:
         """The batches of one step, rows of similar length together: a padding token costs as much as any other."""
         rows = []
-        for task in TASKS:
+        for task in self.tasks:
             num = NUM_CUT + NUM_TEXTS + NUM_WHOLE
             samples = [task.sample(key(task, self.seed, step * num + i)) for i in range(num)]
             cut, texts, whole = samples[:NUM_CUT], samples[NUM_CUT:-NUM_WHOLE], samples[-NUM_WHOLE:]
@@ -100,9 +116,9 @@ def key(task: Task, seed: int, index: int) -> SampleKey:
     return SampleKey(task=task.name, split="base", seed=seed, index=index)
 
 
-def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
+def corpus(tasks: Sequence[Sudoku | GraphColoring], seed: int, num_samples: int = 1000) -> Iterator[str]:
     """Training text of the tokenizer: questions and demonstrations at every verbosity."""
-    for task in TASKS:
+    for task in tasks:
         for index in range(num_samples):
             varied = replace(task, verbosity=index % 5, variety_frac=1.0)
             sample = varied.sample(key(varied, seed, index))
@@ -111,21 +127,22 @@ def corpus(seed: int, num_samples: int = 1000) -> Iterator[str]:
             yield sample.demonstration.reasoning
 
 
-def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name: str = "qwen3vl") -> None:
+def build(directory: Path, *, work: Path, settings: Sft, seed: int, family_name: str = "qwen3vl", size: str = "tiny") -> None:
     """Pretrain in the run directory `work`, resuming a run that is there, and write the finished checkpoint to `directory`."""
-    config = {"seed": seed, "settings": asdict(settings), "tasks": [asdict(task) for task in TASKS]}
+    tasks = TASKS[size]
+    config = {"seed": seed, "settings": asdict(settings), "tasks": [asdict(task) for task in tasks]}
     run = RunDirectory.open(work, config)
     blank = work / "blank"
     torch.manual_seed(seed)
     if not (blank / "model.safetensors").is_file():
-        write_blank(blank, corpus(seed), family_name)
+        write_blank(blank, corpus(tasks, seed), family_name)
     family = FAMILIES[family_name](path=str(blank))
     engine = torch_engine(family.load(), settings=TorchSettings(precision="float32"), paradigm=settings, device=torch.device("cpu"))
     start = None
     if (latest := run.latest_checkpoint()) is not None:
         engine.load(latest[1])
         start = TrainingState.load(latest[1])
-    windows = Mixture(family=family, seed=seed).windows(start.step if start else 0, settings.steps)
+    windows = Mixture(family=family, tasks=tasks, seed=seed).windows(start.step if start else 0, settings.steps)
     train(engine=engine, batches=windows, balancer=Fixed(weight=0.3), settings=settings, run=run, evaluate=lambda step: None, start=start)
     family.save(engine.model, directory)
     run.finish({"seed": seed, "steps": settings.steps})
@@ -135,17 +152,19 @@ def main() -> None:
     """Command line of `make base`."""
     parser = argparse.ArgumentParser(description="Pretrain a packaged tiny checkpoint (resumable).")
     parser.add_argument("--family", choices=FAMILIES, default="qwen3vl")
+    parser.add_argument("--size", choices=TASKS, default="tiny")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: into the package)")
-    parser.add_argument("--work", type=Path, help="run directory of the pretraining (default: multirun/base/FAMILY)")
+    parser.add_argument("--work", type=Path, help="run directory of the pretraining (default: multirun/base/SIZE/FAMILY)")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     build(
-        options.out or Path(checkpoint.packaged(options.family)),
-        work=options.work or Path("multirun/base") / options.family,
+        options.out or Path(checkpoint.packaged(options.family, options.size)),
+        work=options.work or Path("multirun/base") / options.size / options.family,
         settings=replace(SETTINGS, steps=options.steps),
         seed=options.seed,
         family_name=options.family,
+        size=options.size,
     )
 
 

@@ -27,7 +27,9 @@ from percasym.models.untrusted_tokenizer import check_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-PACKAGED = files("percasym") / "models" / "tiny"
+PACKAGED = files("percasym") / "models"
+PACKAGED_SIZES = ("tiny", "tiny-graphs")
+"""Checkpoints that travel with the package (percasym/app/pretrain.py)."""
 RELEASED = files("percasym") / "models" / "released"
 FAMILY_OF = {"qwen3_vl": "qwen3vl", "qwen3_vl_moe": "qwen3vl", "internvl": "internvl35"}
 """`model_type` of a config.json -> the option of the group `model`."""
@@ -87,15 +89,15 @@ def chat_template(family: str) -> str:
     return (RELEASED / family / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def packaged(family: str) -> str:
-    """Directory of the packaged tiny checkpoint."""
-    return str(PACKAGED / family)
+def packaged(family: str, size: str = "tiny") -> str:
+    """Directory of a packaged checkpoint."""
+    return str(PACKAGED / size / family)
 
 
 def resolve(family: str, size: str, path: str | None, revision: str | None = None) -> str:
-    """Directory or hub id: `path` if given, else the packaged tiny checkpoint or a released size; a hub id with its revision, if given.
+    """Directory or hub id: `path` if given, else a packaged checkpoint or a released size; a hub id with its revision, if given.
 
-    Raises CheckpointError when the tiny checkpoint has not been pretrained, `path` is blank, or `revision` is not that of a hub id.
+    Raises CheckpointError when a packaged checkpoint has not been pretrained, `path` is blank, or `revision` is not that of a hub id.
     """
     if path is not None and not path.strip():  # An unset shell variable.
         raise CheckpointError("model.path is empty. Give it a Hugging Face directory or a hub id, or leave it out.")
@@ -103,13 +105,14 @@ def resolve(family: str, size: str, path: str | None, revision: str | None = Non
     if path is not None:
         require_family(path, family)
         return hub.pinned(path, revision)
-    if size != "tiny":
+    if size not in PACKAGED_SIZES:
         return hub.pinned(released(family, size).hub, revision)
-    if not (PACKAGED / family / "config.json").is_file():
+    if not (Path(packaged(family, size)) / "config.json").is_file():
         raise CheckpointError(
-            f"The tiny {family} checkpoint is not packaged yet. Make it with `make base FAMILY={family}`, or set model.path."
+            f"The {size} checkpoint of {family} is not packaged yet. "
+            f"Make it with `make base FAMILY={family} SIZE={size}`, or set model.path."
         )
-    return packaged(family)
+    return packaged(family, size)
 
 
 def check_revision(size: str, path: str | None, revision: str | None) -> None:
@@ -122,7 +125,7 @@ def check_revision(size: str, path: str | None, revision: str | None) -> None:
         return
     if not REVISION.fullmatch(revision):
         raise CheckpointError(f"model.revision must be a branch, a tag or a commit of the hub, got {revision!r}.")
-    if path is None and size == "tiny":
+    if path is None and size in PACKAGED_SIZES:
         raise CheckpointError(f"model.revision={revision} is for a hub id, and the packaged checkpoint has no revisions. Leave it out.")
     if path is not None and _is_here(path):
         raise CheckpointError(f"model.revision={revision} is for a hub id, and model.path={path} is a directory here. Leave one out.")

@@ -55,7 +55,7 @@ class InternVL35(Adaptation):
     }
 
     size: str = "tiny"
-    """tiny (packaged), or 1B, 2B, 4B, 8B, 14B, 38B (the -HF checkpoints) from the hub."""
+    """tiny or tiny-graphs (packaged), or 1B, 2B, 4B, 8B, 14B, 38B (the -HF checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
     revision: str | None = None
@@ -67,8 +67,8 @@ class InternVL35(Adaptation):
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
         checkpoint.check_revision(self.size, self.path, self.revision)
-        if self.size not in ("tiny", *SIZES):
-            raise ValueError(f"model.size must be one of tiny, {', '.join(SIZES)}, got {self.size!r}.")
+        if self.size not in (*checkpoint.PACKAGED_SIZES, *SIZES):
+            raise ValueError(f"model.size must be one of {', '.join((*checkpoint.PACKAGED_SIZES, *SIZES))}, got {self.size!r}.")
         if not 1 <= self.max_tiles <= MOST_TILES:
             raise ValueError(f"model.max_tiles must lie between 1 and {MOST_TILES}, got {self.max_tiles}.")
 

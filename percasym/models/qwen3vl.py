@@ -61,7 +61,7 @@ class Qwen3VL(Adaptation):
     }
 
     size: str = "tiny"
-    """tiny (packaged), or 2B, 4B, 8B, 30B-A3B, 32B (the Instruct checkpoints) from the hub."""
+    """tiny or tiny-graphs (packaged), or 2B, 4B, 8B, 30B-A3B, 32B (the Instruct checkpoints) from the hub."""
     path: str | None = None
     """A local Hugging Face directory or a hub id, in place of `size`."""
     revision: str | None = None
@@ -74,8 +74,8 @@ class Qwen3VL(Adaptation):
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
         checkpoint.check_revision(self.size, self.path, self.revision)
-        if self.size not in ("tiny", *SIZES):
-            raise ValueError(f"model.size must be one of tiny, {', '.join(SIZES)}, got {self.size!r}.")
+        if self.size not in (*checkpoint.PACKAGED_SIZES, *SIZES):
+            raise ValueError(f"model.size must be one of {', '.join((*checkpoint.PACKAGED_SIZES, *SIZES))}, got {self.size!r}.")
         at_least("model", 1, **{name: bound for name in ("min_pixels", "max_pixels") if (bound := getattr(self, name)) is not None})
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"model.min_pixels={self.min_pixels} is above model.max_pixels={self.max_pixels}.")

@@ -30,7 +30,7 @@ def test_a_packaged_checkpoint_that_is_not_there_is_one_sentence(command, monkey
     answer = command("scale=smoke", "model=internvl35")
     assert answer.code == 2
     assert answer.err == (
-        "The tiny internvl35 checkpoint is not packaged yet. Make it with `make base FAMILY=internvl35`, or set model.path.\n"
+        "The tiny checkpoint of internvl35 is not packaged yet. Make it with `make base FAMILY=internvl35 SIZE=tiny`, or set model.path.\n"
     )  # fmt: skip
     assert not (tmp_path / "multirun").exists() or not list((tmp_path / "multirun").rglob("*.json"))
 

@@ -161,7 +161,7 @@ def test_a_head_that_the_file_does_not_call_tied_is_not_tied(tiny_internvl, tmp_
 
 def test_a_missing_packaged_checkpoint_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(checkpoint, "PACKAGED", tmp_path)
-    with pytest.raises(CheckpointError, match=r"not packaged yet\. Make it with `make base FAMILY=internvl35`, or set model\.path"):
+    with pytest.raises(CheckpointError, match=r"not packaged yet\. Make it with `make base FAMILY=internvl35 SIZE=tiny`, or set model\.path"):
         InternVL35().codec()
 
 
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_another_family_is_named() -> None:
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"model.size must be one of tiny, 1B, 2B, 4B, 8B, 14B, 38B, got '30B'"):
+    with pytest.raises(ValueError, match=r"model.size must be one of tiny, tiny-graphs, 1B, 2B, 4B, 8B, 14B, 38B, got '30B'"):
         InternVL35(size="30B")
 
 
