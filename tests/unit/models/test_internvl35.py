@@ -161,7 +161,7 @@ def test_a_head_that_the_file_does_not_call_tied_is_not_tied(tiny_internvl, tmp_
 
 def test_a_missing_packaged_checkpoint_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(checkpoint, "PACKAGED", tmp_path)
-    with pytest.raises(CheckpointError, match=r"not packaged yet\. Make it with `make base FAMILY=internvl35 SIZE=tiny`, or set model\.path"):
+    with pytest.raises(CheckpointError, match=r"packaged yet\. Make it with `make base FAMILY=internvl35 SIZE=tiny`, or set model\.path"):
         InternVL35().codec()
 
 
