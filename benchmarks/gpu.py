@@ -29,7 +29,8 @@ from percasym.engine.deepspeed import deepspeed_engine
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import Adaptation, adapt
 from percasym.models.base import Batch, Row
-from percasym.models.checkpoint import config_from_dict, released, silence_transformers
+from percasym.models.checkpoint import config_from_dict, silence_transformers
+from percasym.models.locate import released
 from percasym.models.qwen3vl import Qwen3VL, anatomy
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.plan import memory

@@ -30,8 +30,8 @@ from transformers import PreTrainedModel
 
 from percasym.config.sampling import Native
 from percasym.models.base import Family
-from percasym.models.checkpoint import CheckpointError
 from percasym.models.internvl35 import InternVL35
+from percasym.models.locate import CheckpointError
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.rollout.native import NativeRollouts
 from percasym.tasks.sudoku.task import Sudoku

@@ -25,7 +25,8 @@ from percasym.config.settings import Settings
 from percasym.data.checks import data_fingerprint, with_checked_rows
 from percasym.engine.checkpoint import load_weights
 from percasym.engine.ranks import SINGLE_RANK, describe
-from percasym.models.checkpoint import fingerprint, silence_transformers, source
+from percasym.models.checkpoint import silence_transformers
+from percasym.models.locate import fingerprint, source
 from percasym.runs.identity import find
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey

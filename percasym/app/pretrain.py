@@ -21,7 +21,7 @@ from percasym.balance.fixed import Fixed
 from percasym.config.paradigm import Sft
 from percasym.config.settings import TorchSettings
 from percasym.engine.torch import torch_engine
-from percasym.models import checkpoint
+from percasym.models import locate
 from percasym.models.architecture import write_blank
 from percasym.models.base import Batch, Family, Row
 from percasym.models.internvl35 import InternVL35
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     build(
-        options.out or Path(checkpoint.packaged(options.family, options.size)),
+        options.out or Path(locate.packaged(options.family, options.size)),
         work=options.work or Path("multirun/base") / options.size / options.family,
         settings=replace(SETTINGS, steps=options.steps),
         seed=options.seed,

@@ -40,7 +40,8 @@ from percasym.engine.ranks import Ranks, choose_device, describe, rank_environme
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import names_of
 from percasym.models.checkpoint import config as source_config
-from percasym.models.checkpoint import silence_transformers, source
+from percasym.models.checkpoint import silence_transformers
+from percasym.models.locate import source
 from percasym.models.stored import stored_dtype
 from percasym.report.curves import curves
 from percasym.report.load import load_run

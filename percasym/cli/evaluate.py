@@ -94,7 +94,7 @@ def _model(checkpoint: str, words: list[str]) -> list[str]:
 
     Raises ConfigError for a checkpoint whose family is neither named nor known.
     """
-    from percasym.models.checkpoint import family_of
+    from percasym.models.locate import family_of
 
     path = f"++model.path='{checkpoint}'"
     if any(word.startswith("model=") for word in words):

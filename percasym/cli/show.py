@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    from percasym.models import chat, checkpoint
+    from percasym.models import chat, locate
     from percasym.report.words import counted
     from percasym.runs.console import PlainConsole
     from percasym.tasks.graph_coloring.task import GraphColoring
@@ -35,7 +35,7 @@ def _show(given: argparse.Namespace) -> None:
         raise ConfigError(f"--seed and --index must be at least 0, got {min(given.seed, given.index)}.")
     try:
         task = {"sudoku": Sudoku, "graph_coloring": GraphColoring}[given.task](verbosity=given.verbosity)
-        codec = chat.codec(checkpoint.resolve("qwen3vl", "tiny", given.model))
+        codec = chat.codec(locate.resolve("qwen3vl", "tiny", given.model))
         sample = task.sample(SampleKey(task=task.name, split=given.split, seed=given.seed, index=given.index))
         ids, labels = codec.encode_demonstration(sample.demonstration)
     except ValueError as error:

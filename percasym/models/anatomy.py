@@ -15,7 +15,7 @@ from typing import Any, Literal
 from percasym.config.files import read_json
 from percasym.models import hub
 from percasym.models.adapt import Part
-from percasym.models.checkpoint import CheckpointError, origin, released, released_sizes
+from percasym.models.locate import CheckpointError, origin, released, released_sizes
 from percasym.models.untrusted import check_checkpoint
 
 Kind = Literal["linear", "experts", "router", "patches", "head", "table", "vector"]

@@ -20,7 +20,8 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from percasym.models.checkpoint import chat_template, complete_processor
+from percasym.models.checkpoint import complete_processor
+from percasym.models.locate import chat_template
 from percasym.spans.grammar import Grammar
 
 VOCABULARY = 896

@@ -16,11 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from percasym.models import chat, checkpoint, hub
+from percasym.models import chat, checkpoint, hub, locate
 from percasym.models.adapt import Adaptation, PartModules, adapt
 from percasym.models.base import Batch, Row, joined_inputs
-from percasym.models.checkpoint import CheckpointError
 from percasym.models.limits import BYTES_A_CHARACTER, control_tokens
+from percasym.models.locate import CheckpointError
 from percasym.models.parts import parts_of
 from percasym.models.processor import processor
 from percasym.models.template import render
@@ -53,7 +53,7 @@ class Auto(Adaptation):
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
-        checkpoint.check_revision(self.size, self.path, self.revision)
+        locate.check_revision(self.size, self.path, self.revision)
 
     @property
     def checkpoint(self) -> str:

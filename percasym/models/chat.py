@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from percasym.models import checkpoint
 from percasym.models.base import Batch, Row
+from percasym.models.locate import CheckpointError
 from percasym.models.template import render
 from percasym.spans.codec import Codec
 from percasym.types import UNSUPERVISED, Prompt, Sample
@@ -32,7 +33,7 @@ def codec(path: str) -> Codec:
     check_vocabulary(path)
     tokenizer = checkpoint.tokenizer(path)
     if tokenizer.eos_token_id is None:
-        raise checkpoint.CheckpointError(f"The tokenizer of {path} has no end of sequence (eos_token). Check model.path.")
+        raise CheckpointError(f"The tokenizer of {path} has no end of sequence (eos_token). Check model.path.")
     return Codec(tokenizer=tokenizer, placeholders=placeholders(path))
 
 
@@ -40,7 +41,7 @@ def check_vocabulary(path: str) -> None:
     """Raise CheckpointError for a tokenizer with tokens that its model has no embedding for."""
     last = max(checkpoint.tokenizer(path).get_vocab().values(), default=0)
     if last >= (embedded := int(checkpoint.config(path).get_text_config().vocab_size)):
-        raise checkpoint.CheckpointError(f"The tokenizer of {path} has a token {last:,}, and its model {embedded:,} embeddings.")
+        raise CheckpointError(f"The tokenizer of {path} has a token {last:,}, and its model {embedded:,} embeddings.")
 
 
 TOKENIZER_PLACEHOLDERS = ("image_token_id", "video_token_id", "context_image_token_id", "start_image_token_id", "end_image_token_id")
@@ -64,7 +65,7 @@ def token(path: str, name: str) -> int:
     """
     tokenizer = checkpoint.tokenizer(path)
     if name not in tokenizer.get_vocab():
-        raise checkpoint.CheckpointError(f"The tokenizer of {path} has no token {name}, so it is not of this family. Check model.path.")
+        raise CheckpointError(f"The tokenizer of {path} has no token {name}, so it is not of this family. Check model.path.")
     return tokenizer.convert_tokens_to_ids(name)
 
 
@@ -74,7 +75,7 @@ def image_token(path: str, name: str) -> int:
     found = token(path, name)
     if (configured := getattr(checkpoint.config(path), "image_token_id", found)) != found:
         mismatch = f"The configuration of {path} has the image token {configured}, and its tokenizer has {found} ({name})"
-        raise checkpoint.CheckpointError(f"{mismatch}. Check model.path.")
+        raise CheckpointError(f"{mismatch}. Check model.path.")
     return found
 
 
@@ -88,7 +89,7 @@ def pixels(path: str, image: bytes, **options: Any) -> Mapping[str, Tensor]:
         return dict(processor(images=[picture], return_tensors="pt", **options))
     except Exception as error:  # numpy's, PIL's and transformers' own types.
         reason = " ".join(str(error).split())[:200]
-        raise checkpoint.CheckpointError(f"The image processor of {path} cannot process a picture ({reason}). Check model.path.") from error
+        raise CheckpointError(f"The image processor of {path} cannot process a picture ({reason}). Check model.path.") from error
 
 
 def decoded(image: bytes) -> Image.Image:
@@ -105,9 +106,7 @@ def prompt_row(
     ids = _chat_ids(path, prompt.question, prompt.image is not None)
     if prompt.image is not None:
         if (shown := image_token(path, placeholder)) not in ids:
-            raise checkpoint.CheckpointError(
-                f"The chat template of {path} leaves out pictures: it writes no {placeholder}. Check model.path."
-            )
+            raise CheckpointError(f"The chat template of {path} leaves out pictures: it writes no {placeholder}. Check model.path.")
         at = ids.index(shown)
         ids = (*ids[:at], *image, *ids[at + 1 :])
     return Row(ids=ids, labels=(UNSUPERVISED,) * len(ids), inputs=inputs or {})
@@ -151,9 +150,9 @@ def _chat_ids(path: str, question: str, has_image: bool) -> tuple[int, ...]:
         text = render(tokenizer.get_chat_template(), messages, **options)
         ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     except Exception as error:  # jinja's own types, of a template of this package; TemplateError, of any other.
-        raise checkpoint.CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
     if text.rstrip().endswith(OPEN_THOUGHT):
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"The chat template of {path} ends every prompt inside {OPEN_THOUGHT}, so a response would be part of a thought. "
             "Use the Instruct checkpoint, or close the thought in its chat_template.jinja."
         )

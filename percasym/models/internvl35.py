@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from percasym.models import chat, checkpoint
+from percasym.models import chat, checkpoint, locate
 from percasym.models.adapt import Adaptation, PartModules, adapt
 from percasym.models.anatomy import (
     Anatomy,
@@ -31,6 +31,7 @@ from percasym.models.anatomy import (
 )
 from percasym.models.base import Batch, Row
 from percasym.models.limits import InputLimits, control_tokens, num_positions
+from percasym.models.locate import CheckpointError
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel
 
-SIZES = checkpoint.released_sizes("internvl35")
+SIZES = locate.released_sizes("internvl35")
 MOST_TILES = 40  # Our choice; the released image processors cut into at most 12.
 START, IMAGE, END = "<img>", "<IMG_CONTEXT>", "</img>"
 TOWER, PROJECTOR = "model.vision_tower", "model.multi_modal_projector"
@@ -66,16 +67,16 @@ class InternVL35(Adaptation):
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
-        checkpoint.check_revision(self.size, self.path, self.revision)
-        if self.size not in (*checkpoint.PACKAGED_SIZES, *SIZES):
-            raise ValueError(f"model.size must be one of {', '.join((*checkpoint.PACKAGED_SIZES, *SIZES))}, got {self.size!r}.")
+        locate.check_revision(self.size, self.path, self.revision)
+        if self.size not in (*locate.PACKAGED_SIZES, *SIZES):
+            raise ValueError(f"model.size must be one of {', '.join((*locate.PACKAGED_SIZES, *SIZES))}, got {self.size!r}.")
         if not 1 <= self.max_tiles <= MOST_TILES:
             raise ValueError(f"model.max_tiles must lie between 1 and {MOST_TILES}, got {self.max_tiles}.")
 
     @property
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
-        return checkpoint.resolve("internvl35", self.size, self.path, self.revision)
+        return locate.resolve("internvl35", self.size, self.path, self.revision)
 
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone."""
@@ -162,7 +163,7 @@ class _Tile:
 def _tile(path: str) -> _Tile:
     config = checkpoint.config(path)
     if config.model_type != "internvl":
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"{path} is of type {config.model_type}, not internvl. Give model.path the -HF form of the checkpoint (InternVL3_5-8B-HF)."
         )
     height, width = config.vision_config.image_size

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from percasym.models import chat, checkpoint
+from percasym.models import chat, checkpoint, locate
 from percasym.types import Prompt, SampleKey
 
 BYTES_A_CHARACTER = 3
@@ -75,5 +75,5 @@ def control_tokens(path: str) -> re.Pattern[str]:
 def num_positions(path: str, family: str) -> int:
     """Positions of a checkpoint's language model. Raises CheckpointError for a checkpoint of another family."""
     config = checkpoint.config(path)
-    checkpoint.require_type(path, config.model_type, family)
+    locate.require_type(path, config.model_type, family)
     return int(config.get_text_config().max_position_embeddings)

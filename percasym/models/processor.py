@@ -10,7 +10,8 @@ import inspect
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from percasym.models import checkpoint
+from percasym.models import checkpoint, locate
+from percasym.models.locate import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -36,7 +37,7 @@ def processor(path: str) -> ProcessorMixin:
     try:
         return without_videos(cls)(**{**own, **parts})
     except (AttributeError, ImportError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"The processor of {path} cannot be made from its parts ({error}).") from error
+        raise CheckpointError(f"The processor of {path} cannot be made from its parts ({error}).") from error
 
 
 def without_videos(cls: type[Any]) -> type[Any]:
@@ -54,7 +55,7 @@ def without_videos(cls: type[Any]) -> type[Any]:
 
 def _settings(path: str, cls: type[Any]) -> dict[str, Any]:
     """The settings of a checkpoint's processor (processor_config.json) that its class takes, without its parts."""
-    found = checkpoint.loaded(lambda where: cls.get_processor_dict(where)[0], checkpoint.origin(path))
+    found = checkpoint.loaded(lambda where: cls.get_processor_dict(where)[0], locate.origin(path))
     taken = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs", *cls.get_attributes()}
     return {name: value for name, value in found.items() if name in taken}
 
@@ -67,5 +68,5 @@ def _class(path: str) -> type[Any]:
     kind = checkpoint.config(path).model_type
     name = PROCESSOR_MAPPING_NAMES.get(kind)
     if name is None:
-        raise checkpoint.CheckpointError(f"{path} is of type {kind}, which has no processor for pictures and text in transformers.")
+        raise CheckpointError(f"{path} is of type {kind}, which has no processor for pictures and text in transformers.")
     return getattr(transformers, name)

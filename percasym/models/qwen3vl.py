@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from percasym.config.files import read_json
 from percasym.config.schema import at_least
-from percasym.models import chat, checkpoint
+from percasym.models import chat, checkpoint, locate
 from percasym.models.adapt import Adaptation, PartModules, adapt
 from percasym.models.anatomy import (
     Anatomy,
@@ -33,6 +33,7 @@ from percasym.models.anatomy import (
 )
 from percasym.models.base import Batch, Row
 from percasym.models.limits import InputLimits, control_tokens, num_positions
+from percasym.models.locate import CheckpointError
 from percasym.spans.codec import Codec
 from percasym.types import Prompt, Sample
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-SIZES = checkpoint.released_sizes("qwen3vl")
+SIZES = locate.released_sizes("qwen3vl")
 IMAGE = "<|image_pad|>"
 VISION = "model.visual"
 MAX_RATIO = 200.0
@@ -73,9 +74,9 @@ class Qwen3VL(Adaptation):
 
     def __post_init__(self) -> None:
         Adaptation.__post_init__(self)
-        checkpoint.check_revision(self.size, self.path, self.revision)
-        if self.size not in (*checkpoint.PACKAGED_SIZES, *SIZES):
-            raise ValueError(f"model.size must be one of {', '.join((*checkpoint.PACKAGED_SIZES, *SIZES))}, got {self.size!r}.")
+        locate.check_revision(self.size, self.path, self.revision)
+        if self.size not in (*locate.PACKAGED_SIZES, *SIZES):
+            raise ValueError(f"model.size must be one of {', '.join((*locate.PACKAGED_SIZES, *SIZES))}, got {self.size!r}.")
         at_least("model", 1, **{name: bound for name in ("min_pixels", "max_pixels") if (bound := getattr(self, name)) is not None})
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"model.min_pixels={self.min_pixels} is above model.max_pixels={self.max_pixels}.")
@@ -83,7 +84,7 @@ class Qwen3VL(Adaptation):
     @property
     def checkpoint(self) -> str:
         """Directory or hub id the model is loaded from."""
-        return checkpoint.resolve("qwen3vl", self.size, self.path, self.revision)
+        return locate.resolve("qwen3vl", self.size, self.path, self.revision)
 
     def anatomy(self) -> Anatomy:
         """Every tensor of the model, from its configuration alone."""
@@ -189,7 +190,7 @@ def bounds(size: Mapping[str, int], min_pixels: int | None, max_pixels: int | No
     """
     found = {"shortest_edge": min_pixels or size["shortest_edge"], "longest_edge": max_pixels or size["longest_edge"]}
     if found["shortest_edge"] > found["longest_edge"]:
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"model.min_pixels={found['shortest_edge']} is above model.max_pixels={found['longest_edge']} "
             "(null is the checkpoint's own bound). Set both."
         )
@@ -200,14 +201,14 @@ def bounds(size: Mapping[str, int], min_pixels: int | None, max_pixels: int | No
 def _processor(path: str) -> Any:
     """The image processor of a checkpoint. Raises CheckpointError where it cuts pictures into other patches than its model takes."""
     processor, config = checkpoint.image_processor(path), checkpoint.config(path)
-    checkpoint.require_type(path, config.model_type, "qwen3vl")
+    locate.require_type(path, config.model_type, "qwen3vl")
     for own, name in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size"), ("temporal_patch_size", "temporal_patch_size")):
         if (found := getattr(processor, own, None)) != (taken := getattr(config.vision_config, name)):
             said = f"The image processor of {path} has {own}={found}, and its model {name}={taken}"
-            raise checkpoint.CheckpointError(f"{said}. Check model.path.")
+            raise CheckpointError(f"{said}. Check model.path.")
     edges = [getattr(processor.size, edge, None) for edge in RELEASED_PIXELS]
     if not all(isinstance(edge, int) for edge in edges):
-        raise checkpoint.CheckpointError(f"The image processor of {path} has the size {edges}, and two areas are needed. Check model.path.")
+        raise CheckpointError(f"The image processor of {path} has the size {edges}, and two areas are needed. Check model.path.")
     return processor
 
 
@@ -233,7 +234,7 @@ def anatomy(config: Mapping[str, Any], directory: Path | None, *, min_pixels: in
     settings = directory / "preprocessor_config.json" if directory else None
     own = read_json(settings).get("size") if settings and settings.is_file() else RELEASED_PIXELS
     if not isinstance(own, Mapping) or not all(isinstance(own.get(name), int) for name in RELEASED_PIXELS):
-        raise checkpoint.CheckpointError(f"{settings} has no size with {' and '.join(RELEASED_PIXELS)}. Check model.path.")
+        raise CheckpointError(f"{settings} has no size with {' and '.join(RELEASED_PIXELS)}. Check model.path.")
     pixels = bounds(own, min_pixels, max_pixels)
     return Anatomy(
         weights=(*decoder(text, tied=is_tied(config)), *_tower(vision), *_mergers(vision)),

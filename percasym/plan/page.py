@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from percasym.config.resolve import composed
-from percasym.models.checkpoint import released_sizes
+from percasym.models.locate import released_sizes
 from percasym.plan import memory
 from percasym.plan.inputs import Lengths
 from percasym.plan.plan import Plan, plan

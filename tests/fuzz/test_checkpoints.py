@@ -107,6 +107,7 @@ def test_a_state_without_sums_is_read_or_refused(root: Path, data: st.DataObject
 def test_weights_without_sums_are_all_there_or_refused(tiny: Path, data: st.DataObject) -> None:
     """What a header no longer names may not begin at random: only the numbers themselves can change unseen."""
     from percasym.models import checkpoint
+    from percasym.models.locate import CheckpointError
 
     file = tiny / "model.safetensors"
     whole = file.read_bytes()
@@ -115,7 +116,7 @@ def test_weights_without_sums_are_all_there_or_refused(tiny: Path, data: st.Data
     with changed(file, head + whole[size:]):
         try:
             model = checkpoint.model(str(tiny))
-        except checkpoint.CheckpointError as error:
+        except CheckpointError as error:
             said = str(error)
             assert "\n" not in said and said.startswith((f"The checkpoint {tiny} could not be loaded (", f"{tiny}/"))
             return
@@ -144,11 +145,12 @@ def test_weights_that_lack_a_tensor_are_refused(tiny: Path, tmp_path: Path) -> N
     from safetensors.torch import load_file, save_file
 
     from percasym.models import checkpoint
+    from percasym.models.locate import CheckpointError
 
     shutil.copytree(tiny, tmp_path / "less")
     file = tmp_path / "less" / "model.safetensors"
     weights = load_file(file)
     name = next(name for name in sorted(weights) if name.endswith("norm.weight"))
     save_file({key: value for key, value in weights.items() if key != name}, file, metadata={"format": "pt"})
-    with pytest.raises(checkpoint.CheckpointError, match=rf"could not be loaded \(it lacks {name}"):
+    with pytest.raises(CheckpointError, match=rf"could not be loaded \(it lacks {name}"):
         checkpoint.model(str(tmp_path / "less"))

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from percasym.data.export import export
-from percasym.models.checkpoint import packaged
+from percasym.models.locate import packaged
 from percasym.tasks.sudoku.task import Sudoku
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.models import checkpoint
+from percasym.models import locate
 from tests.other_families import write_family
 
 
@@ -26,7 +26,7 @@ def test_a_run_of_internvl35_ends_like_any_other(command, blank_internvl35: Path
 
 
 def test_a_packaged_checkpoint_that_is_not_there_is_one_sentence(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkpoint, "PACKAGED", tmp_path / "nothing")
+    monkeypatch.setattr(locate, "PACKAGED", tmp_path / "nothing")
     answer = command("scale=smoke", "model=internvl35")
     assert answer.code == 2
     assert answer.err == (

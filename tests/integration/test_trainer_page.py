@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from percasym.data.export import export
-from percasym.models.checkpoint import packaged
+from percasym.models.locate import packaged
 from percasym.tasks.sudoku.task import Sudoku
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "in-your-trainer.md"

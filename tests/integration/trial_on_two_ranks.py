@@ -20,7 +20,8 @@ from percasym.config.resolve import composed
 from percasym.engine.engine import SpanEngine
 from percasym.engine.ranks import Ranks
 from percasym.models.architecture import QWEN_SPECIAL
-from percasym.models.checkpoint import chat_template, config_from_dict, released
+from percasym.models.checkpoint import config_from_dict
+from percasym.models.locate import chat_template, released
 from percasym.plan.inputs import QWEN_PIECES
 
 ROOT = Path(__file__).resolve().parents[2]

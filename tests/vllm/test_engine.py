@@ -131,11 +131,11 @@ def test_a_checkpoint_of_before_is_completed_for_the_processor(tmp_path: Path) -
 
     from transformers import InternVLProcessor
 
-    from percasym.models import checkpoint
+    from percasym.models import locate
     from percasym.rollout.vllm_engine import servable, use_trainers_images
 
     old = tmp_path / "old"
-    shutil.copytree(checkpoint.packaged("internvl35"), old)
+    shutil.copytree(locate.packaged("internvl35"), old)
     (old / "processor_config.json").unlink()
     settings = json.loads((old / "tokenizer_config.json").read_text())
     settings.pop("model_specific_special_tokens")

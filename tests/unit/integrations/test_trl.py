@@ -25,7 +25,7 @@ from percasym.integrations.trl import (  # noqa: E402
     perception_reward,
 )
 from percasym.models.base import Batch  # noqa: E402
-from percasym.models.checkpoint import packaged  # noqa: E402
+from percasym.models.locate import packaged  # noqa: E402
 from percasym.models.processor import processor  # noqa: E402
 from percasym.models.qwen3vl import Qwen3VL  # noqa: E402
 from percasym.rewards.registry import packaged_rewards  # noqa: E402

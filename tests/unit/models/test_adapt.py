@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from percasym.models.adapt import PARTS, Adaptation, Lora, adapt, linear_layers, part_of
-from percasym.models.checkpoint import CheckpointError
+from percasym.models.locate import CheckpointError
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.objectives.token_nll import TokenNll, supervised

@@ -14,8 +14,9 @@ import torch
 
 from percasym.models.adapt import Lora, adapt, linear_layers, part_of
 from percasym.models.anatomy import AnatomyError, ImageTokens
-from percasym.models.checkpoint import PACKAGED, config_from_dict, packaged, released, released_sizes
+from percasym.models.checkpoint import config_from_dict
 from percasym.models.internvl35 import InternVL35
+from percasym.models.locate import PACKAGED, packaged, released, released_sizes
 from percasym.models.qwen3vl import Qwen3VL, image_tokens
 
 FAMILIES = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}

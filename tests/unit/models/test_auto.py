@@ -19,7 +19,7 @@ from percasym.models import checkpoint
 from percasym.models.adapt import PARTS, Lora, names_of
 from percasym.models.auto import Auto
 from percasym.models.base import Batch
-from percasym.models.checkpoint import CheckpointError
+from percasym.models.locate import CheckpointError
 from percasym.models.processor import processor
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.rollout.native import decode

@@ -12,8 +12,8 @@ import torch
 
 from percasym.cli import main as cli
 from percasym.models import checkpoint, hub
-from percasym.models.checkpoint import CheckpointError
 from percasym.models.internvl35 import InternVL35
+from percasym.models.locate import CheckpointError
 from percasym.models.qwen3vl import Qwen3VL
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft uses the deprecated name.

@@ -17,9 +17,9 @@ import pytest
 
 from percasym.config.resolve import composed
 from percasym.config.schema import ConfigError
-from percasym.models import checkpoint, hub
+from percasym.models import checkpoint, hub, locate
 from percasym.models.adapt import Lora
-from percasym.models.checkpoint import CheckpointError, packaged
+from percasym.models.locate import CheckpointError, packaged
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.runs.identity import first_difference
 
@@ -63,7 +63,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_revision_chooses_the_commit_of_every_file(cache: Path, revision: str | None, commit: str) -> None:
     family = Qwen3VL(path="me/tiny", revision=revision)
     assert family.image_settings()["max_pixels"] == LONGEST[commit]
-    assert checkpoint.source(family.checkpoint) == {"path": "me/tiny", "revision": revision, "commit": commit}
+    assert locate.source(family.checkpoint) == {"path": "me/tiny", "revision": revision, "commit": commit}
     assert hub.snapshot(family.checkpoint, weights=True) == cache / "snapshots" / commit
     assert family.codec().encode("12") == Qwen3VL().codec().encode("12")
     assert Path(family.load().name_or_path) == cache / "snapshots" / commit
@@ -76,7 +76,7 @@ def test_what_moves_between_two_reads_does_not_mix_commits(cache: Path) -> None:
 
 
 def test_a_local_directory_has_no_source(tmp_path: Path) -> None:
-    assert checkpoint.source(str(tmp_path)) is None
+    assert locate.source(str(tmp_path)) is None
 
 
 def test_a_revision_is_recorded_and_part_of_what_a_run_is() -> None:
@@ -126,7 +126,7 @@ def test_adapters_name_the_revision_of_their_base_as_peft_does(cache: Path, tmp_
     family.save(family.load(), tmp_path / "adapters")
     written = json.loads((tmp_path / "adapters" / "adapter_config.json").read_text())
     assert (written["base_model_name_or_path"], written["revision"]) == ("me/tiny", "old")
-    assert checkpoint.adapter_base(str(tmp_path / "adapters")) == "me/tiny@old"
+    assert locate.adapter_base(str(tmp_path / "adapters")) == "me/tiny@old"
 
 
 class Hub(BaseHTTPRequestHandler):

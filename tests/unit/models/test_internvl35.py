@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from percasym.models import checkpoint
-from percasym.models.checkpoint import CheckpointError
+from percasym.models import checkpoint, locate
 from percasym.models.internvl35 import InternVL35, num_tiles
+from percasym.models.locate import CheckpointError
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.canvas import Look
@@ -160,14 +160,14 @@ def test_a_head_that_the_file_does_not_call_tied_is_not_tied(tiny_internvl, tmp_
 
 
 def test_a_missing_packaged_checkpoint_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkpoint, "PACKAGED", tmp_path)
+    monkeypatch.setattr(locate, "PACKAGED", tmp_path)
     with pytest.raises(CheckpointError, match=r"packaged yet\. Make it with `make base FAMILY=internvl35 SIZE=tiny`, or set model\.path"):
         InternVL35().codec()
 
 
 def test_a_checkpoint_of_another_family_is_named() -> None:
     with pytest.raises(CheckpointError, match="is of type qwen3_vl, and model=internvl35 reads internvl"):
-        InternVL35(path=checkpoint.packaged("qwen3vl")).prompt(sample(TASKS[0]).prompt)
+        InternVL35(path=locate.packaged("qwen3vl")).prompt(sample(TASKS[0]).prompt)
 
 
 def test_an_unknown_size_is_refused() -> None:

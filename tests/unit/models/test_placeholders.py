@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from percasym.models import chat
-from percasym.models.checkpoint import packaged
+from percasym.models.locate import packaged
 
 PLACEHOLDERS = {
     "qwen3vl": ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from percasym.models import checkpoint
-from percasym.models.checkpoint import CheckpointError
+from percasym.models.locate import CheckpointError
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.canvas import Look

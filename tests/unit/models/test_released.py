@@ -13,16 +13,17 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from percasym.models import checkpoint
+from percasym.models import locate
 from percasym.models.base import Family
-from percasym.models.checkpoint import config_from_dict, packaged
+from percasym.models.checkpoint import config_from_dict
 from percasym.models.internvl35 import InternVL35
+from percasym.models.locate import CheckpointError, packaged
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Prompt, SampleKey
 
 FAMILIES: dict[str, Callable[..., Family]] = {"qwen3vl": Qwen3VL, "internvl35": InternVL35}
-EVERY = [(family, size) for family in FAMILIES for size in checkpoint.released_sizes(family)]
+EVERY = [(family, size) for family in FAMILIES for size in locate.released_sizes(family)]
 
 
 def agrees(count: int, published: str) -> bool:
@@ -38,7 +39,7 @@ def test_a_count_agrees_to_the_digits_published_and_no_further() -> None:
 
 @pytest.mark.parametrize(("family", "size"), EVERY)
 def test_a_released_size_has_the_published_number_of_parameters(family: str, size: str) -> None:
-    published = checkpoint.released(family, size)
+    published = locate.released(family, size)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config_from_dict(published.config))
     assert [type(model).__name__] == published.config["architectures"]
@@ -46,8 +47,8 @@ def test_a_released_size_has_the_published_number_of_parameters(family: str, siz
 
 
 def test_the_sizes_are_those_that_were_released() -> None:
-    assert checkpoint.released_sizes("qwen3vl") == ("2B", "4B", "8B", "30B-A3B", "32B")
-    assert checkpoint.released_sizes("internvl35") == ("1B", "2B", "4B", "8B", "14B", "38B")
+    assert locate.released_sizes("qwen3vl") == ("2B", "4B", "8B", "30B-A3B", "32B")
+    assert locate.released_sizes("internvl35") == ("1B", "2B", "4B", "8B", "14B", "38B")
 
 
 @pytest.mark.parametrize(("family", "size"), EVERY)
@@ -77,11 +78,11 @@ def real(tmp_path: Path, blank_internvl35: Path) -> Callable[..., Family]:
 
     def make(family: str, size: str, template: str | None = None) -> Family:
         tokenizer = AutoTokenizer.from_pretrained({"qwen3vl": packaged("qwen3vl"), "internvl35": blank_internvl35}[family])
-        tokenizer.chat_template = template or checkpoint.chat_template(family)
+        tokenizer.chat_template = template or locate.chat_template(family)
         tokenizer.save_pretrained(tmp_path)
         names = PLACEHOLDERS[family]
         ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-        (tmp_path / "config.json").write_text(json.dumps({**checkpoint.released(family, size).config, **ids}))
+        (tmp_path / "config.json").write_text(json.dumps({**locate.released(family, size).config, **ids}))
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[family]))
         return FAMILIES[family](path=str(tmp_path))
 
@@ -121,20 +122,20 @@ def test_the_real_template_of_internvl35_gives_the_exact_prompt(real: Callable[.
 def test_a_template_that_can_think_is_told_not_to(real: Callable[..., Family]) -> None:
     # How Qwen3's templates close the thinking block before it begins.
     switch = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
-    family = real("qwen3vl", "2B", template=checkpoint.chat_template("qwen3vl") + switch)
+    family = real("qwen3vl", "2B", template=locate.chat_template("qwen3vl") + switch)
     assert text(family, question(None)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_a_template_that_leaves_a_thought_open_is_refused(real: Callable[..., Family]) -> None:
     """As those of the Thinking checkpoints, which have no switch: a perception would be stated inside the thought."""
-    family = real("qwen3vl", "2B", template=checkpoint.chat_template("qwen3vl") + "{% if add_generation_prompt %}<think>\n{% endif %}")
-    with pytest.raises(checkpoint.CheckpointError, match=r"ends every prompt inside <think>.*Use the Instruct checkpoint"):
+    family = real("qwen3vl", "2B", template=locate.chat_template("qwen3vl") + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    with pytest.raises(CheckpointError, match=r"ends every prompt inside <think>.*Use the Instruct checkpoint"):
         family.prompt(question(None))
 
 
 def test_the_mixture_of_experts_takes_the_same_arguments(real: Callable[..., Family]) -> None:
     family = real("qwen3vl", "30B-A3B")
-    values = json.loads(json.dumps(dict(checkpoint.released("qwen3vl", "30B-A3B").config)))
+    values = json.loads(json.dumps(dict(locate.released("qwen3vl", "30B-A3B").config)))
     vocabulary = AutoTokenizer.from_pretrained(packaged("qwen3vl")).get_vocab()
     values |= {name: vocabulary[f"<|{token}|>"] for name, token in (("image_token_id", "image_pad"), ("video_token_id", "video_pad"))}
     values |= {f"vision_{end}_token_id": vocabulary[f"<|vision_{end}|>"] for end in ("start", "end")}

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from percasym.engine.checkpoint import weight_bytes
 from percasym.models import checkpoint
 from percasym.models.adapt import Lora
-from percasym.models.checkpoint import packaged
+from percasym.models.locate import packaged
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.models.stored import stored_dtype
 from percasym.runs.space import size_of

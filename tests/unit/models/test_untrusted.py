@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from percasym.models import checkpoint, template
-from percasym.models.checkpoint import CheckpointError, packaged
+from percasym.models import checkpoint, locate, template
+from percasym.models.locate import CheckpointError, packaged
 from percasym.models.template import TemplateError, known_templates, render
 from percasym.models.untrusted import check_bases, check_checkpoint, check_numbers, check_pattern
 
@@ -40,8 +40,8 @@ def change(file: Path, *way: str, to: object) -> None:
 
 def test_every_released_configuration_and_every_packaged_checkpoint_is_inside_the_bounds() -> None:
     for family in ("qwen3vl", "internvl35"):
-        for size in checkpoint.released_sizes(family):
-            check_numbers(checkpoint.released(family, size).config, size)
+        for size in locate.released_sizes(family):
+            check_numbers(locate.released(family, size).config, size)
         check_checkpoint(Path(packaged(family)))
 
 
@@ -109,7 +109,7 @@ def test_a_pipe_in_place_of_weights_hangs_no_fingerprint(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     os.mkfifo(copy / "model.safetensors")
     with pytest.raises(ValueError, match="is a pipe, not a regular file"):
-        checkpoint.fingerprint(str(copy))
+        locate.fingerprint(str(copy))
 
 
 def test_templates_without_end_are_refused(copy: Path) -> None:
@@ -231,7 +231,7 @@ def test_adapters_on_themselves_are_refused(tmp_path: Path) -> None:
 def test_the_templates_of_this_package_are_known_and_render_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "_child", None)
     for family in ("qwen3vl", "internvl35"):
-        assert "Solve." in render(checkpoint.chat_template(family), MESSAGES, add_generation_prompt=True)
+        assert "Solve." in render(locate.chat_template(family), MESSAGES, add_generation_prompt=True)
     assert known_templates()
 
 

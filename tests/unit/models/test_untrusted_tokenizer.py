@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from percasym.models import checkpoint, untrusted_tokenizer
-from percasym.models.checkpoint import CheckpointError, packaged
+from percasym.models.locate import CheckpointError, packaged
 from percasym.models.untrusted_tokenizer import KNOWN_PATTERNS, check_components, check_tokenizer, is_linear
 
 BOMB = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}

@@ -148,7 +148,8 @@ def kept_bytes(model: torch.nn.Module, batch, dtype: torch.dtype) -> int:
 def packaged(family_name):
     """The packaged tiny model's configuration with random weights, a batch of long rows, and what the model is made of."""
     from percasym.config.resolve import composed
-    from percasym.models.checkpoint import PACKAGED, config_from_dict
+    from percasym.models.checkpoint import config_from_dict
+    from percasym.models.locate import PACKAGED
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from percasym.models.checkpoint import released_sizes
+from percasym.models.locate import released_sizes
 from percasym.plan.page import EIGHT, FAMILIES, HEAD, METHODS, ONE, PAGE, UTILISATION, fitted, row, step_time
 
 

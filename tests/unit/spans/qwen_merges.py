@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from percasym.models.architecture import QWEN_SPECIAL
-from percasym.models.checkpoint import chat_template
+from percasym.models.locate import chat_template
 from percasym.plan.inputs import QWEN_PIECES
 from percasym.spans.codec import byte_alphabet
 

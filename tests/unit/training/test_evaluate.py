@@ -3,7 +3,7 @@
 import pytest
 
 from percasym.config.settings import Evaluation
-from percasym.models import checkpoint
+from percasym.models import locate
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.rollout.native import NativeAnswers
 from percasym.tasks.canvas import Look
@@ -18,7 +18,7 @@ UNREADABLE = Sudoku(size=4, givens=(12, 14), restate=True, look=Look(contrast=(0
 
 @pytest.mark.parametrize(("task", "reused"), [(EASY, True), (UNREADABLE, False)])
 def test_a_reused_answer_equals_a_decoded_one(task: Sudoku, reused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = Qwen3VL(path=checkpoint.packaged("qwen3vl"))
+    family = Qwen3VL(path=locate.packaged("qwen3vl"))
     settings = Evaluation(num_samples=6, num_curve_samples=1, max_new_tokens=300, batch_size=4)
     advanced: list[int] = []
     greedy = NativeAnswers(family=family)

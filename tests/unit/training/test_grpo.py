@@ -3,89 +3,38 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from percasym.balance.base import Gramian
 from percasym.balance.fixed import Fixed
 from percasym.balance.gradnorm import GradNorm
 from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.config.paradigm import Rl
-from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
-from percasym.runs.requests import Requests
 from percasym.training.divergence import TrainingDivergedError, load_batches
 from percasym.training.grpo import reward_losses, train
 from percasym.training.progress import TrainingState
 from percasym.training.rollout_batch import MicroBatch, RolloutBatch
 from percasym.types import UNSUPERVISED, Span
+from tests.unit.training.fakes import FakeRun, OneNumber
 
 P, R = Span.perception, Span.reasoning
 
 
-class Tilt:
-    """An engine with one number x as its model: every token of rollout i has log-probability x * slope[i] - 1."""
-
-    rank, num_ranks = 0, 1
+class Tilt(OneNumber):
+    """Every token of rollout i has log-probability x * slope[i] - 1."""
 
     def __init__(self, hidden_norms, x=0.0) -> None:
-        self.x, self.hidden_norms = torch.tensor(x, requires_grad=True), torch.tensor(hidden_norms)
-        self.kept, self.grads = {}, []
+        super().__init__(x)
+        self.hidden_norms = torch.tensor(hidden_norms)
 
     def nll(self, batch):
         return (1 - self.x * self.hidden_norms[batch.ids[:, :1]]) * (batch.labels != UNSUPERVISED)
-
-    def backward(self, loss):
-        loss.backward()
-
-    def keep_gradient(self, span):
-        self.kept[span], self.x.grad = self.x.grad, None
-
-    def gramian(self):
-        p, r = float(self.kept[P]), float(self.kept[R])
-        return Gramian(perception=p * p, reasoning=r * r, cross=p * r)
-
-    def combine(self, weights):
-        self.x.grad = sum(weights[span] * self.kept.pop(span) for span in Span)
-
-    def all_reduce_sum(self, values):
-        return values
-
-    def step(self, lr):
-        self.grads.append(float(self.x.grad))
-        with torch.no_grad():
-            self.x -= lr * self.x.grad
-        self.x.grad = None
-        return StepInfo(grad_norm=abs(self.grads[-1]), lr=lr)
-
-    def save(self, directory):
-        torch.save(self.x.detach(), directory / "x.pt")
-
-
-class FakeRun:
-    """A run that keeps its log lines and checkpoints in memory."""
-
-    def __init__(self, path=None) -> None:
-        self.path, self.requests = path, Requests()
-        self.lines, self.checkpoints = {}, []
-
-    def log(self, step, values):
-        self.lines[step] = dict(values)
-
-    def progress(self, total, title, start=0):
-        return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
-
-    def settle(self):
-        pass
-
-    def checkpoint(self, step, save):
-        self.checkpoints.append(step)
 
 
 class FourRollouts(RolloutBatch):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -14,14 +13,13 @@ from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
 from percasym.config.paradigm import Sft
-from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
-from percasym.runs.requests import Requests
 from percasym.training.divergence import TrainingDivergedError, load_batches, load_metrics
 from percasym.training.progress import TrainingState, learning_rate
 from percasym.training.sft import train
 from percasym.training.span_gradients import Share, share_of, step_metrics
 from percasym.types import UNSUPERVISED, Span
+from tests.unit.training.fakes import FakeRun, OneNumber
 
 P, R = Span.perception, Span.reasoning
 MEASURED = {"grad/perception", "grad/reasoning", "grad/cosine", "share/gradient"}
@@ -31,73 +29,19 @@ ALWAYS = {
 }  # fmt: skip
 
 
-class Scale:
-    """An engine with one number x as its model: token losses are 3x in perception and x in reasoning."""
+class Scale(OneNumber):
+    """Token losses are 3x in perception and x in reasoning."""
 
-    rank, num_ranks = 0, 1
+    cache_vision = reuse_vision = staticmethod(nullcontext)
 
-    def __init__(self) -> None:
-        self.x = torch.ones((), requires_grad=True)
+    def __init__(self, x: float = 1.0) -> None:
+        super().__init__(x)
         self.forwards: list[int] = []
-        self.kept: dict[Span, torch.Tensor] = {}
 
     def loss(self, batch, coefficients):
         self.forwards.append(batch.ids.shape[1])
         nll = self.x * (3.0 * (batch.labels == P) + 1.0 * (batch.labels == R))
         return (nll * coefficients).sum(), nll.detach()
-
-    def backward(self, loss):
-        loss.backward()
-
-    cache_vision = reuse_vision = staticmethod(nullcontext)
-
-    def keep_gradient(self, span):
-        self.kept[span], self.x.grad = self.x.grad, None
-
-    def gramian(self):
-        p, r = float(self.kept[P]), float(self.kept[R])
-        return Gramian(perception=p * p, reasoning=r * r, cross=p * r)
-
-    def combine(self, weights):
-        self.x.grad = sum(weights[span] * self.kept.pop(span) for span in Span)
-
-    def all_reduce_sum(self, values):
-        return values
-
-    def step(self, lr):
-        info = StepInfo(grad_norm=float(self.x.grad), lr=lr)
-        with torch.no_grad():
-            self.x -= lr * self.x.grad
-        self.x.grad = None
-        return info
-
-    def save(self, directory):
-        torch.save(self.x.detach(), directory / "x.pt")
-
-
-class FakeRun:
-    """A run that keeps its log lines, bar updates and checkpoints in memory."""
-
-    def __init__(self, root=None) -> None:
-        self.requests = Requests()
-        self.root, self.lines, self.shown, self.checkpoints, self.bar = root, {}, [], [], None
-
-    def log(self, step, values):
-        self.lines[step] = dict(values)
-
-    @contextmanager
-    def progress(self, total, title, start=0):
-        self.bar = (total, title, start)
-        yield SimpleNamespace(advance=lambda step, **shown: self.shown.append((step, shown)))
-
-    def settle(self):
-        pass
-
-    def checkpoint(self, step, save):
-        self.checkpoints.append(step)
-        if self.root:
-            (self.root / str(step)).mkdir()
-            save(self.root / str(step))
 
 
 def batch(labels=(UNSUPERVISED, P, R, R, R)) -> Batch:
@@ -191,9 +135,9 @@ def test_the_bar_shows_both_losses_and_the_weight():
 
 def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
     balancer = NGDiff(smoothing=0.5)
-    share, whole = fit(balancer, fake_run=FakeRun(tmp_path), save_every=3)
-    engine, progress = Scale(), TrainingState.load(tmp_path / "3")
-    engine.x = torch.load(tmp_path / "3" / "x.pt", weights_only=True).requires_grad_()
+    share, whole = fit(balancer, fake_run=FakeRun(tmp_path, keep=True), save_every=3)
+    engine = Scale(float(torch.load(tmp_path / "3" / "x.pt", weights_only=True)))
+    progress = TrainingState.load(tmp_path / "3")
     assert progress.step == 3
     again, rest = fit(balancer, engine=engine, start=progress)
     assert again == share  # Of the first step, not of the first step after the break.
@@ -203,17 +147,14 @@ def test_a_resumed_training_logs_what_an_unbroken_one_logs(tmp_path):
 
 
 def test_a_finished_training_resumes_to_its_share(tmp_path):
-    share, _ = fit(NoBalance(), fake_run=FakeRun(tmp_path))
+    share, _ = fit(NoBalance(), fake_run=FakeRun(tmp_path, keep=True))
     again, fake_run = fit(NoBalance(), start=TrainingState.load(tmp_path / "6"), windows=iter(()))
     assert again == share
     assert fake_run.lines == {}
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_dumps_its_batches(tmp_path):
-    engine = Scale()
-    engine.x = torch.tensor(math.nan, requires_grad=True)
-    fake_run = FakeRun()
-    fake_run.path = tmp_path
+    engine, fake_run = Scale(math.nan), FakeRun(tmp_path)
     with pytest.raises(TrainingDivergedError) as error:
         fit(NoBalance(), engine=engine, fake_run=fake_run)
     place = tmp_path / "diverged"
