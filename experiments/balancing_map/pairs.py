@@ -1,0 +1,105 @@
+"""One row for each pair of runs of the map: what was known before training, and what balancing changed.
+
+    python experiments/balancing_map/pairs.py multirun/balancing_map      (writes experiments/balancing_map/results/pairs.csv)
+
+A pair is two finished runs of one configuration and seed, `none` and `ngdiff`. Differences are paired by test sample; 95 % intervals
+cluster samples by puzzle (docs/statistics.md). Accuracies and shares are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from percasym.report.load import HEADLINE, Grades, RunRecord, load_runs
+from percasym.statistics import gain
+from percasym.training.span_gradients import part
+
+RESULTS = Path(__file__).parent / "results" / "pairs.csv"
+
+
+def setting(run: RunRecord) -> dict[str, Any]:
+    """The configuration of a run without what differs within a pair."""
+    return {name: value for name, value in run.config.items() if name not in ("balance", "run", "launch", "study", "hydra")}
+
+
+def coupling(grades: Grades) -> float:
+    """a of the samples whose percept is right, minus a of the others; nan where there are none of one kind.
+
+    What perception can pay: where a wrong percept still leads to right answers, a better one changes little.
+    """
+    sides: dict[bool, list[float]] = {True: [], False: []}
+    for one in grades.values():
+        sides[bool(one.grades["perception"])].append(float(one.grades["end_to_end"] or 0))
+    return fmean(sides[True]) - fmean(sides[False]) if all(sides.values()) else math.nan
+
+
+def row(none: RunRecord, ngdiff: RunRecord) -> dict[str, Any]:
+    """The numbers of one pair."""
+    before, first, task = none.grades_before, none.metrics[1], none.config["task"]
+    counts = [first[f"tokens/{span}"] for span in ("perception", "reasoning")]
+    norms = [ngdiff.metrics[1][f"grad/{span}"] for span in ("perception", "reasoning")]
+    assert before is not None and none.summary is not None and ngdiff.summary is not None
+    found: dict[str, Any] = {
+        "task": task["_target_"].rpartition(".")[2],
+        "model": none.config["model"]["_target_"].rpartition(".")[2],
+        "givens_or_nodes": "{}-{}".format(*(task.get("givens") or task["nodes"])),
+        "verbosity": task["verbosity"],
+        "noise": task["look"]["noise"],
+        "steps": none.config["paradigm"]["steps"],
+        "seed": none.config["seed"],
+        "share_tokens": part(*counts),
+        "share_loss": first["share/loss"],
+        "share_gradient": part(*(count * norm for count, norm in zip(counts, norms, strict=True))),
+        "coupling": coupling(before),
+        **{f"before_{name}": none.summary.before[metric].mean for metric, name in HEADLINE.items()},
+        **{f"none_{name}": none.summary.after[metric].mean for metric, name in HEADLINE.items()},
+        **{f"ngdiff_{name}": ngdiff.summary.after[metric].mean for metric, name in HEADLINE.items()},
+    }
+    for metric, name in HEADLINE.items():
+        change = paired(none.grades_after, ngdiff.grades_after, metric)
+        found |= {f"change_{name}": change.mean, f"change_{name}_low": change.ci95[0], f"change_{name}_high": change.ci95[1]}
+    return found | {"n": len(before)}
+
+
+def paired(old: Grades | None, new: Grades | None, metric: str) -> Any:
+    """new - old of one metric over the same samples."""
+    assert old is not None and new is not None and old.keys() == new.keys()
+    sides = [[side[name].grades[metric] for name in old] for side in (old, new)]
+    return gain(*sides, [old[name].puzzle for name in old])
+
+
+def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """A row for each setting of which both runs are finished."""
+    sides: dict[str, dict[str, RunRecord]] = {}
+    for run in runs:
+        if run.summary is not None and run.meta["status"] == "done":
+            balance = run.config["balance"]["_target_"].rpartition(".")[2]
+            sides.setdefault(json.dumps(setting(run), sort_keys=True, default=str), {})[balance] = run
+    return [row(found["NoBalance"], found["NGDiff"]) for found in sides.values() if {"NoBalance", "NGDiff"} <= found.keys()]
+
+
+def write(rows: Sequence[Mapping[str, Any]], path: Path = RESULTS) -> None:
+    """Write the table, five decimals a number."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        out.writeheader()
+        for one in rows:
+            out.writerow({name: f"{value:.5f}" if isinstance(value, float) else value for name, value in one.items()})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", type=Path, nargs="+", help="folders of the study's runs")
+    found = pairs([run for folder in parser.parse_args().study for run in load_runs(folder)])
+    if not found:
+        parser.error("no setting there has both a finished run of balance=none and one of balance=ngdiff.")
+    write(found)
+    print(f"{len(found)} pairs in {RESULTS}")
