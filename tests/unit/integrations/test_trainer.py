@@ -10,6 +10,7 @@ import torch
 from percasym.balance.registry import balancer
 from percasym.config.schema import ConfigError
 from percasym.integrations.forward import span_labels, until_perception
+from percasym.types import Span
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
@@ -102,10 +103,12 @@ def test_an_unknown_strategy_is_refused_by_name(windows, make_trainer) -> None:
 def test_a_head_that_scales_its_logits_is_refused(windows, make_trainer, tiny_model) -> None:
     model = tiny_model()
     own = model.forward
+
     def scaled(**inputs):
         output = own(**inputs)
         output.logits = output.logits * 0.5
         return output
+
     model.forward = scaled
     trainer = make_trainer(windows(steps=1), "none", model=model)
     with pytest.raises(ConfigError, match="its head does more than a matrix product"):
@@ -143,3 +146,14 @@ def test_a_prefix_keeps_every_picture_and_every_token_of_perception(tiny_batch) 
     assert until_perception(inputs | {"input_ids": late}, batch.labels, frozenset({60}))["input_ids"].shape == batch.ids.shape
     with pytest.raises(ConfigError, match=r"it is not known whether it can be cut with the tokens"):
         until_perception(inputs | {"mystery": torch.zeros(batch.ids.shape)}, batch.labels, frozenset())
+
+
+def test_packed_rows_are_not_cut(tiny_batch) -> None:
+    batch = tiny_batch()
+    inputs = {"input_ids": batch.ids, "cu_seq_lens_q": torch.tensor([0, 5])}
+    with pytest.raises(
+        ConfigError, match=r"Packed rows \(padding_free, packing\) cannot be cut to their perception\. Pad the rows"
+    ):
+        until_perception(inputs, batch.labels, frozenset())
+    nothing = torch.where(batch.labels == Span.perception, Span.reasoning, batch.labels)
+    assert until_perception(inputs, nothing, frozenset()) == inputs, "a step without perception has no prefix"

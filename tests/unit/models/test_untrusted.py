@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -238,6 +240,18 @@ def test_the_templates_of_this_package_are_known_and_render_here(monkeypatch: py
 def test_another_template_renders_in_a_child_as_it_would_here() -> None:
     text = "{% for m in messages %}<{{ m.role }}>{{ m.content[0].text }}{{ eos_token }}{% endfor %}"
     assert render(text, MESSAGES, eos_token="</s>") == template.rendered(text, MESSAGES, {"eos_token": "</s>"}) == "<user>Solve.</s>"
+
+
+def test_the_child_answers_each_line_of_its_input_until_it_ends() -> None:
+    template = "{{ messages[0].role }}: {{ messages[0].content * options_of_ours }}"
+    asked = [{"messages": [{"role": "user", "content": "Hi"}], "options": {"options_of_ours": number}} for number in (2, None, 2**21)]
+    lines = "".join(json.dumps(line) + "\n" for line in ({"template": template}, *asked))
+    command = [sys.executable, "-m", "percasym.models.template"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True, timeout=300)
+    ready, short, wrong, long = map(json.loads, done.stdout.splitlines())
+    assert (ready, short) == ({}, {"text": "user: HiHi"})
+    assert wrong["error"].startswith("TypeError: can't multiply sequence")
+    assert long == {"error": "its text is too long"}
 
 
 @pytest.mark.parametrize(

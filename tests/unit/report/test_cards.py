@@ -75,3 +75,14 @@ def test_a_response_that_did_not_parse_is_a_class_of_its_own_and_is_shown_whole(
     html = render("cards.html.j2", gallery=gallery, categories=CATEGORIES)
     assert 'aria-label="the whole response">I see &lt;nothing&gt;</pre>' in html
     assert '<span class="badge fault">Not in the required form</span>' in html
+
+
+def test_responses_that_cannot_be_shown_are_one_sentence(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5))
+    assert file is not None
+    groups = study_of(load_runs(tmp_path), "s").groups
+    file.write_text('{"key": {}}\n')
+    with pytest.raises(ValueError, match=rf"The responses in {file} cannot be shown \(KeyError: "):
+        card_gallery(groups)
+    file.unlink()
+    assert card_gallery(groups) is None
