@@ -273,3 +273,22 @@ def test_a_template_that_loops_fills_the_memory_or_breaks_out_is_refused(monkeyp
     assert time.monotonic() - began < 200
     with pytest.raises(TemplateError):
         render(text, MESSAGES)
+
+
+def test_files_of_another_form_are_refused_and_those_beside_an_index_are_not(copy: Path) -> None:
+    index = copy / "model.safetensors.index.json"
+    for file, values, reason in ((copy / "generation_config.json", [], "is no JSON object."), (index, {}, "has no weight_map.")):
+        file.write_text(json.dumps(values))
+        with pytest.raises(ValueError, match=re.escape(f"{file} {reason}")):
+            check_checkpoint(copy)
+        file.write_text("{}")
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model.safetensors"}}))
+    check_checkpoint(copy)
+    index.write_text(json.dumps({"weight_map": {"a": "later.safetensors"}}))
+    check_checkpoint(copy, weights=False)  # They are still to be downloaded.
+
+
+def test_patterns_with_a_look_at_their_surroundings_are_measured_too() -> None:
+    check_pattern(r"(?=.*q_proj)layers\.\d+", "f")
+    with pytest.raises(ValueError, match="repeats inside a repeat, or too often"):
+        check_pattern(r"(?!(a+)+b)c", "f")
