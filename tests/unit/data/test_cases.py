@@ -574,3 +574,25 @@ def test_a_message_that_is_no_object_is_refused(row: Callable, write: Callable) 
         with pytest.raises(ValueError, match="line 1") as refusal:
             assert Given(path=write([{"messages": messages, "images": ["pictures/1.png"]}])).table
         assert sentence in str(refusal.value)
+
+
+def test_pictures_of_a_chat_stand_in_the_question_and_in_one_place(row: Callable, write: Callable) -> None:
+    row(1)
+    picture = {"type": "image", "image": "pictures/1.png"}
+    asked = {"role": "user", "content": [picture, {"type": "text", "text": "What is in picture 1?"}]}
+    said = {"role": "assistant", "content": TAGGED}
+    assert only(Given(path=write([{"messages": [asked, said]}], "inside.jsonl"))) == only(Given(path=write([row(1)], "columns.jsonl")))
+    for messages, more, sentence in (
+        ([asked, said], {"images": ["pictures/1.png"]}, "its pictures stand in messages and in a column of their own."),
+        ([asked, {"role": "assistant", "content": [picture]}], {}, "a picture of its messages stands in a message of the role assistant."),
+    ):
+        with pytest.raises(ValueError, match="line 1") as refusal:
+            assert Given(path=write([{"messages": messages, **more}])).table
+        assert sentence in str(refusal.value)
+
+
+def test_pictures_that_are_decoded_are_no_smaller_than_those_that_are_kept() -> None:
+    with pytest.raises(
+        ValueError, match=r"task\.max_decoded_pixels must be at least task\.max_pixels=4, got 2: pictures are decoded"
+    ):
+        Given(path="rows.jsonl", max_pixels=4, max_decoded_pixels=2)

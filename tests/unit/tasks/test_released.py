@@ -422,3 +422,46 @@ def test_rows_that_are_all_skipped_are_no_data(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"query": "?"}\n')
     with pytest.raises(ValueError, match=r"has no rows\. The first of 1 that were skipped: .*test\.jsonl, line 1: it has no ground_truth"):
         Hub(path=str(tmp_path), preset="sudoku", on_error="skip").about()
+
+
+def test_a_tagged_perception_that_is_no_puzzle_is_not_taken_for_reasoning(tmp_path: Path) -> None:
+    response = f"<perception>a grid</perception>\nso\n{SOLUTION}"
+    task = edited(tmp_path, "sudoku", "unsolved", "train_sft", ground_truth=SMALL, response=response)
+    with pytest.raises(ValueError, match=r"train_sft\.jsonl, line 1: the perception that its response tags is no puzzle\."):
+        task.about()
+
+
+FREE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "an empty truth": ({"ground_truth": ""}, {}, "its ground_truth is empty."),
+    "no percept": ({"ground_truth": {"answer": 2}}, {}, "its response is empty and its ground_truth names no percept. Set task.g"),
+    "another form": (
+        {"ground_truth": "two"}, {"ground_truth": "(?P<answer>[0-9]+)"}, "task.ground_truth='(?P<answer>[0-9]+)' matches nothing in its",
+    ),
+    "an empty question": ({"query": " "}, {}, "its query is empty."),
+    "a number for a question": ({"query": 3}, {}, "its query must be text, got 3."),
+    "pictures twice": ({"images": ["a.png"]}, {}, "it has both image and images; its columns are image, query, ground_truth, images."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FREE)
+def test_a_row_of_free_text_that_cannot_be_read_is_named(tmp_path: Path, what: str) -> None:
+    columns, options, reason = FREE[what]
+    picture = base64.b64encode(released_rows.picture(Random(0))).decode()
+    row = {"image": picture, "query": "?", "ground_truth": "<perception>two</perception><answer>2</answer>"} | columns
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: ") as refused:
+        Hub(path=str(tmp_path), **options).about()
+    assert reason in str(refused.value)
+
+
+def test_one_picture_and_question_stand_in_one_split(tmp_path: Path) -> None:
+    picture = base64.b64encode(released_rows.picture(Random(0))).decode()
+    row = {"image": picture, "query": "?", "ground_truth": "<perception>two</perception><answer>2</answer>"}
+    for split in ("train_rl", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row | {"system": "Be brief."}) + "\n")
+    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: its picture and question stand in split train_rl too\."):
+        Hub(path=str(tmp_path)).about()
+    (tmp_path / "test.jsonl").unlink()
+    task = Hub(path=str(tmp_path), ground_truth="<perception>(?P<percept>.*)</perception><answer>(?P<answer>.*)</answer>")
+    sample = task.sample(key(0, "train_rl"))
+    assert (sample.truth, sample.solution, sample.prompt.question) == ("two", "2", "Be brief.\n?")
