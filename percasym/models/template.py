@@ -107,10 +107,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill the child and close its pipes."""
     process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):  # Bytes that it never read.
-                pipe.close()
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        with suppress(OSError):  # Bytes that it never read.
+            pipe.close()
 
 
 def _line(descriptor: int, seconds: float) -> bytes:

@@ -116,8 +116,7 @@ def line_at(path: Path, start: int, *, max_bytes: int) -> Row:
     """The row whose line begins at this byte of a file of JSON lines. Raises ValueError when the file cannot be read."""
     with _opened(path) as file:
         file.seek(start)
-        line = file.readline(max_bytes + 1)
-    return Row(where=f"{path}, byte {start}", split=None, raw=line if len(line) <= max_bytes + 1 else None, start=start)
+        return Row(where=f"{path}, byte {start}", split=None, raw=file.readline(max_bytes + 1), start=start)
 
 
 def parquet_rows(path: Path, *, named: str | None = None) -> Iterator[Row]:

@@ -90,7 +90,7 @@ def _tab_separated(path: Path, max_bytes: int) -> Iterator[Row]:
                     raise ValueError(f"{where}: it has more or fewer cells than the header.")
                 yield Row(where=where, split=None, raw={name: value for name, value in record.items() if value != ""})
         except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num} is not tab-separated text ({error}).") from None
+            raise ValueError(f"{path}, line {reader.reader.line_num} is not tab-separated text ({error}).") from None
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text ({error}).") from None
 

@@ -20,6 +20,8 @@ from percasym.config.files import (
     parsed_yaml,
     read_bytes,
     read_json,
+    read_text,
+    read_yaml,
 )
 
 
@@ -129,3 +131,23 @@ def test_a_path_is_inside_only_where_its_links_lead_there(tmp_path: Path) -> Non
     assert inside(tmp_path / "data" / "a.png", tmp_path / "data")
     for name in ("../a.png", "/etc/passwd", "link", "x/../../a.png"):
         assert not inside(tmp_path / "data" / name, tmp_path / "data")
+
+
+def test_a_file_that_grows_while_it_is_read_is_cut_off() -> None:
+    with pytest.raises(UnfitFileError, match=r"/proc/self/status has more than 10 bytes, and no more are read\."):
+        read_bytes(Path("/proc/self/status"), max_bytes=10)  # A regular file of 0 bytes, by its size.
+
+
+def test_text_that_is_none_and_yaml_of_a_million_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"\xff")
+    with pytest.raises(UnfitFileError, match=r"a is not text \('utf-8' codec can't decode byte 0xff"):
+        read_text(tmp_path / "a")
+    (tmp_path / "a").write_text("[1, 2, 3, 4]")
+    assert read_yaml(tmp_path / "a") == [1, 2, 3, 4]
+    monkeypatch.setattr("percasym.config.files.MAX_NODES", 5)
+    with pytest.raises(UnfitFileError, match=r"a is not read, for it has more than 5 values\."):
+        read_yaml(tmp_path / "a")
+    (tmp_path / "a").write_text("x" * 20 + "\n")
+    assert list(json_lines(tmp_path / "a")) == [(1, b"x" * 20 + b"\n")]
+    with pytest.raises(UnfitFileError, match=r"Line 1 of .*a has more than 10 bytes, and no more are read\."):
+        list(json_lines(tmp_path / "a", max_line_bytes=10))

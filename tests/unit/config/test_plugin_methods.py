@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from percasym.config.plugins import GROUPS, plugin, trust
-from percasym.config.schema import ConfigError
+from percasym.config.schema import ConfigError, dump, wanted
 from percasym.models.base import Family
 from percasym.tasks.base import Task
 
@@ -48,3 +48,10 @@ def test_the_methods_of_a_group_are_those_of_its_protocol(group: str, protocol: 
     members = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     members |= {node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
     assert members - OPTIONAL.get(group, set()) == set(GROUPS[group])
+
+
+def test_a_field_or_value_that_no_yaml_can_hold_is_a_defect_of_its_class() -> None:
+    with pytest.raises(TypeError, match=r"cannot express fields of type <class 'set'>; use scalars, Literal, tuple or a dataclass\."):
+        wanted(set)
+    with pytest.raises(TypeError, match=r"The configuration cannot express \{1\}\."):
+        dump({1})

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,3 +189,13 @@ def test_a_name_that_a_workspace_does_not_take_is_one_sentence(study, nobody, tm
     config.write_text(config.read_text().replace("mine", "'\\x1b[2J<script>'"))
     assert main(["dashboard", str(folder), "--out", str(tmp_path / "out.json")]) == 2
     assert capsys.readouterr().err.startswith("There is no dashboard of these runs (1 validation error for Workspace ")
+
+
+def test_a_login_without_a_default_user_needs_an_entity(
+    study, nobody, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    monkeypatch.setattr(wandb, "Api", lambda **_: SimpleNamespace(default_entity=None))
+    assert main(["dashboard", str(study(SFT, tracker=TRACKER | {"entity": None}))]) == 2
+    assert capsys.readouterr().err == "W&B knows no default user or team for this login. Name one with --entity.\n"

@@ -6,17 +6,20 @@ import base64
 import gzip
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from percasym.config.resolve import composed
 from percasym.data.checks import with_checked_rows
 from percasym.tasks.base import data_summary
-from percasym.tasks.given.files import read_rows
+from percasym.tasks.given.files import json_lines, line_at, read_rows
+from percasym.tasks.given.picture import Limits, image_source, is_encoded, look, read_image
 from percasym.tasks.given.task import Given
 from percasym.types import Sample, SampleKey
 
@@ -471,3 +474,125 @@ def test_the_same_pixels_are_the_same_picture_in_any_file(row: Callable, write: 
         corner().save(tmp_path / name, **options)
         rows.append(row(1) | {"image": name, "query": f"What is in {name}?"})
     assert len({item.picture_digest for items in Given(path=write(rows)).table.items.values() for item in items}) == 1
+
+
+LIMITS = Limits(max_bytes=2**20, max_pixels=2**20, max_decoded_pixels=2**22)
+NO_PICTURES: dict[str, tuple[Any, str]] = {
+    "an empty data URI": ("data:image/png;base64,", "its image is empty."),
+    "an empty mapping": ({"bytes": b"", "path": ""}, "its image must be a path or base64, got None."),
+    "a long text": ("?" * 5000, f"its image is neither a path nor base64 of a picture: {'?' * 40!r}..."),
+    "another host": ("file://nas/a.png", "its image file://nas/a.png lies on the host nas. A file:// address of this machine has three"),
+    "half of a surrogate pair": ("\ud800.png", "its image is no file name: '\\ud800.png'."),
+    "a zero byte": ("a\0.png", "its image is no file name: 'a\\x00.png'."),
+    "an escaped zero byte": ("file:///a%00.png", "its image is no file name: '/a\\x00.png'."),
+    "a name that no file system takes": ("b" * 300 + ".png", "cannot be read (File name too long)."),
+    "such a name with a backslash": ("a\\" + "b" * 300 + ".png", "cannot be read (No such file or directory)."),
+    "a letter too many": ("iVBORw0KGgoAA", "its image is not base64 (Invalid base64-encoded string: number of data characters (13)"),
+    "base64 with = inside": ("iVBORw0KGgo=xx==", "iVBORw0KGgo=xx== cannot be read (No such file or directory). If it is base64, it is not"),
+}
+
+
+@pytest.mark.parametrize("what", NO_PICTURES)
+def test_what_names_no_picture_is_one_sentence(tmp_path: Path, what: str) -> None:
+    value, message = NO_PICTURES[what]
+    with pytest.raises(ValueError, match="its image") as refusal:
+        look(image_source(value, tmp_path), LIMITS)
+    assert message in str(refusal.value)
+
+
+def test_a_picture_of_a_parquet_row_is_its_bytes(tmp_path: Path) -> None:
+    data = saved(corner())
+    for value in (data, {"bytes": data, "path": "a.png"}, [{"bytes": data, "path": None}]):
+        assert image_source(value, tmp_path) == data
+    assert [is_encoded([value]) for value in (base64.b64encode(data).decode(), {"bytes": data}, {"url": "a.png"}, 3)] == [
+        True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_the_transparent_value_of_sixteen_bits_is_white() -> None:
+    deep = Image.new("I;16", (2, 1))
+    deep.putpixel((0, 0), 1234)
+    deep.putpixel((1, 0), 257 * 100)
+    image = Image.open(io.BytesIO(read_image(saved(deep, transparency=1234), LIMITS)))
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255,) * 3, (100,) * 3]
+
+
+def test_damaged_exif_data_turn_nothing() -> None:
+    plain, broken = saved(corner()), PngInfo()
+    broken.add_text("Raw profile type exif", "\nexif\n       4\nzzzz\n")  # No hexadecimal digits: PIL raises ValueError.
+    for data in (saved(corner(), exif=b"Exif\0\0no TIFF"), saved(corner(), pnginfo=broken)):
+        assert look(data, LIMITS) == look(plain, LIMITS)
+
+
+BROKEN_ARRAYS: dict[str, tuple[bytes, str]] = {
+    "something behind": (b'[{"a": 1}]\n{"a": 2}', "rows.json, line 2: something follows the end of the array."),
+    "nested too deeply": (b"[\n" + b"[" * 200_000, "rows.json, line 2: the element that begins here is nested too deeply."),
+    "no UTF-8": (b'[{"a": "\xff"}]', "rows.json is not UTF-8 text ('utf-8' codec can't decode byte 0xff in position 8"),
+    "no end": (b"[", "rows.json, line 1: the element that begins here is not JSON ("),
+    "too long": (
+        b'[{"a": "' + b"x" * 2**17 + b'"}]',
+        "line 1: the element that begins here is longer than task.max_bytes, or is not JSON.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_ARRAYS)
+def test_an_array_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    data, message = BROKEN_ARRAYS[what]
+    monkeypatch.setattr("percasym.tasks.given.files.CHUNK", 2**10)
+    (tmp_path / "rows.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"rows\.json") as refusal:
+        list(read_rows(tmp_path / "rows.json", max_bytes=2**16 if what == "too long" else 2**20))
+    assert message in str(refusal.value)
+
+
+def test_a_number_at_the_end_of_a_chunk_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.json").write_bytes(b"[12, 34]")
+    for chunk in range(1, 9):
+        monkeypatch.setattr("percasym.tasks.given.files.CHUNK", chunk)
+        assert [row.raw for row in read_rows(tmp_path / "rows.json", max_bytes=2**20)] == [b"12", b"34"]
+
+
+def test_a_path_without_rows_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"is a folder without Parquet files\. Give task\.path a file of JSON lines, a JSON array or"):
+        list(read_rows(tmp_path, max_bytes=2**20))
+    with pytest.raises(ValueError, match=r"There is no file .*gone\. Give task\.path a file of JSON lines\."):
+        list(json_lines(tmp_path / "gone", max_bytes=2**20))
+    with pytest.raises(ValueError, match=r"gone cannot be read \(No such file or directory\)\."):
+        line_at(tmp_path / "gone", 0, max_bytes=2**20)
+    (tmp_path / "rows").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"is a Parquet file, and that needs the package pyarrow: pip install 'percasym\[parquet\]'\."):
+        list(read_rows(tmp_path / "rows", max_bytes=2**20))
+
+
+def test_a_message_that_is_no_object_is_refused(row: Callable, write: Callable) -> None:
+    for messages, sentence in (
+        (["hello"], "its messages must hold messages with a role and a content, got 'hello'."),
+        ([{"role": "user", "content": 3}], "a message of its messages must have text or a list of parts, got 3."),
+    ):
+        with pytest.raises(ValueError, match="line 1") as refusal:
+            assert Given(path=write([{"messages": messages, "images": ["pictures/1.png"]}])).table
+        assert sentence in str(refusal.value)
+
+
+def test_pictures_of_a_chat_stand_in_the_question_and_in_one_place(row: Callable, write: Callable) -> None:
+    row(1)
+    picture = {"type": "image", "image": "pictures/1.png"}
+    asked = {"role": "user", "content": [picture, {"type": "text", "text": "What is in picture 1?"}]}
+    said = {"role": "assistant", "content": TAGGED}
+    assert only(Given(path=write([{"messages": [asked, said]}], "inside.jsonl"))) == only(Given(path=write([row(1)], "columns.jsonl")))
+    for messages, more, sentence in (
+        ([asked, said], {"images": ["pictures/1.png"]}, "its pictures stand in messages and in a column of their own."),
+        ([asked, {"role": "assistant", "content": [picture]}], {}, "a picture of its messages stands in a message of the role assistant."),
+    ):
+        with pytest.raises(ValueError, match="line 1") as refusal:
+            assert Given(path=write([{"messages": messages, **more}])).table
+        assert sentence in str(refusal.value)
+
+
+def test_pictures_that_are_decoded_are_no_smaller_than_those_that_are_kept() -> None:
+    with pytest.raises(
+        ValueError, match=r"task\.max_decoded_pixels must be at least task\.max_pixels=4, got 2: pictures are decoded"
+    ):
+        Given(path="rows.jsonl", max_pixels=4, max_decoded_pixels=2)

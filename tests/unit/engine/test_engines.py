@@ -6,11 +6,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+from percasym.config.schema import ConfigError
+from percasym.config.settings import DeepSpeedSettings
+from percasym.engine.checkpoint import load_state, read_state, save_state
+from percasym.engine.deepspeed import require_room_to_decode
+from percasym.engine.ranks import Ranks
 from percasym.objectives.coefficients import coefficients, span_counts
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.types import Span
@@ -252,3 +259,48 @@ def test_one_process_starts_deepspeed_without_compiling_or_chatter(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], env=outside, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_only_fits_in_parts_is_refused_before_it_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, model = torch.device("cuda", 0), torch.nn.Linear(10**5, 10**5, bias=False, device="meta")  # 10^10 weights: 40 GB in float32.
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=40 * 10**9))
+    with pytest.raises(ConfigError, match=r"evaluating gathers 40 GB of weights on each device, which has 40 GB\. Set evaluation"):
+        require_room_to_decode(model, DeepSpeedSettings(zero_stage=3), gpu)
+    lower = {"weights": "bfloat16", "precision": "bfloat16"}
+    require_room_to_decode(model, DeepSpeedSettings(zero_stage=3, **lower), gpu)  # 20 GB.
+    require_room_to_decode(model, DeepSpeedSettings(zero_stage=2), gpu)
+    require_room_to_decode(model, DeepSpeedSettings(zero_stage=3), torch.device("cpu"))
+
+
+class Nothing:
+    """An optimizer without a state."""
+
+    split = False
+
+    def state_dict(self):
+        return {"step": 3}
+
+    def layout(self):
+        return []
+
+    def load_state_dict(self, state):
+        self.loaded = state
+
+
+def test_the_random_state_of_a_gpu_is_restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ranks, updater, restored = Ranks(0, 1, torch.device("cuda", 1)), Nothing(), []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([device.index, 7], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: restored.append(state.tolist()))
+    save_state(tmp_path, ranks, updater)
+    load_state(read_state(tmp_path, ranks, updater), updater)
+    assert (restored, updater.loaded) == ([[1, 7]], {"step": 3})
+
+
+@pytest.mark.parametrize("written", [0, "two", 10**6])
+def test_a_number_of_processes_that_is_none_is_damage(tmp_path: Path, written: object) -> None:
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    torch.save({"num_ranks": written, "random": torch.get_rng_state(), "optimizer": {}}, tmp_path / "engine.pt")
+    with pytest.raises(ConfigError, match=rf"engine\.pt cannot be read: it gives {written!r} as the number of processes\. Restore it\."):
+        read_state(tmp_path, ranks, Nothing())
+    with pytest.raises(FileNotFoundError, match=r"holds no engine\.pt, so it is not a checkpoint of a run\."):
+        read_state(tmp_path / "none", ranks, Nothing())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import DistNetworkError, DistStoreError, TCPStore
 
 from percasym.engine.heartbeat import LEFT, FrozenRankError, Heartbeat, Pulses, describe
 
@@ -154,3 +154,45 @@ def test_rank_0_that_hosts_the_store_is_named_and_a_suspended_launcher_is_not(ho
     named = "Rank 0 has not responded for 0 s: its process is frozen or its machine is gone (last steps: none of rank 0"
     wanted = [(f"{named}, 11 of rank 1)", True)], [(f"{named}, 12 of rank 2)", False)]
     assert tuple(calls) == (wanted if hosted_by_rank_0 else ([], []))
+
+
+class Gone:
+    """A store that does not answer, or whose process has ended."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error, self.asked = error, 0
+
+    def clone(self) -> Gone:
+        return self
+
+    def set(self, key: str, value: str) -> None:
+        self.asked += 1
+        raise self.error(key)
+
+    def check(self, keys: list[str]) -> bool:
+        raise self.error(keys[0])
+
+
+@pytest.mark.parametrize("error", [DistNetworkError, DistStoreError])
+def test_a_store_that_is_gone_ends_the_watch_and_one_that_is_slow_does_not(error: type[Exception]) -> None:
+    store, calls = Gone(error), Calls()
+    with heartbeat(store, 0, calls) as beat:
+        if error is DistNetworkError:
+            until(lambda: not beat._threads[0].is_alive())
+            assert store.asked == 1
+        else:
+            until(lambda: store.asked > 2)
+            assert beat._threads[0].is_alive()
+        assert not beat._all_began([1, 2])
+    assert calls == [], "nobody is frozen for that"
+
+
+def test_a_rank_that_was_suspended_gives_rank_0_the_whole_limit_again(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = heartbeat(store, 1, calls := Calls(), limit_seconds=10.0, hosted_by_rank_0=True)
+    clock, waits = iter([0.0, 100.0, 104.0, 108.0, 111.0]), iter([False] * 4)
+    monkeypatch.setattr("percasym.engine.heartbeat.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(beat._ended, "wait", lambda seconds: next(waits))
+    monkeypatch.setattr(beat._threads[0], "is_alive", lambda: True)
+    beat._answered_at = 0.0
+    beat._watch_host()  # At 100 it wakes up after a pause, and waits for more than 10 seconds from there.
+    assert [said.startswith("Rank 0 has not responded for 10 s") for said, _ in calls] == [True]

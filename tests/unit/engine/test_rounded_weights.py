@@ -129,6 +129,7 @@ def test_a_cache_of_keys_takes_the_type_of_the_values():
     cache.update(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4, dtype=BF16), 0)
     keys, values = cache.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4, dtype=BF16), 0)
     assert keys.dtype == values.dtype == BF16
+    assert (cache.get_seq_length(), cache.get_max_length(), cache.get_mask_sizes(2, 0)) == (3, 4, (5, 0))
 
 
 def test_a_norm_does_not_round_its_gain_a_second_time():

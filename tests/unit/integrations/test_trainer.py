@@ -10,6 +10,7 @@ import torch
 from percasym.balance.registry import balancer
 from percasym.config.schema import ConfigError
 from percasym.integrations.forward import span_labels, until_perception
+from percasym.types import Span
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
@@ -102,10 +103,12 @@ def test_an_unknown_strategy_is_refused_by_name(windows, make_trainer) -> None:
 def test_a_head_that_scales_its_logits_is_refused(windows, make_trainer, tiny_model) -> None:
     model = tiny_model()
     own = model.forward
+
     def scaled(**inputs):
         output = own(**inputs)
         output.logits = output.logits * 0.5
         return output
+
     model.forward = scaled
     trainer = make_trainer(windows(steps=1), "none", model=model)
     with pytest.raises(ConfigError, match="its head does more than a matrix product"):
@@ -143,3 +146,37 @@ def test_a_prefix_keeps_every_picture_and_every_token_of_perception(tiny_batch) 
     assert until_perception(inputs | {"input_ids": late}, batch.labels, frozenset({60}))["input_ids"].shape == batch.ids.shape
     with pytest.raises(ConfigError, match=r"it is not known whether it can be cut with the tokens"):
         until_perception(inputs | {"mystery": torch.zeros(batch.ids.shape)}, batch.labels, frozenset())
+
+
+def test_packed_rows_are_not_cut(tiny_batch) -> None:
+    batch = tiny_batch()
+    inputs = {"input_ids": batch.ids, "cu_seq_lens_q": torch.tensor([0, 5])}
+    with pytest.raises(ConfigError, match=r"Packed rows \(padding_free, packing\) cannot be cut to their perception\. Pad the rows"):
+        until_perception(inputs, batch.labels, frozenset())
+    nothing = torch.where(batch.labels == Span.perception, Span.reasoning, batch.labels)
+    assert until_perception(inputs, nothing, frozenset()) == inputs, "a step without perception has no prefix"
+
+
+def test_a_negative_period_of_measurements_is_refused(windows, make_trainer) -> None:
+    with pytest.raises(ConfigError, match=r"probe_every must be at least 0, or None, got -1\."):
+        make_trainer(windows(steps=1), "none", probe_every=-1)
+
+
+def test_an_evaluation_without_spans_is_the_trainers_own_and_predictions_have_both(windows, make_trainer) -> None:
+    trainer = make_trainer(windows(steps=1), "none")
+    whole, predicted = trainer.evaluate(), trainer.predict(trainer.eval_dataset)
+    assert set(whole) >= {"eval_loss", "eval_loss/perception", "eval_loss/reasoning"}
+    assert predicted.metrics["test_loss/perception"] == pytest.approx(whole["eval_loss/perception"])
+    assert predicted.predictions.shape[:2] == predicted.label_ids.shape
+    collate = trainer.data_collator
+    trainer.data_collator = lambda features: {name: value for name, value in collate(features).items() if name != "spans"}
+    plain = trainer.evaluate()
+    assert plain["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-4)
+    assert not any(name.startswith("eval_loss/") for name in plain)
+
+
+def test_the_column_of_spans_is_kept_among_those_of_the_model(windows, make_trainer, tmp_path) -> None:
+    trainer = make_trainer(windows(steps=1), "none", remove_unused_columns=True)
+    for _ in range(2):
+        trainer._set_signature_columns_if_needed()
+    assert trainer._signature_columns.count("spans") == 1 and "input_ids" in trainer._signature_columns

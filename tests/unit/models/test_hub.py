@@ -174,7 +174,7 @@ def test_a_download_asks_a_hub_for_the_pinned_commit_alone(tmp_path: Path) -> No
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     script = (
-        "import sys; from percasym.models.qwen3vl import Qwen3VL; from percasym.models.checkpoint import source;"
+        "import sys; from percasym.models.qwen3vl import Qwen3VL; from percasym.models.locate import source;"
         "family = Qwen3VL(path='me/tiny', revision='v1'); family.load();"
         "print(family.image_settings()['max_pixels'], source(family.checkpoint)['commit'])"
     )

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -240,6 +242,18 @@ def test_another_template_renders_in_a_child_as_it_would_here() -> None:
     assert render(text, MESSAGES, eos_token="</s>") == template.rendered(text, MESSAGES, {"eos_token": "</s>"}) == "<user>Solve.</s>"
 
 
+def test_the_child_answers_each_line_of_its_input_until_it_ends() -> None:
+    template = "{{ messages[0].role }}: {{ messages[0].content * options_of_ours }}"
+    asked = [{"messages": [{"role": "user", "content": "Hi"}], "options": {"options_of_ours": number}} for number in (2, None, 2**21)]
+    lines = "".join(json.dumps(line) + "\n" for line in ({"template": template}, *asked))
+    command = [sys.executable, "-m", "percasym.models.template"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True, timeout=300)
+    ready, short, wrong, long = map(json.loads, done.stdout.splitlines())
+    assert (ready, short) == ({}, {"text": "user: HiHi"})
+    assert wrong["error"].startswith("TypeError: can't multiply sequence")
+    assert long == {"error": "its text is too long"}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -259,3 +273,22 @@ def test_a_template_that_loops_fills_the_memory_or_breaks_out_is_refused(monkeyp
     assert time.monotonic() - began < 200
     with pytest.raises(TemplateError):
         render(text, MESSAGES)
+
+
+def test_files_of_another_form_are_refused_and_those_beside_an_index_are_not(copy: Path) -> None:
+    index = copy / "model.safetensors.index.json"
+    for file, values, reason in ((copy / "generation_config.json", [], "is no JSON object."), (index, {}, "has no weight_map.")):
+        file.write_text(json.dumps(values))
+        with pytest.raises(ValueError, match=re.escape(f"{file} {reason}")):
+            check_checkpoint(copy)
+        file.write_text("{}")
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model.safetensors"}}))
+    check_checkpoint(copy)
+    index.write_text(json.dumps({"weight_map": {"a": "later.safetensors"}}))
+    check_checkpoint(copy, weights=False)  # They are still to be downloaded.
+
+
+def test_patterns_with_a_look_at_their_surroundings_are_measured_too() -> None:
+    check_pattern(r"(?=.*q_proj)layers\.\d+", "f")
+    with pytest.raises(ValueError, match="repeats inside a repeat, or too often"):
+        check_pattern(r"(?!(a+)+b)c", "f")

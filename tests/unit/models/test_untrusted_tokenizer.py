@@ -153,3 +153,54 @@ def test_linear_patterns_take_time_in_proportion(tmp_path: Path) -> None:
         began = time.monotonic()
         pre_tokenizers.Split(Regex(pattern), behavior="isolated").pre_tokenize_str(text)
         assert time.monotonic() - began < 60
+
+
+DAMAGED: dict[str, tuple[str, Any, str]] = {
+    "a list": ("tokenizer.json", [], "is no JSON object."),
+    "an id for a token": ("added_tokens.json", {"x" * 300: 7}, "adds a token that is no text of up to 256 characters: 'xxx"),
+    "added tokens that are a number": ("tokenizer.json", {"model": {"type": "BPE"}, "added_tokens": 3}, "added_tokens that are no list of"),
+    "an added token that is none": ("tokenizer.json", {"model": {"type": "BPE"}, "added_tokens": [3]}, "added_tokens that are no list of"),
+    "a number for a token": (
+        "tokenizer.json", {"model": {"type": "BPE"}, "added_tokens": [{"content": 3}]}, "adds a token that is no text of up to 256 char",
+    ),
+    "a pattern that is none": (
+        "tokenizer.json", {"model": {"type": "BPE"}, "pre_tokenizer": {"type": "Split", "pattern": 3}}, "has a pattern that is none: 3.",
+    ),
+    "a template that is none": (
+        "tokenizer.json", {"model": {"type": "BPE"}, "post_processor": {"type": "TemplateProcessing", "single": 3}},
+        "has a template of more than 64 pieces, or of none.",
+    ),
+    "no model": ("tokenizer.json", {"model": "BPE"}, "has a model of type 'BPE', and BPE is read."),
+    "special tokens that are none": ("tokenizer_config.json", {"extra_special_tokens": 3}, "extra_special_tokens that are no list of"),
+    "long special tokens": (
+        "tokenizer_config.json", {"extra_special_tokens": {"image": "x" * 300}}, "adds a token that is no text of up to 256 characters",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_files_of_another_form_are_refused(copy: Path, what: str) -> None:
+    name, values, reason = DAMAGED[what]
+    (copy / name).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=re.escape(reason)) as refused:
+        check_tokenizer(copy)
+    assert str(refused.value).startswith(str(copy / name))
+
+
+def test_a_tokenizer_that_passed_is_not_read_again_and_too_many_values_are_not_parsed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_tokenizer(copy)
+    monkeypatch.setattr(untrusted_tokenizer, "parsed_json", lambda *_: pytest.fail("it was parsed"))
+    check_tokenizer(copy)
+    (copy / "merges.txt").write_bytes(b"a b\n" * 9)
+    monkeypatch.setattr(untrusted_tokenizer, "MAX_VALUES", 8)
+    with pytest.raises(ValueError, match=r"has about [\d,]+ values, and at most 8 are read\."):
+        check_tokenizer(copy)
+
+
+def test_a_home_that_cannot_be_written_changes_nothing(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    check_tokenizer(copy)
+    (copy / "tokenizer.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no JSON object"):
+        check_tokenizer(copy)

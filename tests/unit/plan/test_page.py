@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from percasym.models.locate import released_sizes
-from percasym.plan.page import EIGHT, FAMILIES, HEAD, METHODS, ONE, PAGE, UTILISATION, fitted, row, step_time
+from percasym.plan.page import EIGHT, FAMILIES, HEAD, METHODS, ONE, PAGE, UTILISATION, Machine, fitted, page, row, step_time
 
 
 def test_every_size_and_method_has_a_line_for_each_machine() -> None:
@@ -20,12 +20,29 @@ def test_every_size_and_method_has_a_line_for_each_machine() -> None:
 
 @pytest.mark.parametrize(
     ("machine", "family", "size", "method"),
-    [(EIGHT, "qwen3vl", "2B", "SFT, ngdiff"), (EIGHT, "internvl35", "38B", "SFT, ngdiff"), (ONE, "qwen3vl", "2B", "RL")],
-    ids=["8 GPUs", "the largest", "24 GB"],
+    [
+        (EIGHT, "qwen3vl", "2B", "SFT, ngdiff"),
+        (EIGHT, "internvl35", "38B", "SFT, ngdiff"),
+        (ONE, "qwen3vl", "2B", "RL"),
+        (ONE, "qwen3vl", "8B", "SFT, none"),
+    ],
+    ids=["8 GPUs", "the largest", "24 GB", "too large"],
 )
 def test_a_line_of_the_page_is_its_plan(machine, family: str, size: str, method: str) -> None:
     """If this fails, run `make docs`."""
     assert row(machine, family, size, method) in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_page_is_its_head_and_the_table_of_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = PAGE.read_text(encoding="utf-8")
+    tables = written.split("\n## ")[1:]
+
+    def line(machine: Machine, family: str, size: str, method: str) -> str:
+        (table,) = [table for table in tables if table.startswith(machine.title)]
+        return next(line for line in table.splitlines() if line.startswith(f"| {FAMILIES[family]} {size} | {method} |"))
+
+    monkeypatch.setattr("percasym.plan.page.row", line)
+    assert page() + "\n" == written
 
 
 def test_changes_are_tried_from_the_cheapest_on() -> None:

@@ -75,3 +75,33 @@ def test_a_response_that_did_not_parse_is_a_class_of_its_own_and_is_shown_whole(
     html = render("cards.html.j2", gallery=gallery, categories=CATEGORIES)
     assert 'aria-label="the whole response">I see &lt;nothing&gt;</pre>' in html
     assert '<span class="badge fault">Not in the required form</span>' in html
+
+
+def test_responses_that_cannot_be_shown_are_one_sentence(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5))
+    assert file is not None
+    groups = study_of(load_runs(tmp_path), "s").groups
+    file.write_text('{"key": {}}\n')
+    with pytest.raises(ValueError, match=rf"The responses in {file} cannot be shown \(KeyError: "):
+        card_gallery(groups)
+    file.unlink()
+    assert card_gallery(groups) is None
+
+
+def test_a_graph_is_marked_edge_by_edge_and_drawn_on_a_circle(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    file = last_evaluation(cell_run(tmp_path / "s", "none", 0, 0.5))
+    assert file is not None
+    record = json.loads(file.read_text().splitlines()[1])
+    record["key"]["task"], record["truth"] = "graph_coloring", "3: AB BC"
+    record["responses"]["image"]["percept"] = "3: AB AC"
+    file.write_text(json.dumps(record) + "\n")
+    gallery = card_gallery(study_of(load_runs(tmp_path), "s").groups)
+    assert gallery is not None
+    (card,) = gallery.cards
+    assert card.graph is not None and card.graph["label"] == "1 edges missing, 1 invented"
+    assert [(kind, len(rest)) for kind, *rest in card.graph["edges"]] == [("right", 4), ("missing", 4), ("invented", 4)]
+    # Three nodes on a circle of radius 40 around (50, 50), the first one on top.
+    assert card.graph["nodes"][0] == ("A", 50, 10)
+    assert card.graph["caption"].startswith("missing (dashed): BC; invented (thick): AC. The nodes are drawn on a circle")
+    html = render("cards.html.j2", gallery=gallery, categories=CATEGORIES)
+    assert "missing (dashed): BC" in html and "<mark>AC</mark>" in html and "<mark>AB</mark>" not in html

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from percasym.cli.main import main
-from percasym.report.evaluations import pair
+from percasym.report.evaluations import pair, paired_table
 from percasym.report.load import load_run
 from percasym.runs.rundir import RunDirectory
 from percasym.types import Estimate
@@ -74,3 +74,25 @@ def test_report_reads_evaluation_directories(tmp_path: Path, capsys: pytest.Capt
     assert main(["report", *places, "--out", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "report.html").is_file()
     assert json.loads((tmp_path / "a" / "meta.json").read_text())["kind"] == "evaluation"
+
+
+def test_an_evaluation_that_is_not_finished_pairs_with_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first, second = evaluation(tmp_path / "a", [True]), evaluation(tmp_path / "b", [True])
+    (second / "summary.json").unlink()
+    assert main(["compare", str(first), str(second)]) == 2
+    assert capsys.readouterr().err == f"{second} holds no finished evaluation. `percasym status` says how far a run is.\n"
+    assert main(["compare", str(first)]) == 2
+    assert (
+        capsys.readouterr().err == "percasym compare pairs two evaluations, got 1. Name two evaluation directories, the reference first.\n"
+    )
+
+
+def test_a_metric_that_one_side_did_not_measure_is_left_out(tmp_path: Path) -> None:
+    first, second = evaluation(tmp_path / "a", [True, False]), evaluation(tmp_path / "b", [True, True])
+    file = second / "samples" / "test_000000.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(record | {"grades": record["grades"] | {"faithful": None}}) + "\n" for record in records))
+    paired = pair(load_run(first), load_run(second))
+    assert len(paired.metrics) == len(GRADES) - 1 and not any(one.name.startswith("faithful") for one in paired.metrics)
+    assert "Faithful" not in str(paired_table(paired).caption)
+    assert "Faithful is over the samples" in str(paired_table(pair(load_run(first), load_run(first))).caption)

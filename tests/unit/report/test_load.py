@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from percasym.report.load import load_run, load_runs, read_summary
+from percasym.config.schema import ConfigError
+from percasym.report.load import load_run, load_runs, read_grades, read_summary
 from percasym.types import Estimate
 
 
@@ -55,3 +56,28 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
         load_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="No run directory at or below"):
         load_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("grades", "puzzle"), [('{"perception": "yes"}', '"p"'), ('{"perception": true}', "3"), ("[1]", '"p"'), ('"all"', '"p"')]
+)
+def test_a_line_that_is_no_test_record_is_named(tmp_path: Path, grades: str, puzzle: str) -> None:
+    good = '{"key": {"task": "t", "split": "test", "seed": 0, "index": 1}, "grades": {"perception": null}, "truth": "p"}\n'
+    (tmp_path / "test.jsonl").write_text(good + good.replace('{"perception": null}', grades).replace('"p"', puzzle))
+    with pytest.raises(ValueError, match=r"Line 2 of .*test\.jsonl is no test record, for it has no key, p\* or grades: "):
+        read_grades(tmp_path / "test.jsonl")
+    (tmp_path / "test.jsonl").write_text(good)
+    assert read_grades(tmp_path / "test.jsonl")["t", "test", 0, 1].grades == {"perception": None}
+
+
+def test_numbers_that_count_or_measure_nothing_are_refused(run_dir: Path) -> None:
+    raw = json.loads((run_dir / "summary.json").read_text())
+    for part, value, reason in (
+        ("share", {"gradient": 1e290}, "1e+290 was not measured"),
+        ("num_puzzles", 10**30, "a number of 31 digits counts nothing"),
+        ("num_puzzles", "many", "'str' object cannot be interpreted as an integer"),
+    ):
+        (run_dir / "summary.json").write_text(json.dumps(raw | {part: value}))
+        with pytest.raises(ConfigError, match=r"summary\.json is not as a run writes it \(") as refusal:
+            load_run(run_dir)
+        assert f"({reason})" in str(refusal.value)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from percasym.diagnosis.diagnose import diagnose
 from percasym.diagnosis.rollout_file import RolloutGroup, record_group
 from percasym.report.load import load_runs
 from percasym.report.publish import publish
+from percasym.report.rewards import reward_tables, scatter
 from percasym.report.study import study_of
-from percasym.report.training_figures import advantage_bars, advantages
+from percasym.report.style import canvas
+from percasym.report.training_figures import advantage_bars, advantages, dynamics
 from percasym.runs.rundir import RunDirectory
 from percasym.spans.grammar import Grammar
 from percasym.types import Completion, Estimate, Grade, Prompt, Rollout, SampleKey, Span
@@ -89,3 +94,51 @@ def test_runs_without_rollouts_have_no_figure_of_them(cell_run, tmp_path: Path) 
     assert "Advantage by percept and answer: it needs a run of paradigm=rl" in " ".join(
         publish(load_runs(tmp_path), tmp_path / "out").left_out
     )
+
+
+def test_rollouts_without_advantages_or_rewards_are_left_out(study: Path, tmp_path: Path) -> None:
+    files = sorted(study.rglob("rollouts_*.jsonl"))
+    for file in files:
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for record in records:
+            for rollout in record["rollouts"]:
+                rollout["advantage"], rollout["rewards"] = None, {}
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    groups = study_of(load_runs(study), "s").groups
+    assert [advantages(cell) for group in groups for cell in group.cells] == [{}, {}]
+    assert advantage_bars(groups) is None
+    publish(load_runs(study), tmp_path / "report")
+    assert not list((tmp_path / "report").glob("rewards*"))
+
+
+def test_a_reward_that_never_scored_is_drawn_without_a_correlation(tmp_path: Path) -> None:
+    silent = [replace(group(index, [(True, True, 1.0), (False, False, 0.0)]), rewards={"consensus": (None, None)}) for index in range(2)]
+    scatter(silent, diagnose(silent), tmp_path / "rewards.png")
+    assert (tmp_path / "rewards.png").stat().st_size > 1000
+    (table, *_) = reward_tables(diagnose(silent))
+    assert [list(column.cells) for column in table.columns][3:5] == [["-"], ["-"]]
+
+
+def test_panels_that_are_left_over_are_removed() -> None:
+    with canvas(3, columns=2) as (figure, panels):
+        assert len(panels) == len(figure.axes) == 3
+
+
+def test_a_group_that_did_not_log_a_number_has_an_empty_panel(tmp_path: Path) -> None:
+    for task, key in (("sudoku", "balance/weight"), ("graph_coloring", "grad/norm")):
+        config = {
+            "seed": 0,
+            "study": "s",
+            "task": {"_target_": f"percasym.tasks.{task}.X"},
+            "balance": {"_target_": "percasym.balance.none.X"},
+        }
+        run = RunDirectory.open(tmp_path / "s" / f"{task}-qwen3vl-sft-none" / "seed0", config)
+        run.log(1, {key: 0.5})
+        run.log(2, {key: float("nan")})
+        run.finish({})
+    groups = study_of(load_runs(tmp_path), "s").groups
+    figure = dynamics(groups, {"balance/weight": "weight", "grad/norm": "norm"})
+    assert figure is not None
+    drawn = [[len(line.get_xdata()) for line in axes.lines] for axes in figure.axes]
+    assert sorted(drawn) == [[], [], [1], [1]], "two panels for each group, one of them empty; a number that is not finite is no point"
+    assert dynamics(groups, {"reward/mean": "reward"}) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 
 from percasym.cli.main import main
 from percasym.report.cards import category, marks
+from percasym.report.header import header
 from percasym.report.load import last_evaluation, load_run, load_runs, read_grades
-from percasym.report.status import run_state
-from percasym.report.study import CellGroup, study_of
+from percasym.report.page_figures import page_panels
+from percasym.report.status import planned_state, run_state
+from percasym.report.study import CellGroup, average, study_of
 from percasym.report.words import percent, points
 from percasym.runs.rundir import RunDirectory
+from percasym.runs.study import Planned
 from percasym.statistics import gain, proportion
 
 TRUTH = "1034\n0021\n3400\n0002"
@@ -181,3 +185,27 @@ def test_the_status_of_a_running_run_has_the_time_left_or_its_silence(tmp_path: 
     assert run_state(record, written + 7200) == type(run_state(record, 0))(state="silent", text="step 40/100, silent for 2 h 00 min")
     run.failed("out of memory on rank 3")
     assert run_state(load_run(run.path), written).text == "failed at step 40/100: out of memory on rank 3"
+
+
+def test_a_cell_that_never_began_is_in_the_status_with_its_reason() -> None:
+    failed, waiting = (planned_state(Planned(name="none/seed0", words=(), reason=reason)) for reason in ("no room on the disk.", None))
+    assert (failed.state, failed.text) == ("failed", "failed before it began: no room on the disk.")
+    assert (waiting.state, waiting.text) == ("not begun", "not begun")
+
+
+def test_nothing_is_averaged_to_nothing_and_of_few_cells_nothing_is_drawn(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    assert math.isnan(average([]).mean) and average([]).n == 0
+    path = cell_run(tmp_path / "s", "none", 0, 0.5, steps=1)
+    assert [page_panels(name, [group_of(tmp_path)]) for name in ("frontier", "weight", "credit")] == [[], [], []]
+    assert page_panels("gap", [group_of(tmp_path)])[0]["categories"] == [{"cell": 0, "text": "none"}]
+    (path / "summary.json").write_text('{"after": {}}')
+    assert page_panels("gap", [group_of(tmp_path)]) == []
+
+
+def test_a_date_that_is_none_is_left_out_of_the_head(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    path = cell_run(tmp_path / "s", "none", 0, 0.5)
+    assert "finished" in dict(header(study_of(load_runs(tmp_path), "s"), ()).facts)
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps(meta | {"started": "yesterday"}))
+    head = header(study_of(load_runs(tmp_path), "s"), ())
+    assert "finished" not in dict(head.facts) and head.prediction == ""

@@ -76,3 +76,8 @@ def test_markdown_has_one_row_for_each_cell_and_counts_what_is_missing(make_run:
     assert lines[2].startswith("| none | 2 | 4.0 [-3, 11] | 35.0 [28, 42] | +31.0 [+24.0, +38.0] |")
     assert lines[-1] == "1 of 3 runs not finished and not shown."
     assert len({line.count("|") for line in lines[:3]}) == 1
+
+
+def test_markdown_of_finished_runs_counts_nothing_that_is_missing(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    make_run("study/none/seed0", after=0.3)
+    assert runs_markdown(load_runs(tmp_path)).splitlines()[-1].startswith("| none | 1 |")

@@ -53,3 +53,9 @@ def test_half_a_character_is_written_escaped(tmp_path: Path) -> None:
 def test_what_json_cannot_hold_is_refused(value: object) -> None:
     with pytest.raises(TypeError):
         line(value)
+
+
+def test_a_line_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"x\.jsonl is not text \('utf-8' codec can't decode byte 0xff"):
+        read_lines(tmp_path / "x.jsonl")

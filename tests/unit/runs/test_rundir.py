@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from percasym.runs import rundir
 from percasym.runs.identity import Found, RunConflict, find, first_difference
 from percasym.runs.records import plain
 from percasym.runs.rundir import RunDirectory
@@ -330,3 +331,20 @@ def test_run_directories_need_no_torch() -> None:
     check = f"{loaded}print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_without_git_or_a_package_a_run_records_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(rundir, "PACKAGES", ("numpy", "no-such-package"))
+    run = RunDirectory.open(tmp_path / "run", CONFIG)
+    meta = json.loads((run.path / "meta.json").read_text())
+    assert (meta["git"], meta["dirty"]) == (None, None)
+    assert meta["versions"].keys() == {"python", "numpy"}
+    with run.progress(1, "training") as bar:
+        bar.advance(1, loss=0.5)
+    run.finish({})
+
+
+def test_a_run_without_a_tracker_sends_nothing(tmp_path: Path) -> None:
+    mirror = NoTracker().start(directory=tmp_path, identity="a", config={}, num_lines=0)
+    assert [mirror.log(1, {}), mirror.samples("test", 1, []), mirror.finish({}, failed=False)] == [None] * 3

@@ -178,3 +178,17 @@ def test_a_missing_package_is_one_sentence_before_any_run_is_opened(monkeypatch:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tracker\.mode must be auto, online or offline, got 'sometimes'"):
         WandbTracker(mode="sometimes")
+
+
+def test_a_mode_that_is_chosen_is_used_and_samples_of_a_row_that_is_there_are_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: dict
+) -> None:
+    recorder = Recorder(key="a key", num_rows=1)
+    recorder.install(monkeypatch)
+    mirror = WandbTracker(mode="offline").start(directory=tmp_path, identity="abcd1234", config=CONFIG, num_lines=0)
+    assert recorder.options["mode"] == "offline"
+    mirror.samples("test", 1, [evaluated])
+    mirror.log(1, {"loss/total": 0.5})
+    assert recorder.calls == []
+    mirror.log(2, {"loss/total": 0.25})
+    assert recorder.calls == [(1, {"step": 2, "loss/total": 0.25}, True)]

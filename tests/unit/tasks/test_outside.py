@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise, permutations
 from pathlib import Path
 from random import Random
@@ -16,7 +17,9 @@ from percasym.spans.grammar import Grammar
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.outside import graphs
 from percasym.tasks.outside.boards import BoardRule
+from percasym.tasks.outside.files import outside_rows
 from percasym.tasks.outside.graphs import RULES, Ends, UndecidedError, to_text
+from percasym.tasks.outside.items import HELIX, VGRP
 from percasym.tasks.outside.items import RULES as ALL_RULES
 from percasym.tasks.outside.task import MmHelix, Vgrp
 from percasym.types import Completion, Prompt, Rollout, SampleKey
@@ -253,3 +256,76 @@ def test_what_needs_a_generator_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             call()
     assert set(ALL_RULES) == {"sudoku", *RULES} and isinstance(sample.prompt, Prompt)
+
+
+TABLES: dict[str, tuple[bytes, str]] = {
+    "a quote inside a cell": (b'a\tb\n1\t"2"3\n', "rows.tsv, line 2 is not tab-separated text ('\t' expected after '\"')."),
+    "no UTF-8": (b"a\tb\n\xff\t2\n", "rows.tsv is not UTF-8 text ('utf-8' codec can't decode byte 0xff"),
+    "a long line": (b"a\n" + b"x" * 200 + b"\n", "rows.tsv has a line that is longer than task.max_bytes=100."),
+}
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path: Path, what: str) -> None:
+    data, message = TABLES[what]
+    (tmp_path / "rows.tsv").write_bytes(data)
+    with pytest.raises(ValueError, match=r"rows\.tsv") as refusal:
+        list(outside_rows(tmp_path / "rows.tsv", max_bytes=100))
+    assert message in str(refusal.value)
+
+
+def test_a_folder_is_the_table_or_the_annotations_in_it(tmp_path: Path) -> None:
+    (tmp_path / "MM-HELIX.tsv").write_text("question\nWhich?\n")
+    assert [row.raw for row in outside_rows(tmp_path, max_bytes=100)] == [{"question": "Which?"}]
+    (tmp_path / "MM-HELIX.tsv").unlink()
+    (tmp_path / "annotations.json").write_text(json.dumps([{"image": ["a.png"]}, {"image": ["a.png", 2]}, {"question": "?"}, 3]))
+    read = [row.raw for row in outside_rows(tmp_path, max_bytes=100)]
+    assert read == [{"image": [str(tmp_path / "a.png")]}, {"image": ["a.png", 2]}, {"question": "?"}, b"3"]
+
+
+def test_a_row_without_its_puzzle_is_named() -> None:
+    here = Path("sudoku_4x4")
+    no_puzzle, no_solution = "its states or initialization is no puzzle with an initialization: ", "its initialization is no Sudoku with a "
+    for record, sentence in (
+        ({"prompt": "?"}, f"{no_puzzle}None."),
+        ({"prompt": "?", "states": "[1]"}, f"{no_puzzle}[1]."),
+        ({"prompt": "?", "states": {"initialization": "no"}}, f"{no_solution}solution: 'no'."),
+        # Two 1 in the first row.
+        ({"prompt": "?", "initialization": {"initialization": "1 1 3 4 - - - - - - - - - - - -"}}, f"{no_solution}solution: '1 1 3 4 -"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            VGRP.item(record, here, here)
+    with pytest.raises(ValueError, match=r"it has no category; its columns are question\."):
+        HELIX.category({"question": "?"}, here)
+    with pytest.raises(ValueError, match=r"it has no column image or file_name or image_path with a picture; its columns are prompt, "):
+        VGRP.item({"prompt": "?", "initialization": {"initialization": "1 - 3 4 - - 2 1 3 4 - - - - - 3"}, "image": []}, here, here)
+
+
+def test_a_row_without_category_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = write_helix_tsv(tmp_path, [{**helix_rows()[0], "category": ""}])
+    with pytest.raises(ValueError, match=r"MM-HELIX\.tsv, line \d+: it has no category; its columns are index, question"):
+        MmHelix(path=str(path)).about()
+
+
+def test_what_is_too_large_or_no_answer_is_not_read() -> None:
+    rule, pair = RULES["hamiltonian_path"], "0: 1\n1: 0"
+    assert rule.canonical({str(node): [] for node in range(65)}) is None and rule.canonical({"0": []}) == "0:"
+    assert BoardRule().parse("1" * 5000) is None
+    for answer in ("0, " * 4000 + "1", "a walk?"):
+        assert not rule.right(pair, answer, NO_ENDS)
+    assert rule.right(pair, "No", Ends(start="7")), "no path starts at a node that is not there"
+    assert [graphs.adjacency(value) for value in ({"0": 1}, {"0": ["a b"]}, [])] == [None] * 3
+
+
+def test_percepts_of_two_kinds_do_not_agree(tmp_path: Path) -> None:
+    task = MmHelix(path=str(write_helix_tsv(tmp_path, helix_rows())))
+    truths = [task.truth(key(task, index)) for index in range(8)]
+    assert truths == [task.sample(key(task, index)).truth for index in range(8)]
+    sudoku, graph = next(text for text in truths if "0" not in text), next(text for text in truths if "0:" in text)
+    assert (task.agreement(sudoku, graph), task.agreement(graph, graph)) == (0.0, 1.0)
+    assert task.canonical(graph) == graph
+    (tmp_path / "images" / "MM-HELIX" / "sudoku" / "0_0.png").unlink()
+    with pytest.raises(ValueError, match=r"its image .*0_0\.png is no file\."):
+        MmHelix(path=task.path, category=("sudoku",)).about()
+    asked = MmHelix(path=task.path, category=("hamiltonian_path",), instruction="Answer in one word.")
+    assert asked.sample(key(asked, 0)).prompt.question.endswith("\nAnswer in one word.")

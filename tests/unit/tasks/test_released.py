@@ -337,3 +337,131 @@ def test_twenty_thousand_rows_start_in_fifteen_seconds(inline: bool, tmp_path: P
     began = time.process_time()
     assert sum(Hub(path=str(folder), preset="sudoku").about()["rows"].values()) == 20_500
     assert time.process_time() - began < 15
+
+
+def test_graphs_and_colorings_in_json_are_read_or_refused_whole() -> None:
+    notation = GraphNotation()
+    for text in ('["A-B", "B-C", "C-D"]', '[["A", "B"], "B-C", ["C", "D"]]', '{"graph": {"A": ["B"], "B": ["C"], "C": ["D"]}}'):
+        assert notation.parse(text) == PATH, text
+    for text in ('{"edges": [["A", "B"], ["B"', '[["A", "B"], 3]', '{"A": 3}', "[]", "1: AB BC"):
+        assert notation.parse(text) is None, text
+    for answer in ('{"coloring": ["red", "blue", "red", "blue"]}', '["red", "blue", "red", "blue"]', "A1 B2 C1 D2", "[A:1, B:2]"):
+        assert notation.verify(PATH, answer) == (answer != "[A:1, B:2]"), answer
+    for answer in (
+        '{"A": 1, "B"',
+        '["red"]',
+        '{"A": [1], "B": 2, "C": 1, "D": 2}',
+        "A1 A2 C1 D2",
+        '{"A": "a b", "B": 1, "C": "a b", "D": 1}',
+    ):
+        assert not notation.verify(PATH, answer) and not notation.answers(answer, PATH), answer
+
+
+def test_a_graph_of_more_nodes_than_letters_is_neither_solved_nor_compared() -> None:
+    notation, long = GraphNotation(), " ".join(f"{node}-{node + 1}" for node in range(1, 20))
+    assert (notation.agreement(PATH, long), notation.solve(long), notation.valid(long), notation.verify(long, "1:1")) == (
+        0.0,
+        None,
+        False,
+        False,
+    )
+    assert not notation.valid("A-B C-D") and notation.valid(PATH), "a graph that is to be coloured is connected"
+
+
+def test_what_states_no_grid_solves_none() -> None:
+    assert not GridNotation().verify(SMALL, "no grid") and GridNotation().verify(SMALL, SOLUTION)
+    assert GridNotation().parse("[[1,2,3,4],[1,2,3,4],[1,2,3,4],[1,2,3,9]]") is None, "9 is no digit of a 4 x 4 grid"
+    assert GridNotation().parse("." * 81) == "\n".join([" ".join("-" * 9)] * 9)
+
+
+def test_a_puzzle_is_judged_by_its_rules_and_free_text_is_not(tmp_path: Path) -> None:
+    task = hub(tmp_path, "sudoku", "unsolved")
+    assert task.solve(SMALL) == SOLUTION and task.verify(SMALL, SOLUTION) and task.valid(SMALL) and not task.valid("no grid")
+    assert task.agreement(SMALL, SMALL) == 1.0 and task.parse(SMALL) == SMALL and task.canonical(SMALL) == task.canonical(SMALL)
+    plain = Hub(path=task.path, preset="none")
+    assert (plain.parse(" red  2 "), plain.canonical(" red  2 "), plain.agreement("red 2", "red 3")) == ("red 2", "red 2", 0.8)
+    for call in (lambda: plain.verify(SMALL, SOLUTION), lambda: plain.solve(SMALL), lambda: plain.valid(SMALL)):
+        with pytest.raises(ConfigError, match="were collected, not made: nobody can"):
+            call()
+    with pytest.raises(ValueError, match=r"task\.preset=sudoku reads rows with a ground_truth, and task\.format=columns has none\."):
+        Hub(path=task.path, preset="sudoku", format="columns")
+
+
+class Rows(list):
+    """Rows as the package datasets has them."""
+
+    def remove_columns(self, name: str) -> list[dict[str, Any]]:
+        return [{key: value for key, value in row.items() if key != name} for row in self]
+
+
+def test_a_set_may_lack_splits_and_have_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = hub(tmp_path, "sudoku", "unsolved")
+    (Path(task.path) / "train_rl.jsonl").unlink()
+    assert task.about()["rows"] == COUNTS | {"train_rl": 0}
+    rows = [json.loads(line) for line in (Path(task.path) / "test.jsonl").read_text().splitlines()]
+    splits = {"test": Rows(rows), "validation": Rows([{"query": "not read", "image": None}])}
+    monkeypatch.setattr(sys.modules["percasym.tasks.released.rows"], "_load_dataset", lambda path: splits)
+    assert Hub(path="me/mine", preset="sudoku").about()["rows"] == {"train_sft": 0, "train_rl": 0, "test": 3}
+
+
+def test_free_text_of_a_set_may_lack_splits_and_have_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = base64.b64encode(released_rows.picture(Random(0))).decode()
+    row = {"image": picture, "query": "?", "ground_truth": "<perception>two</perception><answer>2</answer>"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    assert Hub(path=str(tmp_path)).about()["rows"] == {"train_sft": 0, "train_rl": 0, "test": 1}
+    splits = {"train_rl": [row], "validation": [{"query": "not read"}]}
+    monkeypatch.setattr(sys.modules["percasym.tasks.given.rows"], "_load_dataset", lambda path: splits)
+    task = Hub(path="me/mine")
+    assert task.about()["rows"] == {"train_sft": 0, "train_rl": 1, "test": 0}
+    sample = task.sample(key(0, "train_rl"))
+    assert (sample.truth, sample.solution, sample.demonstration.reasoning) == ("two", "2", "<answer>2</answer>")
+    assert task.right(key(0, "train_rl"), "two", " 2 ") and not task.right(key(0, "train_rl"), "two", "3")
+
+
+def test_rows_that_are_all_skipped_are_no_data(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"query": "?"}\n')
+    with pytest.raises(ValueError, match=r"has no rows\. The first of 1 that were skipped: .*test\.jsonl, line 1: it has no ground_truth"):
+        Hub(path=str(tmp_path), preset="sudoku", on_error="skip").about()
+
+
+def test_a_tagged_perception_that_is_no_puzzle_is_not_taken_for_reasoning(tmp_path: Path) -> None:
+    response = f"<perception>a grid</perception>\nso\n{SOLUTION}"
+    task = edited(tmp_path, "sudoku", "unsolved", "train_sft", ground_truth=SMALL, response=response)
+    with pytest.raises(ValueError, match=r"train_sft\.jsonl, line 1: the perception that its response tags is no puzzle\."):
+        task.about()
+
+
+FREE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "an empty truth": ({"ground_truth": ""}, {}, "its ground_truth is empty."),
+    "no percept": ({"ground_truth": {"answer": 2}}, {}, "its response is empty and its ground_truth names no percept. Set task.g"),
+    "another form": (
+        {"ground_truth": "two"}, {"ground_truth": "(?P<answer>[0-9]+)"}, "task.ground_truth='(?P<answer>[0-9]+)' matches nothing in its",
+    ),
+    "an empty question": ({"query": " "}, {}, "its query is empty."),
+    "a number for a question": ({"query": 3}, {}, "its query must be text, got 3."),
+    "pictures twice": ({"images": ["a.png"]}, {}, "it has both image and images; its columns are image, query, ground_truth, images."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FREE)
+def test_a_row_of_free_text_that_cannot_be_read_is_named(tmp_path: Path, what: str) -> None:
+    columns, options, reason = FREE[what]
+    picture = base64.b64encode(released_rows.picture(Random(0))).decode()
+    row = {"image": picture, "query": "?", "ground_truth": "<perception>two</perception><answer>2</answer>"} | columns
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: ") as refused:
+        Hub(path=str(tmp_path), **options).about()
+    assert reason in str(refused.value)
+
+
+def test_one_picture_and_question_stand_in_one_split(tmp_path: Path) -> None:
+    picture = base64.b64encode(released_rows.picture(Random(0))).decode()
+    row = {"image": picture, "query": "?", "ground_truth": "<perception>two</perception><answer>2</answer>"}
+    for split in ("train_rl", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row | {"system": "Be brief."}) + "\n")
+    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: its picture and question stand in split train_rl too\."):
+        Hub(path=str(tmp_path)).about()
+    (tmp_path / "test.jsonl").unlink()
+    task = Hub(path=str(tmp_path), ground_truth="<perception>(?P<percept>.*)</perception><answer>(?P<answer>.*)</answer>")
+    sample = task.sample(key(0, "train_rl"))
+    assert (sample.truth, sample.solution, sample.prompt.question) == ("two", "2", "Be brief.\n?")

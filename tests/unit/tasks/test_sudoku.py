@@ -148,3 +148,10 @@ def test_the_full_question_states_the_form_of_this_size() -> None:
 )
 def test_a_valid_percept_has_the_givens_and_the_one_solution_of_its_task(task: Sudoku, percept: str, is_valid: bool) -> None:
     assert task.valid(percept) is is_valid
+
+
+def test_what_is_no_percept_is_neither_drawn_nor_solved() -> None:
+    task, (key,) = Sudoku(size=4), keys(1)
+    with pytest.raises(ValueError, match=r"Only 4 lines of 4 digits can be drawn, got '12'\. Parse the percept first\."):
+        task.draw("12", key)
+    assert task.solve("12") is None and task.solve("1034\n0021\n3400\n0003") == "1234\n4321\n3412\n2143"

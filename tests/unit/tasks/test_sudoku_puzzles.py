@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from percasym.tasks.sudoku import puzzle
 from percasym.tasks.sudoku.puzzle import FEWEST, full_grid, twin
 from percasym.tasks.sudoku.solver import rules_of
 from percasym.tasks.sudoku.task import Sudoku
@@ -128,3 +129,9 @@ def test_solve_agrees_with_the_exact_cover_on_random_givens(size: int) -> None:
         assert solution is None or task.verify(percept, solution)
         verdicts[solution is None] += 1
     assert min(verdicts[True], verdicts[False]) > 3
+
+
+def test_a_puzzle_with_too_few_givens_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(puzzle, "MAX_GRIDS", 1)  # Few grids can be dug to 22 givens that naked singles solve.
+    with pytest.raises(ValueError, match=r"None of 1 grids of task\.size=9 could be dug to 22 givens\. Raise task\.givens\."):
+        puzzle._draw(rules_of(9), (22, 22), "naked", Random(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import nullcontext
 
@@ -12,9 +13,11 @@ from percasym.balance.base import BalanceState, Gramian, SpanStats
 from percasym.balance.fixed import Fixed
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.config.files import UnfitFileError
 from percasym.config.paradigm import Sft
+from percasym.config.schema import ConfigError
 from percasym.models.base import Batch
-from percasym.training.divergence import TrainingDivergedError, load_batches, load_metrics
+from percasym.training.divergence import TrainingDivergedError, load_batches, load_metrics, save_batches, save_metrics
 from percasym.training.progress import TrainingState, learning_rate
 from percasym.training.sft import train
 from percasym.training.span_gradients import Share, share_of, step_metrics
@@ -202,3 +205,56 @@ def test_a_share_without_any_loss_is_not_a_number():
     stats = SpanStats(step=0, num_steps=1, counts=(1, 1), losses=(0.0, 0.0), gramian=Gramian(perception=0.0, reasoning=0.0, cross=0.0))
     assert math.isnan(share_of(stats).gradient)
     assert math.isnan(step_metrics(stats, 0.5)["share/loss"])
+
+
+def test_a_run_without_a_diverged_step_has_no_batches_of_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no diverged/: no step of it diverged\."):
+        load_batches(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ids": torch.tensor([[-1, 0]])}, "ids are negative, or labels are no spans"),
+        ({"labels": torch.tensor([[0, 7]])}, "ids are negative, or labels are no spans"),
+        ({"mask": torch.ones(1, 3, dtype=torch.int64)}, "ids, mask and labels are no whole numbers of one shape"),
+        ({"ids": torch.zeros(1, 2)}, "ids, mask and labels are no whole numbers of one shape"),
+    ],
+)
+def test_batches_of_another_form_are_refused(tmp_path, change, reason):
+    parts = {"ids": torch.zeros(1, 2, dtype=torch.int64), "mask": torch.ones(1, 2, dtype=torch.int64), "labels": torch.tensor([[0, 1]])}
+    save_batches(tmp_path, 0, [Batch(**parts, inputs={"pixel_values": torch.ones(1)})])
+    (kept,) = load_batches(tmp_path)
+    assert torch.equal(kept.labels, parts["labels"]) and torch.equal(kept.inputs["pixel_values"], torch.ones(1))
+    save_batches(tmp_path, 0, [Batch(**parts | change)])
+    with pytest.raises(UnfitFileError, match=rf"batches_rank0\.safetensors holds no batches of a step \({reason}\)\."):
+        load_batches(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ([], "is no record of a step."),
+        ({"balance/weight": 0.5}, "has no step that is a number of a step (None)."),
+        ({"step": 3, "balance/weight": "nan"}, "has no balance/weight that is a number of a step ('nan')."),
+    ],
+)
+def test_a_record_of_a_diverged_step_of_another_form_is_refused(tmp_path, record, reason):
+    save_metrics(tmp_path, 3, {"balance/weight": 0.5, "loss/total": math.inf})
+    assert load_metrics(tmp_path) == {"step": 3, "balance/weight": 0.5, "loss/total": "inf"}
+    (file,) = (tmp_path / "diverged").iterdir()
+    file.write_text(json.dumps(record))
+    with pytest.raises(UnfitFileError) as refused:
+        load_metrics(tmp_path)
+    assert str(refused.value) == f"{file} {reason}"
+
+
+def test_a_damaged_state_of_the_loop_is_one_sentence(tmp_path):
+    state = TrainingState(step=3, balance=BalanceState(weight=0.5), share=None)
+    state.save(tmp_path)
+    assert TrainingState.load(tmp_path) == state
+    (file,) = tmp_path.iterdir()
+    file.write_text("{}")
+    with pytest.raises(ConfigError) as refused:
+        TrainingState.load(tmp_path)
+    assert str(refused.value) == f"{file} is not as a run writes it (it lacks 'share'). Delete {tmp_path}, or restore it."
