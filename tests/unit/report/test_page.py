@@ -234,6 +234,19 @@ def test_a_cell_is_hidden_in_every_figure(study: Path, tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_points_and_whiskers_keep_a_distance_to_the_frame(study: Path, tmp_path: Path) -> None:
+    script = """
+    const inside = (scale, low, high) => scale.min < low && high < scale.max;
+    const all = name => charts.filter(one => one.panel.kind === "scatter").flatMap(one => one.panel.series.filter(set => !set.quiet)
+      .flatMap(set => set.points.map(point => inside(one.chart.scales[name], point[`${name}Min`], point[`${name}Max`]))));
+    const weights = charts.filter(one => one.panel.title === "weight of perception w");
+    document.title = [...all("x"), ...all("y"), ...weights.map(one => inside(one.chart.scales.y, 0, 1))].join();
+    """
+    # Four cells on two scatter plots, both axes of each; a constant weight of 0 would lie on the frame of 0 to 1.
+    assert title(dumped(study / "report.html", tmp_path, script)) == ",".join(["true"] * 17)
+
+
+@needs_browser
 def test_arrow_keys_read_the_points_of_a_figure(study: Path, tmp_path: Path) -> None:
     focused, first, second = title(dumped(study / "report.html", tmp_path, KEYS)).split("|")
     assert focused == "true"
