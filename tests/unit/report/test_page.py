@@ -44,7 +44,8 @@ press("ArrowRight");
 document.title = `${document.activeElement === canvas}|${first}|${document.getElementById("read").textContent}`;
 """
 NARROW = """
-const fits = charts.every(one => one.chart.width <= innerWidth);
+const tables = [...document.querySelectorAll("table.comparison")];
+const fits = charts.every(one => one.chart.width <= innerWidth) && tables.length > 0 && tables.every(one => one.offsetWidth <= innerWidth);
 parent.postMessage([document.documentElement.scrollWidth, innerWidth, fits].join(), "*");
 """
 FRAME = """<!doctype html><title>none</title><script>addEventListener("message", event => { document.title = event.data; });</script>
@@ -78,9 +79,11 @@ def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
     # Before, after and gain are those of summary.json; the difference is that of the samples.
     cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
-    fields = "".join(f"<td>{cell}</td>" for cell in cells).replace(", ", ",\u00a0")
+    before, after = (f'{number} <span class="wide">{interval}</span>' for number, interval in (cell.split(" ", 1) for cell in cells[:2]))
+    difference = f'{cells[3]}<span class="badge good narrow">clear of 0</span>'
+    fields = "".join(f"<td>{cell}</td>" for cell in (before, after, cells[2], difference)).replace(", ", ",\u00a0")
     shown = html_line(page, f'<th scope="row">ngdiff</th>{fields}')
-    assert shown.endswith('<span class="badge good">clear of 0</span></td></tr>')
+    assert shown.endswith('<td class="wide"><span class="badge good wide">clear of 0</span></td></tr>'), "in a column of its own, if wide"
     statement = finding.removesuffix(": clear of 0.").replace("n = ", "n\u00a0=\u00a0")
     assert f'<span class="badge good">clear of 0</span> <span>{statement}</span>' in page
     assert page.index(statement) < page.index(shown) < page.index('<section id="frontier">')
