@@ -1,4 +1,4 @@
-"""Write every measured number of README.md, docs/ and experiments/ from the results file that holds it.
+"""Write every measured number of README.md, docs/ and experiments/ from the results file that holds it, and README's picture.
 
     python docs/generate/results.py        (`make docs`)
 
@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 WIDTH = 120
 """Longest line of prose, as tests/arch has it."""
+PICTURES = {"docs/figures/miniature.svg": "miniature.svg.j2"}
+"""Pictures that a template draws from results files; light and dark."""
 BLOCK = re.compile(r"(?P<begin><!-- result: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)", flags=re.DOTALL)
 
 
@@ -36,7 +38,7 @@ class ResultError(ValueError):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrite the pages whose numbers have changed and print their paths."""
+    """Rewrite the pages whose numbers have changed, and the pictures, and print their paths."""
     root = Path(argv[0]) if argv else ROOT
     for path in pages(root):
         before = path.read_text(encoding="utf-8")
@@ -44,6 +46,11 @@ def main(argv: Sequence[str]) -> int:
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(path.relative_to(root))
+    for name in PICTURES:
+        after = drawn(name, root)
+        if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != after:
+            (root / name).write_text(after, encoding="utf-8")
+            print(name)
     return 0
 
 
@@ -62,6 +69,11 @@ def written(page: str, root: Path = ROOT) -> str:
         return f"{found['begin']}{filled(text)}{found['end']}"
 
     return BLOCK.sub(block, page)
+
+
+def drawn(name: str, root: Path = ROOT) -> str:
+    """The picture `name` of `PICTURES`, as SVG."""
+    return _environment(root).get_template(PICTURES[name]).render()
 
 
 def outside(page: str) -> str:

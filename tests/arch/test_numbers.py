@@ -130,8 +130,21 @@ def test_a_wrong_number_in_a_study_is_found(study: str) -> None:
             assert results.written(wrong) == page != wrong, number
 
 
+@pytest.mark.parametrize("name", results.PICTURES)
+def test_a_picture_is_drawn_from_its_results_files(name: str) -> None:
+    picture = (ROOT / name).read_text(encoding="utf-8")
+    assert results.drawn(name) == picture, "run `make docs`"
+    table = (ROOT / "experiments/c1_asymmetry/results/cells.csv").read_text(encoding="utf-8").splitlines()
+    keys = table[0].split(",")
+    rows = [dict(zip(keys, line.split(","), strict=True)) for line in table[1:]]
+    gains = [row["gain"] for row in rows if row["metric"] in ("end_to_end", "perception", "reasoning")]
+    assert len(gains) == 6 and all(f"{100 * float(gain):+.1f} [" in picture for gain in gains)
+    assert picture.count('class="seed ') == 2 * 3 * 5, "five seeds of each strategy in each metric"
+    assert "prefers-color-scheme: dark" in picture and f"({name})" in README.read_text(encoding="utf-8")
+
+
 def templates() -> list[Path]:
-    return sorted((ROOT / "docs" / "generate" / "templates").glob("*.j2"))
+    return sorted((ROOT / "docs" / "generate" / "templates").glob("*.md.j2"))
 
 
 def test_no_template_has_a_measured_number_of_its_own() -> None:
