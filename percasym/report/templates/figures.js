@@ -21,13 +21,14 @@ function axis(given, extra) {
 
 function dataset(panel, series) {
   const ink = colour(series.colour ?? (series.quiet ? "soft" : `cell-${series.cell % 8}`)) + (series.faint ? "55" : "");  // A third opaque.
+  const rim = 6 + 1.5 * Math.min(series.cell ?? 0, 4);  // The first cell is drawn on top: of two at one place the other keeps a rim.
   const mute = Boolean(series.quiet || series.faint);
   const points = series.points.filter(point => isShown(panel, point.cell));
   return {
     label: series.label ?? "", data: points, borderColor: ink, backgroundColor: ink, quiet: mute,
     pointStyle: SHAPES[(series.cell ?? 0) % SHAPES.length], showLine: Boolean(series.line),
-    radius: series.quiet || series.dots === false ? 0 : series.faint ? 2 : panel.kind === "scatter" ? item => item.raw?.size ?? 7 : 4,
-    hoverRadius: series.quiet ? 0 : series.faint ? 2 : 9, hitRadius: mute ? 0 : 14,
+    radius: series.quiet || series.dots === false ? 0 : series.faint ? 2 : panel.kind === "scatter" ? item => item.raw?.size ?? rim : 4,
+    hoverRadius: series.quiet ? 0 : series.faint ? 2 : rim + 2, hitRadius: mute ? 0 : 14,
     borderWidth: panel.kind === "bar" || series.faint ? 0 : series.quiet && !series.solid ? 1 : 2, borderDash: series.solid ? [] : series.quiet ? [2, 4] : panel.kind === "line" ? DASHES[series.cell % 4] : [],
     errorBarColor: panel.kind === "bar" ? colour("ink") : ink, errorBarWhiskerColor: panel.kind === "bar" ? colour("ink") : ink,
     errorBarLineWidth: 1.5, errorBarWhiskerLineWidth: 1.5, errorBarWhiskerSize: 8,
@@ -56,7 +57,8 @@ function config(panel) {
           callbacks: {
             title: items => items.length === 0 ? "" : panel.kind === "line" ? `step ${items[0].raw.x}` : bar ? items[0].label : items[0].dataset.label,
             label: item => panel.kind === "line" || bar && !item.dataset.label.startsWith("gain")
-              ? [`${item.dataset.label}: ${item.raw.tip[0]}`, ...item.raw.tip.slice(1)] : item.raw.tip,
+              ? [`${item.dataset.label}: ${item.raw.tip[0]}`, ...item.raw.tip.slice(1)]
+              : item.chart.tooltip.dataPoints?.length > 1 ? `${item.dataset.label}: ${item.raw.tip.join(", ")}` : item.raw.tip,
           },
         },
       },

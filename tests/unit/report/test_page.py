@@ -250,6 +250,23 @@ def test_points_and_whiskers_keep_a_distance_to_the_frame(study: Path, tmp_path:
 
 
 @needs_browser
+def test_two_cells_at_one_place_are_both_seen_and_read(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for balance in ("none", "ngdiff"):
+        cell_run(tmp_path / "s", balance, 0, 0.5)
+    script = """
+    const one = charts.find(one => one.panel.kind === "scatter"), shown = [0, 1].map(i => one.chart.getDatasetMeta(i).data[0]);
+    const at = [0, 1].map(datasetIndex => ({ datasetIndex, index: 0 }));
+    one.chart.tooltip.setActiveElements(at, { x: shown[0].x, y: shown[0].y });
+    one.chart.update("none");
+    const lines = one.chart.tooltip.body.flatMap(part => part.lines);
+    document.title = [shown[0].x === shown[1].x, shown[0].options.radius < shown[1].options.radius, ...lines].join("|");
+    """
+    same, rim, *lines = title(dumped(publish(load_runs(tmp_path / "s"), tmp_path / "out").page, tmp_path, script)).split("|")
+    assert (same, rim) == ("true", "true")
+    assert [line.split(":")[0] for line in lines] == ["none", "ngdiff"]
+
+
+@needs_browser
 def test_arrow_keys_read_the_points_of_a_figure(study: Path, tmp_path: Path) -> None:
     focused, first, second = title(dumped(study / "report.html", tmp_path, KEYS)).split("|")
     assert focused == "true"
