@@ -1,4 +1,4 @@
-"""Write every measured number of README.md, docs/ and experiments/ from the results file that holds it.
+"""Write every measured number of README.md, docs/ and experiments/ from the results file that holds it, and README's picture.
 
     python docs/generate/results.py        (`make docs`)
 
@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 WIDTH = 120
 """Longest line of prose, as tests/arch has it."""
+PICTURES = {"docs/figures/miniature.svg": "miniature.svg.j2"}
+"""Pictures that a template draws from results files; light and dark."""
 BLOCK = re.compile(r"(?P<begin><!-- result: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)", flags=re.DOTALL)
 
 
@@ -36,7 +38,7 @@ class ResultError(ValueError):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrite the pages whose numbers have changed and print their paths."""
+    """Rewrite the pages whose numbers have changed, and the pictures, and print their paths."""
     root = Path(argv[0]) if argv else ROOT
     for path in pages(root):
         before = path.read_text(encoding="utf-8")
@@ -44,6 +46,11 @@ def main(argv: Sequence[str]) -> int:
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(path.relative_to(root))
+    for name in PICTURES:
+        after = drawn(name, root)
+        if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != after:
+            (root / name).write_text(after, encoding="utf-8")
+            print(name)
     return 0
 
 
@@ -62,6 +69,11 @@ def written(page: str, root: Path = ROOT) -> str:
         return f"{found['begin']}{filled(text)}{found['end']}"
 
     return BLOCK.sub(block, page)
+
+
+def drawn(name: str, root: Path = ROOT) -> str:
+    """The picture `name` of `PICTURES`, as SVG."""
+    return _environment(root).get_template(PICTURES[name]).render()
 
 
 def outside(page: str) -> str:
@@ -96,9 +108,9 @@ def _environment(root: Path) -> Environment:
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     files = Files(root)
     made.globals |= {"json": files.json, "rows": files.rows, "row": files.row}
-    made.globals |= {"table": files.table, "files": files.matching, "found": files.sentence, "ratios": ratios}
+    made.globals |= {"grid": grid, "table": files.table, "files": files.matching, "found": files.sentence, "ratios": ratios}
     made.filters |= {"percent": percent, "points": points, "interval": interval, "verdict": said}
-    made.filters |= {"r": correlation, "one": one, "ratio": ratio}
+    made.filters |= {"r": correlation, "one": one, "ratio": ratio, "signed": signed, "thousands": thousands, "whole": whole, "level": level}
     return made
 
 
@@ -235,6 +247,54 @@ def one(value: float, digits: int = 2) -> str:
     '1.06'
     """
     return f"{value:.{digits}f}"
+
+
+def whole(part: Mapping[str, Any], name: str = "") -> str:
+    """`interval` in whole points; an end that rounds to 0 has no sign.
+
+    >>> whole({"difference_low": -0.0034, "difference_high": 0.0878}, "difference")
+    '[0, +9]'
+    """
+    low, high = (re.sub(r"^[+-]0$", "0", f"{100 * end:+.0f}") for end in estimate(part, name).ci95)
+    return f"[{low}, {high}]"
+
+
+def level(part: Mapping[str, Any], name: str = "") -> str:
+    """The interval of an accuracy in whole percent.
+
+    >>> level({"mean": 0.469922, "low": 0.442861, "high": 0.49716})
+    '[44, 50]'
+    """
+    low, high = (f"{100 * end:.0f}" for end in estimate(part, name).ci95)
+    return f"[{low}, {high}]"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """The same with its sign, also where it is positive.
+
+    >>> signed(2.5), signed(-3, 0)
+    ('+2.5', '-3')
+    """
+    return f"{value:+.{digits}f}"
+
+
+def thousands(value: float) -> str:
+    """A whole number with commas.
+
+    >>> thousands(151936)
+    '151,936'
+    """
+    return f"{value:,.0f}"
+
+
+def grid(table: Mapping[str, Sequence[Any]]) -> str:
+    """A table of a record, as it was written down: its header, the alignment of its columns, and its rows of texts.
+
+    >>> grid({"header": ["k", "w"], "align": ["---", "---:"], "rows": [["2", "0.1"]]})
+    '| k | w |\\n|---|---:|\\n| 2 | 0.1 |'
+    """
+    cells = [f"| {' | '.join(row)} |".replace("|  |", "| |").replace("|  |", "| |") for row in (table["header"], *table["rows"])]
+    return "\n".join([cells[0], f"|{'|'.join(table['align'])}|", *cells[1:]])
 
 
 def ratios(rounds: Sequence[Mapping[str, Any]], arm: str, beside: str) -> dict[str, float]:

@@ -10,11 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from percasym.diagnosis.diagnose import RewardDiagnosis
+from percasym.diagnosis.rollout_file import RolloutGroup
+from percasym.diagnosis.scores import grid
 from percasym.report.curves import Curve, curve_of
+from percasym.report.rewards import RecordedRewards, jittered, panel_note, panel_title, perception_grid, regression, target_name
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
 from percasym.report.style import ACCURACIES
 from percasym.report.training_figures import NUMBERS, OUTCOMES, REWARDS, SHARES, advantages, averaged
 from percasym.report.words import counted, percent, points
+from percasym.statistics import proportion
 from percasym.types import Estimate
 
 Data = dict[str, Any]
@@ -34,6 +41,9 @@ CAPTIONS: Mapping[str, str] = {
     "test samples.",
     "gap": "Accuracy after training minus before, in percentage points, with 95 % intervals.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
+    "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones can be told apart; "
+    "a circle is the mean of a prompt, larger where several prompts have the same one; the line is the regression over rollouts. r is "
+    "Pearson's over all rollouts with its 95 % interval, within prompts, and of the prompts' means. * reads the percept label.",
 }
 """Of the figures that the page draws otherwise than their PNG."""
 GAINS = ((A_P, "gain of a_p", "perception"), (A_R, "gain of a_r", "reasoning"))
@@ -128,7 +138,7 @@ def _over_steps(numbers: Mapping[str, str], group: CellGroup) -> Iterator[Data]:
         if series:
             log = key in LOGARITHMIC and all(point["y"] > 0 for one in series for point in one["points"])
             panel = _panel("line", name, "optimizer steps", "log scale" if log else "", series, y_range=(0, 1) if key in SHARES else None)
-            panel["y"] |= {"log": True} if log else {"min": 0}
+            panel["y"] |= {"log": True} if log else {} if key in SHARES else {"min": 0}
             yield panel
 
 
@@ -156,7 +166,54 @@ MAKERS = {
     "payment": lambda group: _over_steps(REWARDS, group),
     "credit": _credit,
 }
-"""Drawing -> the panels of one group. The scatter of rewards is of one run, and is shown as its PNG is drawn (`rewards.py`)."""
+"""Drawing -> the panels of one group. The scatter of rewards is of one run: `reward_panels`."""
+
+
+def reward_panels(recorded: RecordedRewards) -> list[Data]:
+    """A panel for each reward: its score against perception, as `rewards.scatter_figure` draws it. No panel belongs to a cell."""
+    return [_reward_panel(recorded, reward) for reward in recorded.found.rewards]
+
+
+def _reward_panel(recorded: RecordedRewards, reward: RewardDiagnosis) -> Data:
+    x, y = grid([group.rewards[reward.name] for group in recorded.rollouts]), perception_grid(recorded.rollouts, recorded.found)
+    known = ~np.isnan(x) & ~np.isnan(y)
+    drawn = [{"x": round(float(a), 3), "y": round(float(b), 3)} for a, b in zip(*(side[known] for side in jittered(x, y)), strict=True)]
+    series: list[Data] = [
+        {"label": reward.name, "colour": "reasoning", "points": list(_prompts(recorded, reward.name, recorded.found.exact))},
+        {"label": reward.name, "colour": "perception", "faint": True, "points": drawn},
+    ]
+    if (line := regression(x, y)) is not None:
+        ends = [{"x": _short(float(a)), "y": _short(float(b))} for a, b in zip(*line, strict=True)]
+        series.insert(0, {"line": True, "quiet": True, "solid": True, "colour": "ink", "points": ends})  # The first is drawn on top.
+    shared = {"x_range": (-0.1, 1.1), "y_range": (-0.1, 1.1)}
+    panel = _panel("scatter", panel_title(reward), "score of the reward", target_name(recorded.found), series, **shared)
+    for side in ("x", "y"):
+        panel[side]["ticks"] = [0, 0.5, 1]
+    return {"group": 0, "note": panel_note(reward, recorded.found.exact).replace("\n", ", "), **panel}
+
+
+def _prompts(recorded: RecordedRewards, name: str, exact: bool) -> Iterator[Data]:
+    """A point for each pair of mean score and mean perception, with the prompts that have it; perception's interval is over puzzles."""
+    same: dict[tuple[float, float], list[tuple[RolloutGroup, Sequence[float]]]] = {}
+    for group in recorded.rollouts:
+        scored = [
+            (score, float(grade.perception if exact else grade.perception_graded))
+            for score, grade in zip(group.rewards[name], group.grades, strict=True)
+            if score is not None
+        ]
+        if scored:
+            place = (_short(fmean(score for score, _ in scored)), _short(fmean(seen for _, seen in scored)))
+            same.setdefault(place, []).append((group, [seen for _, seen in scored]))
+    seed = "" if recorded.seed is None else f", seed {recorded.seed}"
+    for (x, y), found in sorted(same.items()):
+        seen = [(value, group.puzzle) for group, values in found for value in values]
+        share = proportion([value for value, _ in seen], [puzzle for _, puzzle in seen])
+        tip = [
+            f"score {x:.2f}",
+            f"{'a_p' if exact else 'graded a_p'} {percent(share)}",
+            f"n = {counted(share.n, 'rollout')} of {counted(len(found), 'prompt')}{seed}",
+        ]
+        yield {"x": x, "y": y, "size": round(min(10, 3.5 + math.sqrt(len(found))), 1), "tip": tip}
 
 
 def _panel(kind: str, title: str, x: str, y: str, series: Sequence[Data], *, x_range: Range = None, y_range: Range = None) -> Data:
@@ -164,6 +221,8 @@ def _panel(kind: str, title: str, x: str, y: str, series: Sequence[Data], *, x_r
 
 
 def _axis(title: str, ends: Range) -> Data:
+    if ends == (0, 1):  # A margin: a line or a point at 0 or 1 is not on the frame.
+        return {"title": title, "min": -0.03, "max": 1.03, "ticks": [0, 0.2, 0.4, 0.6, 0.8, 1]}
     return {"title": title} | ({} if ends is None else {"min": ends[0], "max": ends[1]})
 
 

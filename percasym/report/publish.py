@@ -17,7 +17,7 @@ from percasym.report.figures import DrawnFigure, draw_figures
 from percasym.report.header import Header, header
 from percasym.report.html import render
 from percasym.report.load import RunRecord
-from percasym.report.page_figures import CAPTIONS, MAKERS, cell_id, page_panels
+from percasym.report.page_figures import CAPTIONS, MAKERS, cell_id, page_panels, reward_panels
 from percasym.report.rewards import RecordedRewards, diagnosis_title, page_table, recorded_rewards, rewards_markdown
 from percasym.report.study import CellGroup, Study, study_name, study_of
 from percasym.report.tables import GROUP_HEADER, cells_csv, group_markdown, group_note, group_rows, runs_csv
@@ -108,6 +108,8 @@ def _page(report: _Report) -> str:
         unreadable = [str(error)]
     groups = report.study.groups
     panels = {one.drawing.name: page_panels(one.drawing.name, groups) for one in report.figures if one.drawing.name in MAKERS}
+    if report.rewards is not None:
+        panels["rewards"] = reward_panels(report.rewards)
     return render(
         "page.html.j2",
         name=report.study.name,
@@ -147,13 +149,14 @@ def _finding_values(finding: Finding) -> Mapping[str, str]:
 
 
 def _figure_values(one: DrawnFigure, panels: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """A figure of the page: its panels by group, or the PNG of one that has none."""
+    """A figure of the page: its panels by group, and whether they show cells; or the PNG of one that has none."""
     drawing = one.drawing
     placed = [{"place": place, **panel} for place, panel in enumerate(panels)]
     of_groups = [(group, list(own)) for group, own in groupby(placed, key=lambda panel: panel["group"])]
     caption = CAPTIONS.get(drawing.name, drawing.caption) if panels else drawing.caption
     picture = None if panels else f"data:image/png;base64,{b64encode(one.png.read_bytes()).decode('ascii')}"
-    return {"name": drawing.name, "title": drawing.title, "caption": caption, "groups": of_groups, "picture": picture}
+    cells = drawing.name in MAKERS
+    return {"name": drawing.name, "title": drawing.title, "caption": caption, "groups": of_groups, "cells": cells, "picture": picture}
 
 
 def _group_values(number: int, group: CellGroup) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,6 +57,8 @@ class RecordedRewards:
 
     source: str
     """Cell, seed and file."""
+    seed: int | None
+    """Of the run; None where its folder does not say."""
     rollouts: Sequence[RolloutGroup]
     found: Diagnosis
 
@@ -78,7 +81,7 @@ def reward_tables(found: Diagnosis) -> tuple[Table, Table]:
     correlations = _table("r with exact perception a_p", ("reward", *VIEWS))
     for reward in found.rewards:
         scores.add_row(*_scores(reward), short(reward.perception_graded.within.r), short(reward.outcome.pooled.r))
-        correlations.add_row(_name(reward), *_views(reward.perception))
+        correlations.add_row(panel_title(reward), *_views(reward.perception))
     scores.caption = "graded: r with graded perception within prompts; a: r with the outcome over all rollouts"
     correlations.caption = LEGEND
     return scores, correlations
@@ -149,21 +152,63 @@ def scatter_figure(groups: Sequence[RolloutGroup], found: Diagnosis, source: str
 
     columns = min(MAX_COLUMNS, len(found.rewards))
     rows = math.ceil(len(found.rewards) / columns)
-    target = grid(graded([group.grades for group in groups], lambda grade: grade.perception if found.exact else grade.perception_graded))
+    target = perception_grid(groups, found)
     with rc_context(look(10)):
         figure = Figure(figsize=(PANEL_INCHES * max(columns, 2), PANEL_INCHES * rows + 0.9), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for axes, reward in zip(panels, found.rewards, strict=False):
             _panel(axes, grid([group.rewards[reward.name] for group in groups]), target)
-            _title(axes, reward, reward.perception if found.exact else reward.perception_graded)
+            axes.set_title(panel_title(reward), loc="left", fontweight="bold", fontsize=11, pad=36)
+            axes.text(0, 1.03, panel_note(reward, found.exact), transform=axes.transAxes, va="bottom", color="#444444")
         for axes in panels[len(found.rewards) :]:
             axes.remove()
-        figure.supylabel("exact perception a_p" if found.exact else "graded perception", fontsize=11)
+        figure.supylabel(target_name(found), fontsize=11)
         figure.supxlabel("score of the reward (* reads the percept label)", fontsize=11)
         figure.legend(handles=_legend(), loc="outside upper left", ncols=3, frameon=False, title=source, alignment="left")
         figure.draw_without_rendering()  # Ticks take the style when they are first drawn.
     return figure
+
+
+def perception_grid(groups: Sequence[RolloutGroup], found: Diagnosis) -> Array:
+    """The target of the diagnosis for each rollout [P, G]: exact a_p or graded perception."""
+    return grid(graded([group.grades for group in groups], lambda grade: grade.perception if found.exact else grade.perception_graded))
+
+
+def target_name(found: Diagnosis) -> str:
+    """What `perception_grid` holds, for an axis."""
+    return "exact perception a_p" if found.exact else "graded perception"
+
+
+def jittered(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both [P, G] moved by up to `JITTER`, so that equal points can be told apart; the same points at each call."""
+    moved = np.random.default_rng(0).uniform(-JITTER, JITTER, size=(2, *x.shape))
+    return x + moved[0], y + moved[1]
+
+
+def regression(x: Array, y: Array) -> tuple[Array, Array] | None:
+    """The two ends of the least-squares line of y on x, both [P, G] with nan in x where there is no score; None where x is constant."""
+    known = ~np.isnan(x)
+    if not known.any() or (spread := float(x[known].std())) <= NOISE:
+        return None
+    slope = float(((x[known] - x[known].mean()) * (y[known] - y[known].mean())).mean()) / spread**2
+    ends = np.array([x[known].min(), x[known].max()])
+    return ends, y[known].mean() + slope * (ends - x[known].mean())
+
+
+def panel_title(reward: RewardDiagnosis) -> str:
+    """The name, with a star where the reward reads the percept label."""
+    return f"{reward.name} *" if reward.labelled else reward.name
+
+
+def panel_note(reward: RewardDiagnosis, exact: bool) -> str:
+    """r over all rollouts with its interval, within prompts and across them; or why there is none."""
+    found = reward.perception if exact else reward.perception_graded
+    if math.isnan(reward.scores.mean):
+        return "never scored"
+    if math.isnan(found.pooled.r):
+        return "one value throughout"
+    return f"r = {found.pooled}\nwithin {short(found.within.r)}, across {short(found.across.r)}"
 
 
 @lru_cache(maxsize=1)  # The figure and the table need it one after the other.
@@ -172,7 +217,9 @@ def _diagnosed(run: Path) -> RecordedRewards | None:
     rollouts = read_rollouts(file)
     if not rollouts[0].rewards:
         return None
-    return RecordedRewards(source="/".join((*run.parts[-2:], file.name)), rollouts=rollouts, found=diagnose(rollouts))
+    named = re.fullmatch(r"seed(\d{1,9})", run.name)
+    source = "/".join((*run.parts[-2:], file.name))
+    return RecordedRewards(source=source, seed=int(named[1]) if named else None, rollouts=rollouts, found=diagnose(rollouts))
 
 
 def _table(title: str, names: tuple[str, ...]) -> Table:
@@ -182,14 +229,10 @@ def _table(title: str, names: tuple[str, ...]) -> Table:
     return made
 
 
-def _name(reward: RewardDiagnosis) -> str:
-    return f"{reward.name} *" if reward.labelled else reward.name
-
-
 def _scores(reward: RewardDiagnosis) -> list[str]:
     scores = reward.scores
     mean, std = ("-" if math.isnan(number) else f"{number:.2f}" for number in (scores.mean, scores.std))
-    return [_name(reward), str(scores.num_rollouts), f"{scores.not_measurable:.0%}", mean, std, f"{scores.zero_variance:.0%}"]
+    return [panel_title(reward), str(scores.num_rollouts), f"{scores.not_measurable:.0%}", mean, std, f"{scores.zero_variance:.0%}"]
 
 
 def _views(found: Coupling) -> list[str]:
@@ -199,32 +242,19 @@ def _views(found: Coupling) -> list[str]:
 def _panel(axes: Axes, x: Array, y: Array) -> None:
     """The rollouts of one reward, x and y [P, G]; nan in x where it has no score."""
     known = ~np.isnan(x)
-    jitter = np.random.default_rng(0).uniform(-JITTER, JITTER, size=(2, *x.shape))
-    axes.plot((x + jitter[0])[known], (y + jitter[1])[known], **ROLLOUT)
+    moved = jittered(x, y)
+    axes.plot(moved[0][known], moved[1][known], **ROLLOUT)
     scored = known.any(1)
     means = [np.where(known, side, 0.0).sum(1)[scored] / known.sum(1)[scored] for side in (x, y)]
     axes.plot(*means, **PROMPT)
-    if known.any() and (spread := float(x[known].std())) > NOISE:
-        slope = float(((x[known] - x[known].mean()) * (y[known] - y[known].mean())).mean()) / spread**2
-        ends = np.array([x[known].min(), x[known].max()])
-        axes.plot(ends, y[known].mean() + slope * (ends - x[known].mean()), **LINE)
+    if (line := regression(x, y)) is not None:
+        axes.plot(*line, **LINE)
     axes.set_xlim(-0.1, 1.1)
     axes.set_ylim(-0.1, 1.1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.grid(color=FAINT, linewidth=0.8)
     axes.tick_params(length=0)
-
-
-def _title(axes: Axes, reward: RewardDiagnosis, found: Coupling) -> None:
-    axes.set_title(f"{reward.name}{' *' if reward.labelled else ''}", loc="left", fontweight="bold", fontsize=11, pad=36)
-    if math.isnan(reward.scores.mean):
-        text = "never scored"
-    elif math.isnan(found.pooled.r):
-        text = "one value throughout"
-    else:
-        text = f"r = {found.pooled}\nwithin {short(found.within.r)}, across {short(found.across.r)}"
-    axes.text(0, 1.03, text, transform=axes.transAxes, va="bottom", color="#444444")
 
 
 def _legend() -> list[Artist]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,42 @@ import results  # noqa: E402, beside its templates
 
 README = ROOT / "README.md"
 MOST_WORDS = 1000
-BY_HAND = "Figures outside the blocks that `make docs` writes were recorded by hand"
-"""What a page says whose measured numbers have no results file."""
 WRITTEN = {"plans.md", "vllm-alignment.md", "licences.md", "configuration.md", "commands.md", "python.md"}
 """Pages that a command writes as a whole; they have tests of their own."""
-FEW = 5
-"""So many on a page are bounds and examples (`0.5`, `1.1`), not results."""
+PLANNED = {"experiments/paper_scale/README.md"}
+"""Pages of what `percasym plan` says, not of measurements."""
+STATED: Mapping[str, str] = {
+    "docs/in-your-trainer.md": "0.025|0.5|0.51|5.23",
+    "docs/slurm.md": "-6",
+    "docs/statistics.md": "-1|3 points|7 %",
+    "docs/strategies.md": "0.5",
+    "docs/tasks.md": "2.5|5 %",
+    "docs/your-data.md": "-16|-8|0 %|200 times|5 %|6.0",
+    "experiments/c2_shares/README.md": "1.3|2.5",
+    "experiments/c3_interior_optimum/README.md": "0.03|0.05|0.1|0.3|0.4|0.9",
+    "experiments/c4_ngdiff/README.md": "0.3",
+    "experiments/c5_coupling/README.md": "0.34|0.43|0.65|1.00",
+    "experiments/c6_rl_weight/README.md": "0.3|0.7",
+    "experiments/rl_frontier/README.md": "0.3|0.34|0.43|0.65|0.7|1.00",
+    "experiments/sft_balance/README.md": "0.9",
+    "experiments/sft_frontier/README.md": "0.03|0.3",
+    "experiments/sft_miniature/LOG.md": "-3",
+    "experiments/surrogates/README.md": "0.3|0.7",
+}
+"""What looks measured on a page and is not: weights and other settings, predictions, bounds, the paper's numbers, examples."""
+IN_TEMPLATES: Mapping[str, str] = {
+    "c7.md.j2": "0.3",
+    "claims.md.j2": "0.1|0.3|0.9",
+    "conclusions.md.j2": "0.3|0.7",
+    "performance-trainer.md.j2": "1.15",
+    "performance-unpaid.md.j2": "9.0",
+    "performance-vllm.md.j2": "0.8|±",
+    "sft-frontier-verdict.md.j2": "0.1|0.3",
+    "sft-miniature-choice.md.j2": "±",
+    "speed.md.j2": "2.5",
+    "statistics-intervals.md.j2": "-2",
+}
+"""The same in a template: weights, aims, bounds."""
 MEASURED = re.compile(r"\d+\.\d+|\d ?%|±|[+-]\d+\b|\d+ (?:points|times)")
 """What looks measured: decimals, percentages, signed numbers, points, factors."""
 
@@ -33,6 +65,7 @@ def by_hand(page: str) -> list[str]:
     text = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"95[ -]%|`[^`]*`|\]\([^)]*\)|arXiv[: ]\S+|doi:\S+|https?://\S+|[\w.]*\d+(?:\.\d+)*B\b|\bv?\d+\.\d+\.\d+\b", "", text)
     versioned = r"(?:Python|PyTorch|torch|transformers|TRL|vLLM|DeepSpeed|InternVL|Qwen[\d.]*-?V?L?|Gemma|Apache-)"
+    text = re.sub(r"\b\d{4}-\d\d-\d\d\b|\b(?:ZeRO|SHA|x86|UTF)-\d+", "", text)
     text = re.sub(rf"{versioned}[ -]?\d+(?:\.\d+)*", "", text)
     return MEASURED.findall(text)
 
@@ -69,13 +102,80 @@ def test_a_wrong_number_outside_a_block_is_found() -> None:
     assert by_hand("Python 3.11, arXiv 2605.29496, `w = 0.3`, Qwen3-VL, [a](b_1.5.md), InternVL3.5 8B") == []
 
 
-def test_pages_with_numbers_that_were_written_by_hand_say_so() -> None:
-    silent = []
-    for path in sorted((ROOT / "docs").rglob("*.md")):
-        text = path.read_text(encoding="utf-8")
-        if path.name not in WRITTEN and len(by_hand(text)) > FEW and BY_HAND not in " ".join(text.split()):
-            silent.append(path.name)
-    assert silent == []
+@pytest.mark.parametrize("path", results.pages(ROOT), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_page_has_a_measured_number_outside_its_blocks(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    if path.name not in WRITTEN and name not in PLANNED:
+        assert set(by_hand(path.read_text(encoding="utf-8"))) <= set(STATED.get(name, "").split("|")), "put it into a results file"
+
+
+@pytest.mark.parametrize("name", ["docs/performance.md", "docs/statistics.md", "docs/vllm.md", "docs/security.md", "docs/strategies.md"])
+def test_a_wrong_or_a_new_number_in_a_page_is_found(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    block = next(block[0] for block in results.BLOCK.finditer(page) if re.search(r"\d+\.\d", block[0]))
+    number = re.search(r"\d+\.\d+", block)
+    assert number is not None
+    wrong = page.replace(block, block.replace(number[0], "98.76", 1))
+    assert results.written(wrong) == page != wrong
+    assert set(by_hand(page + "\nIt takes 98.76 % of the time.\n")) - set(STATED.get(name, "").split("|")) == {"98.76"}
+
+
+@pytest.mark.parametrize("study", ["sft_frontier", "rl_frontier", "surrogates", "sft_balance", "sft_miniature"])
+def test_a_wrong_number_in_a_study_is_found(study: str) -> None:
+    page = (ROOT / "experiments" / study / "README.md").read_text(encoding="utf-8")
+    for block in results.BLOCK.finditer(page):
+        for number in re.findall(r"(?<![\d.])\d+\.\d(?!\d)", block[0]):
+            at = block.start() + block[0].index(number)
+            wrong = f"{page[:at]}98.7{page[at + len(number) :]}"
+            assert results.written(wrong) == page != wrong, number
+
+
+@pytest.mark.parametrize("name", results.PICTURES)
+def test_a_picture_is_drawn_from_its_results_files(name: str) -> None:
+    picture = (ROOT / name).read_text(encoding="utf-8")
+    assert results.drawn(name) == picture, "run `make docs`"
+    table = (ROOT / "experiments/c1_asymmetry/results/cells.csv").read_text(encoding="utf-8").splitlines()
+    keys = table[0].split(",")
+    rows = [dict(zip(keys, line.split(","), strict=True)) for line in table[1:]]
+    gains = [row["gain"] for row in rows if row["metric"] in ("end_to_end", "perception", "reasoning")]
+    assert len(gains) == 6 and all(f"{100 * float(gain):+.1f} [" in picture for gain in gains)
+    assert picture.count('class="seed ') == 2 * 3 * 5, "five seeds of each strategy in each metric"
+    assert "prefers-color-scheme: dark" in picture and f"({name})" in README.read_text(encoding="utf-8")
+
+
+def templates() -> list[Path]:
+    return sorted((ROOT / "docs" / "generate" / "templates").glob("*.md.j2"))
+
+
+def test_no_template_has_a_measured_number_of_its_own() -> None:
+    typed = {
+        path.name: set(by_hand(re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)))
+        for path in templates()
+    }
+    assert {name: found - set(IN_TEMPLATES.get(name, "").split("|")) for name, found in typed.items()} == {name: set() for name in typed}
+
+
+def recorded_files() -> list[Path]:
+    return sorted([*(ROOT / "benchmarks" / "results").glob("recorded.json"), *(ROOT / "experiments").glob("*/results/recorded.json")])
+
+
+def test_a_number_that_was_recorded_by_hand_has_its_command_commit_and_machine() -> None:
+    assert len(recorded_files()) == 6
+    for path in recorded_files():
+        for name, record in json.loads(path.read_text(encoding="utf-8")).items():
+            assert record["command"] and record["machine"] and re.fullmatch(r"[0-9a-f]{7}", record["commit"]), (path, name)
+            assert record.get("values") or record.get("tables") or record.get("lines"), (path, name)
+
+
+def test_every_recorded_number_stands_on_a_page() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in templates())
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in results.pages(ROOT))
+    for path in recorded_files():
+        for name, record in json.loads(path.read_text(encoding="utf-8")).items():
+            keys = [key for key in record.get("values", {}) if json.dumps(key, ensure_ascii=False) not in text]
+            assert keys == [], (path, name)
+    unused = [path.name for path in templates() if f"<!-- result: {path.name.removesuffix('.md.j2')} -->" not in pages]
+    assert unused == [], "templates that no page names"
 
 
 def test_the_readme_is_short() -> None:

@@ -98,3 +98,20 @@ def test_the_checks_can_fail() -> None:
     assert named_modules("| `percasym/spans/` | `codec.py`, `gone.py` | text |\n") == {"percasym/spans/codec.py", "percasym/spans/gone.py"}
     assert paths("see `percasym/gone.py` and `conf/<group>/x.yaml`") == {"percasym/gone.py"}
     assert long_lines("word " * 30) and not long_lines("| " + "word " * 30) and not long_lines("```\n" + "word " * 30 + "\n```")
+
+
+def doubled(text: str) -> list[str]:
+    """Paragraphs of at least 25 words, tables excepted, that a page has twice; by their first words."""
+    paragraphs = [" ".join(one.split()) for one in re.split(r"\n\s*\n", text)]
+    return sorted({one[:60] for one in paragraphs if not one.startswith("|") and paragraphs.count(one) > 1 and len(one.split()) >= 25})
+
+
+def test_no_page_says_a_passage_twice() -> None:
+    paths = [*ROOT.glob("*.md"), *(path for folder in ("docs", "experiments") for path in (ROOT / folder).rglob("*.md"))]
+    twice = {str(path.relative_to(ROOT)): doubled(path.read_text(encoding="utf-8")) for path in paths if "results" not in path.parts}
+    assert {name: found for name, found in twice.items() if found} == {}
+
+
+def test_a_passage_that_stands_twice_is_found() -> None:
+    passage = " ".join(["A token costs as much as it did before, on this machine and on that one."] * 2)
+    assert doubled(f"{passage}\n\nOther text.\n\n{passage}\n") == [passage[:60]]

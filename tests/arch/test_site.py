@@ -44,6 +44,20 @@ def test_a_broken_link_and_a_forgotten_page_are_found(tmp_path: Path) -> None:
     assert collect.broken(tmp_path) == ["a.md: gone.md"]
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub and mkdocs make them of its headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_an_anchor_of_a_link_is_a_heading() -> None:
+    pages = [path for path in collect.pages(ROOT) if path.name != "CHANGELOG.md"]
+    named = [(page, *link) for page in pages for link in re.findall(r"\]\(([\w./-]+\.md)?#([\w-]+)\)", page.read_text(encoding="utf-8"))]
+    assert len(named) > 5
+    gone = [(str(page.relative_to(ROOT)), at) for page, to, at in named if at not in headings((page.parent / to).resolve() if to else page)]
+    assert gone == []
+
+
 def test_no_font_is_fetched() -> None:
     assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["theme"]["font"] is False
 

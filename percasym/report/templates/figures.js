@@ -9,23 +9,27 @@ const own = (panel, place) => `g${panel.group}c${place}`;
 const isShown = (panel, place) => place === undefined || !hidden.has(own(panel, place));
 
 function axis(given, extra) {
-  const whole = given.title === "optimizer steps" ? { precision: 0 } : {};
+  const steps = given.title === "optimizer steps", whole = steps ? { precision: 0 } : {};
   return {
-    type: given.log ? "logarithmic" : "linear", min: given.min, max: given.max,
+    type: given.log ? "logarithmic" : "linear", min: given.min, max: given.max, grace: given.log || steps || given.max !== undefined ? 0 : "5%",
     title: { display: Boolean(given.title), text: given.title, color: colour("soft") },
     grid: { color: colour("line") }, border: { color: colour("soft") },
-    ticks: { color: colour("soft"), maxRotation: 0, autoSkipPadding: 12, ...whole }, ...extra,
+    ticks: { color: colour("soft"), maxRotation: 0, autoSkipPadding: 12, ...whole },
+    ...(given.ticks && { afterBuildTicks: scale => { scale.ticks = given.ticks.map(value => ({ value })); } }), ...extra,
   };
 }
 
 function dataset(panel, series) {
-  const ink = colour(series.quiet ? "soft" : series.colour ?? `cell-${series.cell % 8}`);
+  const ink = colour(series.colour ?? (series.quiet ? "soft" : `cell-${series.cell % 8}`)) + (series.faint ? "55" : "");  // A third opaque.
+  const rim = 6 + 1.5 * Math.min(series.cell ?? 0, 4);  // The first cell is drawn on top: of two at one place the other keeps a rim.
+  const mute = Boolean(series.quiet || series.faint);
   const points = series.points.filter(point => isShown(panel, point.cell));
   return {
-    label: series.label ?? "", data: points, borderColor: ink, backgroundColor: ink, quiet: Boolean(series.quiet),
+    label: series.label ?? "", data: points, borderColor: ink, backgroundColor: ink, quiet: mute,
     pointStyle: SHAPES[(series.cell ?? 0) % SHAPES.length], showLine: Boolean(series.line),
-    radius: series.quiet || series.dots === false ? 0 : panel.kind === "scatter" ? 7 : 4, hoverRadius: series.quiet ? 0 : 9, hitRadius: series.quiet ? 0 : 14,
-    borderWidth: panel.kind === "bar" ? 0 : series.quiet ? 1 : 2, borderDash: series.quiet ? [2, 4] : panel.kind === "line" ? DASHES[series.cell % 4] : [],
+    radius: series.quiet || series.dots === false ? 0 : series.faint ? 2 : panel.kind === "scatter" ? item => item.raw?.size ?? rim : 4,
+    hoverRadius: series.quiet ? 0 : series.faint ? 2 : rim + 2, hitRadius: mute ? 0 : 14,
+    borderWidth: panel.kind === "bar" || series.faint ? 0 : series.quiet && !series.solid ? 1 : 2, borderDash: series.solid ? [] : series.quiet ? [2, 4] : panel.kind === "line" ? DASHES[series.cell % 4] : [],
     errorBarColor: panel.kind === "bar" ? colour("ink") : ink, errorBarWhiskerColor: panel.kind === "bar" ? colour("ink") : ink,
     errorBarLineWidth: 1.5, errorBarWhiskerLineWidth: 1.5, errorBarWhiskerSize: 8,
     maxBarThickness: 56, categoryPercentage: Math.min(0.8, 0.1 + 0.1 * (panel.categories ?? []).length),
@@ -53,7 +57,8 @@ function config(panel) {
           callbacks: {
             title: items => items.length === 0 ? "" : panel.kind === "line" ? `step ${items[0].raw.x}` : bar ? items[0].label : items[0].dataset.label,
             label: item => panel.kind === "line" || bar && !item.dataset.label.startsWith("gain")
-              ? [`${item.dataset.label}: ${item.raw.tip[0]}`, ...item.raw.tip.slice(1)] : item.raw.tip,
+              ? [`${item.dataset.label}: ${item.raw.tip[0]}`, ...item.raw.tip.slice(1)]
+              : item.chart.tooltip.dataPoints?.length > 1 ? `${item.dataset.label}: ${item.raw.tip.join(", ")}` : item.raw.tip,
           },
         },
       },

@@ -44,7 +44,8 @@ press("ArrowRight");
 document.title = `${document.activeElement === canvas}|${first}|${document.getElementById("read").textContent}`;
 """
 NARROW = """
-const fits = charts.every(one => one.chart.width <= innerWidth);
+const tables = [...document.querySelectorAll("table.comparison")];
+const fits = charts.every(one => one.chart.width <= innerWidth) && tables.length > 0 && tables.every(one => one.offsetWidth <= innerWidth);
 parent.postMessage([document.documentElement.scrollWidth, innerWidth, fits].join(), "*");
 """
 FRAME = """<!doctype html><title>none</title><script>addEventListener("message", event => { document.title = event.data; });</script>
@@ -78,9 +79,11 @@ def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
     # Before, after and gain are those of summary.json; the difference is that of the samples.
     cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
-    fields = "".join(f"<td>{cell}</td>" for cell in cells).replace(", ", ",\u00a0")
+    before, after = (f'{number} <span class="wide">{interval}</span>' for number, interval in (cell.split(" ", 1) for cell in cells[:2]))
+    difference = f'{cells[3]}<span class="badge good narrow">clear of 0</span>'
+    fields = "".join(f"<td>{cell}</td>" for cell in (before, after, cells[2], difference)).replace(", ", ",\u00a0")
     shown = html_line(page, f'<th scope="row">ngdiff</th>{fields}')
-    assert shown.endswith('<span class="badge good">clear of 0</span></td></tr>')
+    assert shown.endswith('<td class="wide"><span class="badge good wide">clear of 0</span></td></tr>'), "in a column of its own, if wide"
     statement = finding.removesuffix(": clear of 0.").replace("n = ", "n\u00a0=\u00a0")
     assert f'<span class="badge good">clear of 0</span> <span>{statement}</span>' in page
     assert page.index(statement) < page.index(shown) < page.index('<section id="frontier">')
@@ -231,6 +234,36 @@ def test_a_browser_draws_every_panel_and_the_filter_works(study: Path, tmp_path:
 @needs_browser
 def test_a_cell_is_hidden_in_every_figure(study: Path, tmp_path: Path) -> None:
     assert title(dumped(study / "report.html", tmp_path, HIDE)) == ",".join(["true"] * 10)
+
+
+@needs_browser
+def test_points_and_whiskers_keep_a_distance_to_the_frame(study: Path, tmp_path: Path) -> None:
+    script = """
+    const inside = (scale, low, high) => scale.min < low && high < scale.max;
+    const all = name => charts.filter(one => one.panel.kind === "scatter").flatMap(one => one.panel.series.filter(set => !set.quiet)
+      .flatMap(set => set.points.map(point => inside(one.chart.scales[name], point[`${name}Min`], point[`${name}Max`]))));
+    const weights = charts.filter(one => one.panel.title === "weight of perception w");
+    document.title = [...all("x"), ...all("y"), ...weights.map(one => inside(one.chart.scales.y, 0, 1))].join();
+    """
+    # Four cells on two scatter plots, both axes of each; a constant weight of 0 would lie on the frame of 0 to 1.
+    assert title(dumped(study / "report.html", tmp_path, script)) == ",".join(["true"] * 17)
+
+
+@needs_browser
+def test_two_cells_at_one_place_are_both_seen_and_read(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for balance in ("none", "ngdiff"):
+        cell_run(tmp_path / "s", balance, 0, 0.5)
+    script = """
+    const one = charts.find(one => one.panel.kind === "scatter"), shown = [0, 1].map(i => one.chart.getDatasetMeta(i).data[0]);
+    const at = [0, 1].map(datasetIndex => ({ datasetIndex, index: 0 }));
+    one.chart.tooltip.setActiveElements(at, { x: shown[0].x, y: shown[0].y });
+    one.chart.update("none");
+    const lines = one.chart.tooltip.body.flatMap(part => part.lines);
+    document.title = [shown[0].x === shown[1].x, shown[0].options.radius < shown[1].options.radius, ...lines].join("|");
+    """
+    same, rim, *lines = title(dumped(publish(load_runs(tmp_path / "s"), tmp_path / "out").page, tmp_path, script)).split("|")
+    assert (same, rim) == ("true", "true")
+    assert [line.split(":")[0] for line in lines] == ["none", "ngdiff"]
 
 
 @needs_browser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,20 @@ from percasym.report.rewards import reward_tables, scatter
 from percasym.report.study import study_of
 from percasym.report.style import canvas
 from percasym.report.training_figures import advantage_bars, advantages, dynamics
+from percasym.report.words import percent
 from percasym.runs.rundir import RunDirectory
 from percasym.spans.grammar import Grammar
+from percasym.statistics import proportion
 from percasym.types import Completion, Estimate, Grade, Prompt, Rollout, SampleKey, Span
+from tests.unit.report.test_page import dumped, needs_browser, title
 
+READ = """
+const canvas = document.querySelector("canvas[data-figure=rewards]");
+canvas.focus();
+canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true, cancelable: true}));
+const drawn = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+document.title = `${drawn}|${document.getElementById("read").textContent}`;
+"""
 Sibling = tuple[bool, bool, float]
 """Whether its percept and its answer are right, and its advantage."""
 
@@ -142,3 +153,27 @@ def test_a_group_that_did_not_log_a_number_has_an_empty_panel(tmp_path: Path) ->
     drawn = [[len(line.get_xdata()) for line in axes.lines] for axes in figure.axes]
     assert sorted(drawn) == [[], [], [1], [1]], "two panels for each group, one of them empty; a number that is not finite is no point"
     assert dynamics(groups, {"reward/mean": "reward"}) is None
+
+
+def test_the_page_draws_the_scatter_of_rewards_with_prompts_that_hovering_reads(study: Path, tmp_path: Path) -> None:
+    published = publish(load_runs(study), tmp_path / "out")
+    page = published.page.read_text()
+    assert '<canvas data-figure="rewards" data-panel="0"' in page and "<img" not in page, "no figure is a picture any more"
+    data = json.loads(re.search(r'id="figure-data">(.*?)</script>', page, flags=re.DOTALL)[1])  # type: ignore[index]
+    (panel,) = data["rewards"]
+    line, prompts, rollouts = panel["series"]
+    assert (panel["title"], panel["note"]) == ("consensus", "r = 1.00, within 1.00, across -"), "two prompts have no interval"
+    assert len(rollouts["points"]) == 8 and all(abs(point["x"] - point["y"]) < 0.1 for point in rollouts["points"]), "moved by the jitter"
+    # Both prompts have two right percepts of four, and the same score: one point for both. 2 of 4 in each of two puzzles.
+    (point,) = prompts["points"]
+    assert (point["x"], point["y"]) == (0.5, 0.5)
+    share = percent(proportion([True, True, False, False] * 2, [0] * 4 + [1] * 4))
+    assert point["tip"] == ["score 0.50", f"a_p {share}", "n = 8 rollouts of 2 prompts, seed 0"]
+    assert [(end["x"], end["y"]) for end in line["points"]] == [(0, 0), (1, 1)]
+    assert 'data-toggle="g0c0"' in page and '<p class="panel-note">r = 1.00' in page
+
+
+@needs_browser
+def test_the_scatter_of_rewards_is_drawn_and_read_by_arrow_keys(study: Path, tmp_path: Path) -> None:
+    page = publish(load_runs(study), tmp_path / "out").page
+    assert title(dumped(page, tmp_path, READ)) == "true|consensus: score 0.50, a_p 50.0 [2, 98], n = 8 rollouts of 2 prompts, seed 0"

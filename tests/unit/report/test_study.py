@@ -68,7 +68,7 @@ def test_the_tables_of_a_run_a_cell_and_a_pair_have_one_interval(
     terminal = " ".join(capsys.readouterr().out.split())
     assert main(["compare", str(study)]) == 0
     compared = " ".join(capsys.readouterr().out.split())
-    page = (study / "report" / "report.html").read_text().replace("\u00a0", " ")
+    page = (study / "report" / "report.html").read_text().replace("\u00a0", " ").replace('<span class="wide">', "")
     rows = [row.split(",") for row in (study / "report" / "cells.csv").read_text().splitlines()]
     cells = {(row[1], row[4]): dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
     csv = cells["sudoku-qwen3vl-sft-ngdiff", "perception"]
