@@ -14,6 +14,8 @@ PolicyLoss = Literal["grpo", "dr_grpo", "dapo", "gspo"]
 """How the clipped surrogates of the tokens become a loss; see `percasym.objectives.policy`."""
 Mixing = Literal["sum_then_normalize", "normalize_then_sum"]
 """Whether w mixes rewards (before a group is normalised) or advantages (after each reward was normalised: GDPO)."""
+Component = Literal["outcome", "perception", "either"]
+"""Which reward must vary within a group."""
 
 
 def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
@@ -153,6 +155,11 @@ class Rl(Training):
     """A completion cut off at the token limit is graded as it is (wrong: `score`), or left out of the loss (`mask`)."""
     resample: int = 0
     """How often a prompt with a zero-variance group is replaced by a fresh prompt (DAPO's dynamic sampling)."""
+    resample_by: Component = "outcome"
+    """Which reward decides that, never the mixture: a group is kept if its outcome varies (as in DAPO), its perception, or either."""
+    alarm_kl: float = 0.01
+    """Warn when the trainer's probabilities differ from the sampler's by this KL divergence or more, in nats per token; 0 never. Usual are
+    1e-9 with rollout=native and 1e-3 in bfloat16."""
     diagnose_every: int = 0
     """Steps between diagnoses that cost more forwards: a_r of each prompt, and the rewards that run the model; 0 for none."""
     record_every: int = 10
@@ -164,11 +171,13 @@ class Rl(Training):
         at_least("paradigm", 1, epochs=self.epochs)
         if self.importance_cap and not self.importance_cap >= 1:
             raise ValueError(f"paradigm.importance_cap must be 0 (no weights) or at least 1, got {self.importance_cap}.")
+        at_least("paradigm", 0, alarm_kl=self.alarm_kl)
         at_least("paradigm", 0, kl=self.kl, clip_low=self.clip_low, clip_high=self.clip_high)
         at_least("paradigm", 0, resample=self.resample, diagnose_every=self.diagnose_every, record_every=self.record_every)
         fraction("paradigm", clip_low=self.clip_low)
         one_of("paradigm", PolicyLoss, loss=self.loss)
         one_of("paradigm", Mixing, mixing=self.mixing)
+        one_of("paradigm", Component, resample_by=self.resample_by)
         one_of("paradigm", Literal["score", "mask"], overlong=self.overlong)
         if self.token_weight is not None:
             fraction("paradigm", token_weight=self.token_weight)

@@ -73,6 +73,8 @@ class Summary:
     share: Mapping[str, float]
     """Perception's share of tokens, loss and gradient, in [0, 1]; nan where not measured."""
     seconds: Mapping[str, float]
+    rounds: Mapping[str, float]
+    """What the rounds of RL taught and cost; empty for SFT, and for runs written before it was recorded."""
     num_puzzles: int | None
     """Number of distinct puzzles among the test samples; None for runs written before it was recorded."""
 
@@ -180,6 +182,7 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
         gain=estimates("gain"),
         share=numbers("share"),
         seconds=numbers("seconds"),
+        rounds=numbers("rounds"),
         num_puzzles=None if (number := whole.get("num_puzzles")) is None else _count(number),
     )
 

@@ -25,6 +25,9 @@ CELLS_CSV = (
     "before", "before_low", "before_high", "gain", "gain_low", "gain_high",
 )  # fmt: skip
 
+SPLIT = {"sampling": "rollout", "rewards": "reward", "update": "update"}
+"""Parts of a round in words, and their keys in the summary."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
@@ -148,10 +151,30 @@ def _caption(summary: Summary) -> str:
     if summary.share:
         parts = ", ".join(f"{_share(value)} of the {key}" for key, value in summary.share.items())
         lines.append(f"In ordinary training perception is {parts} (first step).")
+    if summary.rounds:
+        lines += _rounds(summary.rounds)
     if summary.seconds:
         parts = ", ".join(f"{key} {value:.0f}" for key, value in summary.seconds.items())
         lines.append(f"Seconds: {parts}.")
     return "\n".join(lines)
+
+
+def _rounds(rounds: Mapping[str, float]) -> list[str]:
+    """What the groups of RL taught, and where its seconds went."""
+    groups, taught = rounds.get("groups", math.nan), rounds.get("taught", math.nan)
+    lines = []
+    if taught == 0:
+        lines.append(
+            f"No group taught anything: in all {groups:.0f} groups every rollout earned the same, so nothing had an advantage. Sample "
+            "larger groups or hotter, train on another reward, or start from another model."
+        )
+    elif groups > 0:
+        lines.append(f"{taught:.0f} of {groups:.0f} groups ({taught / groups:.0%}) taught: their rollouts earned differently.")
+    seconds = {name: rounds.get(f"{key}_seconds", math.nan) for name, key in SPLIT.items()}
+    if (whole := sum(seconds.values())) > 0:
+        parts = ", ".join(f"{name} {value:.0f} ({value / whole:.0%})" for name, value in seconds.items())
+        lines.append(f"Seconds of the rounds: {parts}.")
+    return lines
 
 
 def _share(value: float) -> str:

@@ -17,7 +17,7 @@ from percasym import metrics
 from percasym.config.paradigm import Rl
 from percasym.config.sampling import Sampling
 from percasym.models.base import Family
-from percasym.objectives.advantages import zero_variance
+from percasym.objectives.advantages import uninformative
 from percasym.rewards.base import Policy, Reward, Scores
 from percasym.rollout.base import Gather, RolloutEngine
 from percasym.tasks.base import Task
@@ -68,7 +68,7 @@ class RolloutCollector:
     """Called with the number of rollouts that finished."""
 
     def collect(self, step: int, weight: float) -> RolloutBatch:
-        """Sample and reward the prompts of a step (from 0); groups with zero reward variance under `weight` may be replaced."""
+        """Sample and reward the prompts of a step (from 0); groups without variance in `resample_by` may be replaced."""
         settings = self.settings
         diagnosed = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
         own, seconds = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
@@ -86,7 +86,7 @@ class RolloutCollector:
                 scores = self._scores(groups, policy, {self.reward})
             unused, resampled = settings.steps * settings.batch_size, 0  # The first index that no step uses.
             for attempt in range(settings.resample):
-                constant = [i for i, zero in enumerate(self._zero_variance(groups, scores[self.reward], weight)) if zero]
+                constant = [i for i, useless in enumerate(self._uninformative(groups, scores[self.reward], weight)) if useless]
                 if not constant:
                     break
                 first = unused * (attempt + 1) + step * settings.batch_size
@@ -166,10 +166,9 @@ class RolloutCollector:
         rows[self.engine.rank :: self.engine.num_ranks] = own
         return self.engine.all_reduce_sum(rows)
 
-    def _zero_variance(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
-        """For each group: is the total reward of all its rollouts the same?"""
-        total = weight * rewards_of(scores) + (1 - weight) * outcomes_of(groups)
-        return zero_variance(total).tolist()
+    def _uninformative(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
+        """For each group: does the reward that decides not vary within it?"""
+        return uninformative(rewards_of(scores), outcomes_of(groups), weight, self.settings.resample_by).tolist()
 
 
 def rewards_of(scores: Scores) -> Tensor:

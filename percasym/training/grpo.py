@@ -23,12 +23,12 @@ from percasym.engine.base import Engine, StepInfo
 from percasym.models.base import Batch, Family
 from percasym.objectives.policy import clipped_policy_loss, importance_weights, kl_k3, normalisers
 from percasym.runs.base import Run
-from percasym.training.divergence import diverged, record_divergence
+from percasym.training.divergence import MismatchAlarm, diverged, record_divergence
 from percasym.training.progress import TrainingState, learning_rate, save_or_stop
 from percasym.training.rollout_batch import MicroBatch, RolloutBatch, SpanAdvantages
 from percasym.types import UNSUPERVISED, Span
 
-NUM_SUMS = 7
+NUM_SUMS = 8
 """Numbers that a backward pass adds up for the log."""
 
 
@@ -54,7 +54,7 @@ def train(
     Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped on a signal.
     """
     state = start or TrainingState(step=0, balance=balancer.start(), share=None)
-    balance = state.balance
+    balance, alarm = state.balance, MismatchAlarm(settings.alarm_kl)
     with run.progress(settings.steps, "training", start=state.step) as bar:
         for step in range(state.step, settings.steps):
             began = time.perf_counter()
@@ -74,6 +74,8 @@ def train(
             logged: dict[str, float] = {}
             for epoch in range(settings.epochs):
                 balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
+                mismatch = values.pop("policy/mismatch")
+                logged.setdefault("policy/mismatch", mismatch)  # Before the first update the weights are those that sampled.
                 logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in values.items()}
                 if not math.isfinite(info.grad_norm):  # The engine skipped the update; the run ends below.
                     break
@@ -97,6 +99,8 @@ def train(
                 "time/step_seconds": time.perf_counter() - began,
             }
             run.log(done, values)
+            if warning := alarm.warning(done, values["policy/mismatch"]):
+                run.warn(warning)
             if diverged(values):
                 window = batch.window(family, settings, settings.rows_per_forward(engine.num_ranks), advantages)
                 raise record_divergence(run, engine.rank, settings, done, values, [micro.batch for micro in window])
@@ -135,11 +139,12 @@ class Learner:
         else:
             sums = self._backward(batch, batch.advantages(self.settings, balance.weight))
         info = self.engine.step(learning_rate(self.settings, step))
-        loss, kl, clipped, abs_log_ratio, importance, truncated, num_tokens = self.engine.all_reduce_sum(sums).tolist()
+        loss, kl, clipped, abs_log_ratio, mismatch, importance, truncated, num_tokens = self.engine.all_reduce_sum(sums).tolist()
         values = {
             "loss/policy": loss,
             "policy/clipped": clipped / max(1, num_tokens),
             "policy/drift": abs_log_ratio / max(1, num_tokens),
+            "policy/mismatch": mismatch / max(1, num_tokens),
         }
         if self.settings.importance_cap:
             values |= {"policy/importance": importance / max(1, num_tokens), "policy/truncated": truncated / max(1, num_tokens)}
@@ -159,7 +164,7 @@ class Learner:
     def _backward(self, batch: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
         """Add the gradient of the policy loss; returns this rank's sums [7].
 
-        Loss, KL, clipped tokens, absolute log-ratio, importance weights, truncated weights, tokens.
+        Loss, KL, clipped tokens, absolute log-ratio, k3 of sampler and trainer, importance weights, truncated weights, tokens.
         """
         settings, sums = self.settings, torch.zeros(NUM_SUMS, dtype=torch.float64)
         rows = settings.rows_per_forward(self.engine.num_ranks)
@@ -186,7 +191,8 @@ class Learner:
                 kl = (weights * kl_k3(-nll, reference) * mask).sum()
             self.engine.backward(loss + settings.kl * kl)
             abs_log_ratio = ((nll.detach() + sampled).abs() * mask).sum()
-            values = (loss, kl, clipped.sum(), abs_log_ratio, importance.sum(), truncated.sum(), mask.sum())
+            mismatch = (kl_k3(sampled, -nll.detach()) * mask).sum()  # KL(sampler || trainer).
+            values = (loss, kl, clipped.sum(), abs_log_ratio, mismatch, importance.sum(), truncated.sum(), mask.sum())
             sums += torch.stack([value.detach().double().cpu() for value in values])
         return sums
 

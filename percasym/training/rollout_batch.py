@@ -142,6 +142,11 @@ class RolloutBatch:
             }
         return {Span.perception: dict.fromkeys(Span, perception), Span.reasoning: dict.fromkeys(Span, outcome)}
 
+    def num_taught(self, advantages: SpanAdvantages) -> int:
+        """How many of the P groups have an advantage other than 0, and so a gradient."""
+        any_span = (advantages[Span.perception] != 0) | (advantages[Span.reasoning] != 0)  # [R]
+        return int(any_span.view_as(self.outcome).any(1).sum())
+
     def blended(self, settings: Rl, weight: float) -> SpanAdvantages:
         """The advantages whose policy gradient is w times that of the perception reward plus 1 - w times that of the outcome."""
         perception, outcome = self.components(settings).values()

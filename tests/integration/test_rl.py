@@ -66,13 +66,31 @@ def test_a_run_logs_what_the_page_defines_and_keeps_its_rollouts(train, tmp_path
     assert summary["status"] == "done"
     assert "share" not in summary
     assert "end to end" in answer.out
+    rounds = summary["rounds"]
+    logged_lines = [line for line in lines(tmp_path / CELL / "metrics.jsonl") if "rollouts/taught" in line]
+    assert rounds["groups"] == 2 * len(logged_lines) == 6
+    assert rounds["taught"] == sum(line["rollouts/taught"] for line in logged_lines)
+    for part in ("rollout", "reward", "update"):
+        assert rounds[f"{part}_seconds"] == pytest.approx(sum(line[f"time/{part}_seconds"] for line in logged_lines))
+    assert "Seconds of the rounds: sampling" in " ".join(answer.out.split())
+    for line in logged_lines:
+        assert line["trained/perception/weighted"] == pytest.approx(0.3 * line["trained/perception/raw"])
+        assert line["trained/outcome/weighted"] == pytest.approx(0.7 * line["trained/outcome/raw"])
 
 
 def test_sampler_and_trainer_agree_on_what_was_said(train, tmp_path: Path) -> None:
     assert train("rollout.temperature=0.7").code == 0
     first = next(line for line in lines(tmp_path / CELL / "metrics.jsonl") if "policy/drift" in line)
     assert first["policy/drift"] < 1e-5
+    assert first["policy/mismatch"] < 1e-9
     assert first["policy/clipped"] == 0
+
+
+def test_a_run_whose_groups_all_failed_says_that_none_taught(train, tmp_path: Path) -> None:
+    answer = train("balance=none", "paradigm.steps=2", "paradigm.save_every=0", f"hydra.run.dir={CELL}")
+    assert answer.code == 0, answer.err
+    assert json.loads((tmp_path / CELL / "summary.json").read_text())["rounds"]["taught"] == 0  # A blank model solves nothing.
+    assert "No group taught anything: in all 4 groups" in " ".join(answer.out.split())
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, interrupt_at) -> None:
@@ -88,7 +106,15 @@ def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, in
 
 
 @pytest.mark.parametrize(
-    "words", [["balance=ngdiff"], ["paradigm.route=true"], ["paradigm.loss=gspo"], ["paradigm.kl=0.1", "paradigm.epochs=2"]]
+    "words",
+    [
+        ["balance=ngdiff"],
+        ["paradigm.route=true"],
+        ["paradigm.loss=gspo"],
+        ["paradigm.kl=0.1", "paradigm.epochs=2"],
+        ["paradigm.mixing=normalize_then_sum", "reward.grading=graded", "paradigm.resample=1", "paradigm.resample_by=either"],
+        ["paradigm.route=true", "balance=ngdiff"],
+    ],
 )
 def test_every_way_to_learn_runs_to_the_end(train, tmp_path: Path, words: list[str]) -> None:
     answer = train(*words, "paradigm.steps=1", "study=ways", "paradigm.diagnose_every=0")

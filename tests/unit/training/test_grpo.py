@@ -73,10 +73,13 @@ class FakeRun:
 
     def __init__(self, path=None) -> None:
         self.path, self.requests = path, Requests()
-        self.lines, self.checkpoints = {}, []
+        self.lines, self.checkpoints, self.warnings = {}, [], []
 
     def log(self, step, values):
         self.lines[step] = dict(values)
+
+    def warn(self, sentence):
+        self.warnings.append(sentence)
 
     def progress(self, total, title, start=0):
         return nullcontext(SimpleNamespace(advance=lambda step, **shown: None))
@@ -201,6 +204,36 @@ def test_inner_epochs_reuse_the_rollouts_and_are_clipped() -> None:
     assert line["policy/clipped/first"] == 0.0
     assert line["policy/clipped"] == pytest.approx(0.5)
     assert line["policy/drift/first"] == 0.0 < line["policy/drift"]
+
+
+def test_the_divergence_between_sampler_and_trainer_is_logged_every_round_and_raises_an_alarm() -> None:
+    done = trained(steps=3, lr=0.0001)
+    assert all(line["policy/mismatch"] < 1e-6 for line in done.fake_run.lines.values())
+    assert done.fake_run.warnings == []
+    # At x = .1 log-probabilities are .1 .2 .3 .4 above what the sampler said: k3 = exp(d) - 1 - d of each, the same for all its tokens.
+    expected = sum(math.exp(d) - 1 - d for d in (0.1, 0.2, 0.3, 0.4)) / 4
+    off = trained(steps=3, lr=1e-9, x=0.1, epochs=2)
+    assert [line["policy/mismatch"] for line in off.fake_run.lines.values()] == pytest.approx([expected] * 3)
+    (warning,) = off.fake_run.warnings  # Once, for it does not grow.
+    assert "at round 1 " in warning
+    assert f"{expected:.2g} nats per token" in warning
+    assert "paradigm.importance_cap=2" in warning
+    assert trained(x=0.1, alarm_kl=0.0).fake_run.warnings == []
+    assert trained(x=0.1, alarm_kl=1.0).fake_run.warnings == []
+
+
+def test_a_round_without_an_advantage_still_measures_the_divergence() -> None:
+    done = trained(outcome=torch.ones(1, 4, dtype=torch.float64), x=0.3)
+    assert done.fake_run.lines[1]["policy/mismatch"] > 0.01
+    assert len(done.fake_run.warnings) == 1
+
+
+def test_groups_with_an_advantage_are_counted() -> None:
+    perception, outcome = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    batch = FourRollouts(groups=(), places=(), perception=perception.double(), outcome=outcome.double(), scores={}, reasoning=())
+    settings = Rl(steps=1, batch_size=3, group_size=2, micro_batch_size=2, lr=1.0)
+    assert [batch.num_taught(batch.advantages(settings, weight)) for weight in (0.0, 0.3, 0.5)] == [1, 2, 1]  # At .5 the last one cancels.
+    assert batch.num_taught(batch.blended(settings, 0.3)) == 2
 
 
 def test_token_weight_averages_each_span_over_its_own_tokens() -> None:
