@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from percasym.config.escaping import csv_cell, markdown
-from percasym.report.load import HEADLINE, METRICS, RunRecord, Summary, read_summary
+from percasym.report.load import HEADLINE, METRICS, SAMPLED, RunRecord, Summary, read_summary
 from percasym.report.study import PARTS, CellGroup, Study, seed_of, study_of
 from percasym.report.words import counted, percent
 from percasym.types import Estimate
@@ -52,7 +52,7 @@ def run_table(summary: Mapping[str, Any] | Summary) -> Table:
     shown.add_column("", no_wrap=True)
     for column in ("before", "after", "gain", "n"):
         shown.add_column(column, justify="right", no_wrap=True)
-    for key, name in METRICS.items():
+    for key, name in {**METRICS, **SAMPLED}.items():
         before, after, gain = (part.get(key) for part in (known.before, known.after, known.gain))
         if (latest := after or before) is not None:
             gained = Text(percent(gain, signed=True), style=_gain_style(gain))
@@ -182,7 +182,8 @@ def _share(value: float) -> str:
 
 
 def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
-    for metric in METRICS:
+    sampled = {key for cell in group.cells for run in cell.runs if run.summary for key in run.summary.after if key in SAMPLED}
+    for metric in (*METRICS, *(key for key in SAMPLED if key in sampled)):
         parts = [group.estimates(metric), group.differences(metric), group.estimates(metric, "before"), group.estimates(metric, "gain")]
         for cell, *found in zip(group.cells, *parts, strict=True):
             numbers = [_plain(end) for one in found for end in (one.mean, *one.ci95)]

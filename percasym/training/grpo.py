@@ -64,7 +64,9 @@ def train(
                 balance = balancer.step(balance, stats)
             batch = collect(step, balance.weight)
             collected = time.perf_counter()
-            stats = replace(stats, losses=reward_losses(batch))
+            stats = replace(stats, losses=reward_losses(batch), spreads=reward_spreads(batch))
+            if balancer.needs == "spreads":
+                balance = balancer.step(balance, stats)
             counts = tuple(engine.all_reduce_sum(batch.counts(settings)).tolist())  # (N_p, N_r) of the whole step
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
@@ -224,3 +226,9 @@ class Learner:
 def reward_losses(batch: RolloutBatch) -> tuple[float, float]:
     """One minus the mean reward, of perception and of the outcome: the losses that a strategy reads in RL."""
     return 1 - float(batch.perception.mean()), 1 - float(batch.outcome.mean())
+
+
+def reward_spreads(batch: RolloutBatch) -> tuple[float, float]:
+    """Coefficient of variation of each reward over all rollouts: standard deviation (of a sample) over mean; nan with mean 0."""
+    perception, outcome = (float(r.std()) / float(r.mean()) if float(r.mean()) else math.nan for r in (batch.perception, batch.outcome))
+    return perception, outcome

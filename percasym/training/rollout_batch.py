@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from percasym.config.paradigm import Rl
@@ -44,10 +46,13 @@ class MicroBatch:
     """[B] index of each row among the R rollouts."""
     sampled: Tensor
     """[B, T] log-probability of each token under the policy that sampled it; zero elsewhere."""
+    factors: Tensor | None = None
+    """[B, T] what multiplies the advantage of each token; None: nothing."""
 
     def tokens(self, advantages: SpanAdvantages) -> Tensor:
         """[B, T] the advantage of each token; zero outside the completions."""
-        return on_spans(self.batch.labels, advantages[Span.perception][self.rows], advantages[Span.reasoning][self.rows])
+        own = on_spans(self.batch.labels, advantages[Span.perception][self.rows], advantages[Span.reasoning][self.rows])
+        return own if self.factors is None else own * self.factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,10 @@ class RolloutBatch:
     """Every reward that was measured on this rank's groups, by name, trained on or not."""
     reasoning: Sequence[float | None]
     """a_r of this rank's prompts: share of right answers when p* is given; None where it was not measured."""
+    factors: Sequence[NDArray[np.float64]] | None = None
+    """What multiplies the advantage of each token, for each of this rank's rollouts; None: nothing."""
+    gain: float | None = None
+    """What the picture adds to a token on average, over all ranks, in the units of `percasym.tokens`; None where it is not measured."""
     resampled: int = 0
     """Prompts that were replaced because their group had zero reward variance."""
     reward_seconds: float = 0.0
@@ -116,11 +125,14 @@ class RolloutBatch:
             chosen = order[start : start + rows_per_forward]
             batch = family.collate([rows[i] for i in chosen])
             sampled = torch.zeros(batch.labels.shape)
+            factors = None if self.factors is None else torch.ones(batch.labels.shape)
             for row, i in enumerate(chosen):
                 logprobs, first = self._rollouts[i].completion.logprobs, len(prompts[i].ids)
                 assert logprobs is not None, "a rollout engine gives the log-probability of each token"
                 sampled[row, first : first + len(logprobs)] = torch.tensor(logprobs)
-            window.append(MicroBatch(batch=batch, rows=torch.tensor([place[i] for i in chosen]), sampled=sampled))
+                if factors is not None and self.factors is not None:
+                    factors[row, first : first + len(logprobs)] = torch.tensor(self.factors[i], dtype=torch.float32)
+            window.append(MicroBatch(batch=batch, rows=torch.tensor([place[i] for i in chosen]), sampled=sampled, factors=factors))
         return window
 
     def advantages(self, settings: Rl, weight: float) -> SpanAdvantages:

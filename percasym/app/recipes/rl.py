@@ -50,6 +50,8 @@ class RlRecipe:
             raise ValueError("This balance compares the losses of two spans, and RL has two rewards over all tokens. Try balance=ngdiff.")
         if paradigm.kl and settings.balance.needs == "gramian":
             raise ValueError("paradigm.kl adds a third gradient, and a balance that compares two has no weight for it. Set paradigm.kl=0.")
+        if settings.tokens is not None and paradigm.loss == "gspo":
+            raise ValueError("tokens needs a loss of single tokens, and paradigm.loss=gspo has one of sequences. Use paradigm.loss=dapo.")
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks
         self.rollouts = rollout_engine(settings, settings.rollout, ranks.num_ranks)
         self._sampling = settings.rollout
@@ -70,6 +72,8 @@ class RlRecipe:
             split=self.split,
             seed=settings.seed,
             batch_size=settings.evaluation.batch_size,
+            tokens=settings.tokens,
+            reads_text=self._reads_text,
         )
 
         def observe(done: int, batch: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
@@ -89,6 +93,11 @@ class RlRecipe:
             start=TrainingState.load(checkpoint) if checkpoint else None,
         )
         return self._rounds(run)
+
+    def _reads_text(self, step: int) -> bool:
+        """Whether the strategy gives the prompts of a step p* as text, which only a schedule of stages does."""
+        reads_text: Callable[[int, int], bool] | None = getattr(self._settings.balance, "reads_text", None)
+        return reads_text is not None and reads_text(step, self._paradigm.steps)
 
     def _rounds(self, run: Run) -> dict[str, Any]:
         """`rounds` of the summary, over all sessions of the run: groups, those with an advantage, largest mismatch, seconds by part."""
@@ -119,6 +128,7 @@ class RlRecipe:
             **statistics,
             **weighted_rewards(batch.perception.tolist(), batch.outcome.tolist(), weight),
             "rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(batch.resampled))).item(),
+            **({} if batch.gain is None else {"tokens/gain": batch.gain}),
             "rollouts/taught": float(batch.num_taught(advantages)),
         }
 

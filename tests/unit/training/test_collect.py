@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from percasym.config.paradigm import Rl
 from percasym.rewards.oracle import Oracle
 from percasym.training.collect import RolloutCollector
-from percasym.types import Completion, Grade, Span
+from percasym.types import Completion, Grade, Prompt, Sample, Span
 
 VERDICTS = {
     "failing": ([True, False, True, False], [False, False, False, False]),
@@ -44,8 +45,9 @@ class Prompts:
 
     def sample(self, key):
         self.drawn.append(key.index)
+        image = b"picture"
         kind = self.kinds[key.index] if key.index < len(self.kinds) else "seen alike"
-        return SimpleNamespace(prompt=SimpleNamespace(key=key, kind=kind), truth=kind, demonstration=None, puzzle=kind)
+        return Sample(prompt=Prompt(key=key, image=image, question="?"), truth=kind, demonstration=None, solution="")
 
 
 class FourRollouts:
@@ -77,13 +79,13 @@ def collected(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("percasym.training.collect.metrics.grade", grade)
 
-    def run(kinds, weight, **options):
+    def run(kinds, weight, *, more={}, **options):  # noqa: B006
         settings = Rl(steps=10, batch_size=len(kinds), group_size=4, micro_batch_size=4, lr=1.0, **options)
         task = Prompts(kinds)
         collector = RolloutCollector(
             engine=OneRank(), task=task, family=SimpleNamespace(prompt=lambda prompt: None), rollouts=FourRollouts(),
             sampling=SimpleNamespace(max_new_tokens=8, temperature=1.0), settings=settings, reward="oracle", rewards={"oracle": Oracle()},
-            split="train_rl", seed=0, batch_size=4,
+            split="train_rl", seed=0, batch_size=4, **more,
         )  # fmt: skip
         return collector.collect(0, weight), task.drawn
 
@@ -114,3 +116,41 @@ def test_dynamic_sampling_can_ask_for_perception_or_for_either(collected) -> Non
 def test_without_dynamic_sampling_every_prompt_stays(collected) -> None:
     batch, drawn = collected(KINDS, 0.5)
     assert (kinds_of(batch), drawn, batch.resampled) == (KINDS, [0, 1, 2, 3], 0)
+
+
+def test_in_a_stage_of_text_every_prompt_has_the_percept_in_place_of_its_picture(collected) -> None:
+    pictures, _ = collected(["solved"] * 2, 0.0, resample=1)
+    texts, _ = collected(["solved"] * 2, 0.0, more={"reads_text": lambda step: step == 0}, resample=1)
+    assert [group.sample.prompt.image for group in pictures.groups] == [b"picture"] * 2
+    assert [group.rollouts[0].prompt.image for group in texts.groups] == [None, None]
+    assert [group.rollouts[0].prompt.question for group in texts.groups] == ["?\nseen alike"] * 2  # Replaced ones, too.
+
+
+class Masked:
+    """A method whose factor of a token is what the picture adds to it, over the mean of the step."""
+
+    paradigm = "rl"
+
+    def without(self, prompt):
+        return replace(prompt, image=b"masked")
+
+    def gains(self, own, without):
+        return own - without
+
+    def factors(self, gains, means, sizes):
+        return gains / ((means * sizes).sum() / sizes.sum())
+
+
+def test_tokens_are_weighed_by_log_probabilities_with_the_masked_picture(collected, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def logprobs(queries, prompts, rollouts):
+        asked.extend(prompts)
+        return [[-2.0, -4.0] if prompt.key.index == 0 else [-2.0, -2.0] for prompt in prompts]
+
+    monkeypatch.setattr("percasym.training.collect.PolicyQueries.logprobs", logprobs)
+    batch, _ = collected(["solved", "failing"], 0.3, more={"tokens": Masked()})
+    assert {prompt.image for prompt in asked} == {b"masked"}
+    # Sampled at -1 each: gains 1 and 3 for four rollouts, 1 and 1 for four others; the mean over tokens is 1.5.
+    assert batch.gain == 1.5
+    assert [one.tolist() for one in batch.factors] == [[1 / 1.5, 3 / 1.5]] * 4 + [[1 / 1.5, 1 / 1.5]] * 4

@@ -16,6 +16,8 @@ from percasym.balance.gradnorm import GradNorm
 from percasym.balance.inverse_loss import InverseLoss
 from percasym.balance.ngdiff import NGDiff
 from percasym.balance.none import NoBalance
+from percasym.balance.saw import Saw
+from percasym.balance.staged import Staged
 from percasym.config.paradigm import Rl
 from percasym.engine.base import StepInfo
 from percasym.models.base import Batch
@@ -179,6 +181,22 @@ def test_gradnorm_reads_gradients_and_one_minus_the_mean_reward() -> None:
     # Norms .25 and .5, shares 1/3 and 2/3; both losses are one half, so each target is the mean norm: w_p + lr / 3, w_r - 2 lr / 3.
     line = trained(balancer=GradNorm(lr=0.03)).fake_run.lines[1]
     assert line["balance/weight"] == pytest.approx(0.51 / (0.51 + 0.48))
+
+
+def test_saw_weighs_rewards_by_their_coefficients_of_variation_in_the_same_round() -> None:
+    outcome = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    done = trained(balancer=Saw(), outcome=outcome)
+    # a_p = 1 0 1 0: deviation sqrt(1/3), mean 1/2, CV 1.1547. a = 1 0 0 0: deviation 1/2, mean 1/4, CV 2.
+    expected = math.sqrt(4 / 3) / (math.sqrt(4 / 3) + 2)
+    assert done.fake_run.lines[1]["balance/weight"] == pytest.approx(expected)
+    # Advantages .5 -.5 .5 -.5 and .75 -.25 -.25 -.25 with slopes 1 2 3 4, three tokens each of 12: gradients .25 and .375.
+    assert done.engine.grads == pytest.approx([expected * 0.25 + (1 - expected) * 0.375])
+    nothing = trained(balancer=Saw(), steps=2, outcome=torch.zeros(1, 4, dtype=torch.float64)).fake_run.lines
+    assert [line["balance/weight"] for line in nothing.values()] == [0.5, 0.5]
+
+
+def test_stages_move_the_weight_from_perception_to_the_outcome() -> None:
+    assert trained(balancer=Staged(), steps=6).weights == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_inverse_losses_are_one_minus_the_mean_reward_and_stand_still_when_nothing_is() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,6 +83,13 @@ def test_rows_of_like_length_share_a_forward_and_know_their_rollout_and_its_log_
     assert (short.rows.tolist(), long.rows.tolist()) == ([1, 3], [2, 0])
     assert short.sampled.tolist() == [[0, -1, -1, 0], [0, -2, -2, -2]]
     assert short.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 2, 2, 0], [0, 4, 4, 4]]
+
+
+def test_factors_of_tokens_multiply_their_advantages() -> None:
+    batch = replace(batch_of(FOUR), factors=[np.array([2.0, *[0.5] * (number + 1)]) for number in range(4)])
+    first, second = window(batch, advantages(1, 2, 3, 4))
+    assert first.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 2, 0.5, 0], [0, 4, 1, 1]]
+    assert second.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 6, 1.5, 1.5, 1.5, 0], [0, 8, 2, 2, 2, 2]]
 
 
 def test_tokens_are_counted_with_and_without_an_advantage() -> None:
