@@ -159,9 +159,12 @@ class Rl(Training):
     """Which reward decides that, never the mixture: a group is kept if its outcome varies (as in DAPO), its perception, or either."""
     alarm_kl: float = 0.01
     """Warn when the trainer's probabilities differ from the sampler's by this KL divergence or more, in nats per token; 0 never. Usual are
-    1e-9 with rollout=native and 1e-3 in bfloat16."""
+    1e-9 with rollout=native, and 1e-4 there in bfloat16 (measured at scale=tiny)."""
     diagnose_every: int = 0
     """Steps between diagnoses that cost more forwards: a_r of each prompt, and the rewards that run the model; 0 for none."""
+    measure_every: int = 1
+    """Steps between measurements of the rewards that are not trained on and run no model (rerender takes most of their time); 0 measures
+    them only with the rollouts that are recorded."""
     record_every: int = 10
     """Steps between records of the rollouts; 0 keeps none."""
 
@@ -174,6 +177,7 @@ class Rl(Training):
         at_least("paradigm", 0, alarm_kl=self.alarm_kl)
         at_least("paradigm", 0, kl=self.kl, clip_low=self.clip_low, clip_high=self.clip_high)
         at_least("paradigm", 0, resample=self.resample, diagnose_every=self.diagnose_every, record_every=self.record_every)
+        at_least("paradigm", 0, measure_every=self.measure_every)
         fraction("paradigm", clip_low=self.clip_low)
         one_of("paradigm", PolicyLoss, loss=self.loss)
         one_of("paradigm", Mixing, mixing=self.mixing)
@@ -185,6 +189,14 @@ class Rl(Training):
                 raise ValueError("paradigm.token_weight needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
         if self.route and self.loss == "gspo":
             raise ValueError("paradigm.route=true needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
+
+    def records_after(self, done: int) -> bool:
+        """Whether the rollouts of round number `done` (from 1) are recorded."""
+        return self.record_every > 0 and (done == 1 or done % self.record_every == 0)
+
+    def measures_after(self, done: int) -> bool:
+        """Whether round number `done` (from 1) measures the rewards that are not trained on."""
+        return self.records_after(done) or (self.measure_every > 0 and (done - 1) % self.measure_every == 0)
 
     @property
     def step_rows(self) -> int:

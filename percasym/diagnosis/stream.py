@@ -57,7 +57,7 @@ def weighted_rewards(perception: Scores, outcome: Scores, weight: float) -> dict
     >>> weighted_rewards([[1, 0]], [[0, 0]], 0.25)["trained/perception/spread"]
     0.125
     """
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name, scores, own in (("perception", perception, weight), ("outcome", outcome, 1 - weight)):
         raw = grid(scores)
         numbers |= {

@@ -78,7 +78,10 @@ class RolloutCollector:
         settings = self.settings
         diagnosed = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
         own, seconds = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
-        others = {name for name, other in self.rewards.items() if name != self.reward and (diagnosed or not needs_policy(other))}
+        measured = settings.measures_after(step + 1)
+        others = {
+            name for name, other in self.rewards.items() if name != self.reward and (diagnosed or (measured and not needs_policy(other)))
+        }
         text, queried = self.reads_text(step), any(needs_policy(self.rewards[name]) for name in {self.reward} | others)
         with self._weights(queried=queried or self.tokens is not None) as model:
             policy = PolicyQueries(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.config.paradigm import Rl
 from percasym.engine.base import Engine, StepInfo
+from percasym.engine.vision_cache import Share
 from percasym.models.base import Batch, Family
 from percasym.objectives.policy import clipped_policy_loss, importance_weights, kl_k3, normalisers
 from percasym.runs.base import Run
@@ -71,16 +73,18 @@ def train(
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
             )
-            if settings.importance_cap and settings.epochs > 1:
-                learner.measure_trained(batch)
             logged: dict[str, float] = {}
-            for epoch in range(settings.epochs):
-                balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
-                mismatch = values.pop("policy/mismatch")
-                logged.setdefault("policy/mismatch", mismatch)  # Before the first update the weights are those that sampled.
-                logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in values.items()}
-                if not math.isfinite(info.grad_norm):  # The engine skipped the update; the run ends below.
-                    break
+            with engine.share_vision() as share:
+                learner = replace(learner, share=share)
+                if settings.importance_cap and settings.epochs > 1:
+                    learner.measure_trained(batch)
+                for epoch in range(settings.epochs):
+                    balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
+                    mismatch = values.pop("policy/mismatch")
+                    logged.setdefault("policy/mismatch", mismatch)  # Before the first update the weights are those that sampled.
+                    logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in values.items()}
+                    if not math.isfinite(info.grad_norm):  # The engine skipped the update; the run ends below.
+                        break
             weight = balance.weight
             if balancer.needs == "losses":
                 balance = balancer.step(balance, stats)  # Takes effect at the next step.
@@ -123,6 +127,8 @@ class Learner:
     """(N_p, N_r): tokens of the whole step, over all ranks."""
     max_new_tokens: int
     reference: Callable[[Batch], Tensor] | None
+    share: Share = lambda keys: nullcontext()
+    """Context of a forward whose pictures have keys, so that the rollouts of a prompt share the features of its picture."""
     measured: dict[int, Tensor] = field(default_factory=dict)
     """For each rollout the trainer's log-probabilities before the first of several epochs; empty with one epoch."""
 
@@ -172,7 +178,7 @@ class Learner:
         rows = settings.rows_per_forward(self.engine.num_ranks)
         for micro in batch.window(self.family, settings, rows, advantages):
             reference = self._reference_logprobs(micro) if self.reference is not None else None  # Before the graph of the policy.
-            nll = self.engine.nll(micro.batch)  # [B, T]
+            nll = self._nll(micro)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
             trained = self._trained(micro, nll) if settings.importance_cap else sampled
@@ -203,9 +209,14 @@ class Learner:
         """Keep the trainer's log-probability of each token before the first of several epochs; one forward for each micro-batch."""
         whole = dict.fromkeys(Span, torch.ones(batch.outcome.numel()))
         for micro in batch.window(self.family, self.settings, self.settings.rows_per_forward(self.engine.num_ranks), whole):
-            nll, labels = self.engine.nll(micro.batch).cpu(), micro.batch.labels
+            nll, labels = self._nll(micro).cpu(), micro.batch.labels
             for row, place in enumerate(micro.rows.tolist()):
                 self.measured[place] = -nll[row][labels[row] != UNSUPERVISED]
+
+    def _nll(self, micro: MicroBatch) -> Tensor:
+        """[B, T] losses of the tokens; rollouts of a prompt share the features of its picture."""
+        with nullcontext() if micro.pictures is None else self.share(micro.pictures):
+            return self.engine.nll(micro.batch)
 
     def _trained(self, micro: MicroBatch, nll: Tensor) -> Tensor:
         """[B, T] log-probabilities under the trainer with the weights that sampled; those of this forward until the first update."""

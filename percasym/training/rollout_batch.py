@@ -46,6 +46,8 @@ class MicroBatch:
     """[B] index of each row among the R rollouts."""
     sampled: Tensor
     """[B, T] log-probability of each token under the policy that sampled it; zero elsewhere."""
+    pictures: Sequence[int] | None = None
+    """[B] which prompt each row's picture is of; None where a row has none, or their sizes differ."""
     factors: Tensor | None = None
     """[B, T] what multiplies the advantage of each token; None: nothing."""
 
@@ -132,7 +134,9 @@ class RolloutBatch:
                 sampled[row, first : first + len(logprobs)] = torch.tensor(logprobs)
                 if factors is not None and self.factors is not None:
                     factors[row, first : first + len(logprobs)] = torch.tensor(self.factors[i], dtype=torch.float32)
-            window.append(MicroBatch(batch=batch, rows=torch.tensor([place[i] for i in chosen]), sampled=sampled, factors=factors))
+            rows_of_chosen = torch.tensor([place[i] for i in chosen])
+            pictures = [place[i] // settings.group_size for i in chosen] if _of_one_size([prompts[i] for i in chosen]) else None
+            window.append(MicroBatch(batch=batch, rows=rows_of_chosen, sampled=sampled, pictures=pictures, factors=factors))
         return window
 
     def advantages(self, settings: Rl, weight: float) -> SpanAdvantages:
@@ -178,3 +182,10 @@ def _row(prompt: Row, rollout: Rollout, settings: Rl) -> Row:
     """A prompt followed by a rollout's own tokens, labelled by span; unsupervised where the loss leaves the rollout out."""
     labels = rollout.labels if _in_loss(rollout, settings) else [UNSUPERVISED] * len(rollout.labels)
     return prompt.followed_by(rollout.completion.ids, labels)
+
+
+def _of_one_size(prompts: Sequence[Row]) -> bool:
+    """Whether each prompt has a picture, and all pictures have one size: as many rows of each tensor, and equal grids."""
+    shapes = {tuple((name, tuple(value.shape)) for name, value in prompt.inputs.items()) for prompt in prompts}
+    grids = {tuple(value.flatten().tolist()) for prompt in prompts for value in prompt.inputs.values() if not value.is_floating_point()}
+    return len(shapes) == 1 and len(grids) <= 1 and all(prompt.inputs for prompt in prompts)

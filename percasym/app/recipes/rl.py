@@ -114,7 +114,7 @@ class RlRecipe:
         """Record the rollouts of a step if due; returns statistics of the rewards over all ranks."""
         perception, reasoning = advantages[Span.perception], advantages[Span.reasoning]
         recorded = perception + reasoning if self._paradigm.route else reasoning  # Without routing both spans have the same advantages.
-        if self._paradigm.record_every and (done == 1 or done % self._paradigm.record_every == 0):
+        if self._paradigm.records_after(done):
             groups = interleaved(self._ranks.gather(batch.records(self._rewards, recorded)))  # With pictures: recorded steps only.
             run.samples(ROLLOUTS, done, [record_group(group) for group in groups])
         verdicts = interleaved(self._ranks.gather(batch.verdicts()))

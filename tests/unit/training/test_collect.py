@@ -154,3 +154,12 @@ def test_tokens_are_weighed_by_log_probabilities_with_the_masked_picture(collect
     # Sampled at -1 each: gains 1 and 3 for four rollouts, 1 and 1 for four others; the mean over tokens is 1.5.
     assert batch.gain == 1.5
     assert [one.tolist() for one in batch.factors] == [[1 / 1.5, 3 / 1.5]] * 4 + [[1 / 1.5, 1 / 1.5]] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "rounds"),
+    [({}, [0, 1, 2, 3]), ({"measure_every": 2}, [0, 2]), ({"measure_every": 0}, []), ({"measure_every": 0, "record_every": 2}, [0, 1, 3])],
+)
+def test_rewards_that_are_not_trained_on_are_measured_as_often_as_asked_and_where_rollouts_are_recorded(options, rounds) -> None:
+    settings = Rl(steps=4, batch_size=1, micro_batch_size=1, lr=1.0, **{"record_every": 0} | options)
+    assert [step for step in range(4) if settings.measures_after(step + 1)] == rounds

@@ -46,6 +46,9 @@ class Tilt:
     def backward(self, loss):
         loss.backward()
 
+    def share_vision(self):
+        return nullcontext(lambda keys: nullcontext())
+
     def keep_gradient(self, span):
         self.kept[span], self.x.grad = self.x.grad, None
 

@@ -101,3 +101,24 @@ def test_what_met_the_token_limit_can_be_left_out_of_loss_and_count() -> None:
     (first, _), settings = window(cut, advantages(1, 1, 1, 1), overlong="mask"), Rl(**SETTINGS, overlong="mask")
     assert (first.batch.labels[1] == UNSUPERVISED).all()
     assert cut.counts(settings).tolist() == [3, 1 + 3 + 4]
+
+
+def pictured(size: int) -> Row:
+    return Row(ids=(9,), labels=(UNSUPERVISED,), inputs={"pixel_values": torch.zeros(size, 2), "grid": torch.tensor([[1, size, 1]])})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "pictures"),
+    [
+        ((pictured(4), pictured(4)), [[0, 0], [1, 1]]),
+        ((pictured(4), pictured(8)), [[0, 0], [1, 1]]),
+        ((Row(ids=(9,), labels=(UNSUPERVISED,)), pictured(4)), [None, [1, 1]]),
+    ],
+)
+def test_rows_know_which_prompt_their_picture_is_of(prompts, pictures) -> None:
+    batch = batch_of(FOUR)
+    batch = replace(batch, groups=[replace(group, prompt_row=row) for group, row in zip(batch.groups, prompts, strict=True)])
+    assert [micro.pictures for micro in window(batch, advantages(1, 1, 1, 1))] == pictures
+    together = window(batch, advantages(1, 1, 1, 1), rows_per_forward=4)
+    same = prompts[0].inputs and prompts[0].inputs["pixel_values"].shape == prompts[1].inputs["pixel_values"].shape
+    assert [micro.pictures for micro in together] == [[0, 0, 1, 1] if same else None]
