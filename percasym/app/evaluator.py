@@ -72,7 +72,7 @@ class Evaluator:
         """Evaluate all samples after `step` updates, with a progress bar."""
         num_samples = self._settings.evaluation.num_samples
         evaluation = self._settings.evaluation
-        num_sampled = 2 * evaluation.samples_per_prompt * len(self._own(evaluation.num_sampled))
+        num_sampled = 0 if self._sampler is None else 2 * evaluation.samples_per_prompt * len(self._own(evaluation.num_sampled))
         with self._run.progress(3 * len(self._own(num_samples)) + num_sampled, title) as bar:
             finished = 0
 
@@ -133,14 +133,28 @@ class Evaluator:
 
         with suppress(Stopped), self._refreshed() as greedy:
             advance_unless_stopped(0)
-            family, task, evaluation = self._settings.family, self._settings.task, self._settings.evaluation
-            own, limits = self._own(num_samples), {"split": TEST, "advance": advance_unless_stopped}
-            records = evaluate(greedy=greedy, family=family, task=task, settings=evaluation, indices=own, **limits).records
+            settings, advanced = self._settings, advance_unless_stopped
+            records = evaluate(
+                greedy=greedy,
+                family=settings.family,
+                task=settings.task,
+                settings=settings.evaluation,
+                split=TEST,
+                indices=self._own(num_samples),
+                advance=advanced,
+            ).records
             if self._sampler is None:
                 return records, ()
-            own = self._own(evaluation.num_sampled)
-            sampled = evaluate_sampled(sampler=self._sampler, family=family, task=task, settings=evaluation, indices=own, **limits)
-            return records, sampled.records
+            sampled = evaluate_sampled(
+                sampler=self._sampler,
+                family=settings.family,
+                task=settings.task,
+                settings=settings.evaluation,
+                split=TEST,
+                indices=self._own(settings.evaluation.num_sampled),
+                advance=advanced,
+            ).records
+            return records, sampled
         return (), ()
 
     @contextmanager

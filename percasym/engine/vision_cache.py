@@ -92,7 +92,7 @@ class VisionCache:
 
                     output = forward(*map(of_missing, pictures), **tree_map_only(Tensor, of_missing, arguments))
                     for number, key in enumerate(missing):
-                        store[key] = tree_map_only(Tensor, lambda rows, at=number: rows.unflatten(0, (len(missing), -1))[at], output)
+                        store[key] = _part(output, number, len(missing))
                 return tree_map(_joined, *(store[key] for key in keys))
 
             with self._replaced(shared):
@@ -107,6 +107,11 @@ class VisionCache:
             yield
         finally:
             del self._tower.forward
+
+
+def _part(output: Any, number: int, count: int) -> Any:
+    """The rows of picture `number` of `count` pictures of one size."""
+    return tree_map_only(Tensor, lambda rows: rows.unflatten(0, (count, -1))[number], output)
 
 
 def _joined(*parts: Any) -> Any:

@@ -65,7 +65,7 @@ def evaluate_sampled(
 
 def _record(sample: Sample, *, seen: Sequence[Grade], given: Sequence[Grade]) -> dict[str, Any]:
     """The verdicts on the answers to one prompt, and their means, as JSON."""
-    verdicts = {
+    verdicts: dict[str, list[float]] = {
         "end_to_end": [int(grade.outcome) for grade in seen],
         "perception": [int(grade.perception) for grade in seen],
         "perception_graded": [grade.perception_graded for grade in seen],
