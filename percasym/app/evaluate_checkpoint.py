@@ -19,7 +19,7 @@ import torch
 from percasym.app.collect_rollouts import InferenceOnlyEngine
 from percasym.app.evaluator import TEST, Evaluator
 from percasym.app.run_context import run_context
-from percasym.app.samplers import greedy_engine
+from percasym.app.samplers import greedy_engine, sampling_engine
 from percasym.config.schema import ConfigError, Plain
 from percasym.config.settings import Settings
 from percasym.data.checks import data_fingerprint, with_checked_rows
@@ -72,7 +72,7 @@ def evaluate_checkpoint(settings: Settings, *, checkpoint: str, step: Path | Non
     engine = InferenceOnlyEngine(model=model, device=device)
     setup_seconds = time.perf_counter() - began
     with run_context(settings, SINGLE_RANK, about=about) as directory:
-        evaluator = Evaluator(settings, directory, engine, SINGLE_RANK, greedy)
+        evaluator = Evaluator(settings, directory, engine, SINGLE_RANK, greedy, sampling_engine(settings, greedy))
         result = evaluator.evaluate_all(0, "evaluating")
         seconds = {"setup": setup_seconds, "evaluate": evaluator.seconds}
         directory.finish({"after": result.metrics, "num_puzzles": len(set(result.puzzles)), "seconds": seconds})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from transformers import PreTrainedModel
@@ -17,14 +18,20 @@ from transformers import PreTrainedModel
 from percasym.config.settings import Settings
 from percasym.engine.base import Gather
 from percasym.engine.ranks import Ranks, interleaved
-from percasym.rollout.base import GreedyEngine
+from percasym.rollout.base import GreedyEngine, RolloutEngine
 from percasym.runs.base import Run
 from percasym.runs.requests import Stopped
 from percasym.training.evaluate import METRICS, EvalResult, evaluate
+from percasym.training.sampled import SAMPLED_METRICS, evaluate_sampled
 
 TEST = "test"
+SAMPLED = "sampled"
+"""Split name of the records of sampled answers: samples/sampled_<step>.jsonl."""
 NUM_SAMPLES = "eval/num_samples"
 """Samples behind the other `eval/*` numbers of a step."""
+
+
+Records = Sequence[dict[str, Any]]
 
 
 class EvaluatedEngine(Protocol):
@@ -45,16 +52,28 @@ class Evaluator:
     After a signal that stops the run, an evaluation ends at the next batch and writes nothing: the resumed run repeats it.
     """
 
-    def __init__(self, settings: Settings, run: Run, engine: EvaluatedEngine, ranks: Ranks, greedy: GreedyEngine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        run: Run,
+        engine: EvaluatedEngine,
+        ranks: Ranks,
+        greedy: GreedyEngine,
+        sampler: RolloutEngine | None = None,
+    ) -> None:
+        """`sampler` answers `evaluation.num_sampled` prompts beside the greedy engine; None where that is 0."""
         self.seconds = 0.0
         """Seconds spent in evaluations so far."""
-        self._settings, self._run, self._engine, self._ranks, self._greedy = settings, run, engine, ranks, greedy
+        self._settings, self._run, self._engine, self._ranks = settings, run, engine, ranks
+        self._greedy, self._sampler = greedy, sampler
         self._num_curve_samples = min(settings.evaluation.num_curve_samples, settings.evaluation.num_samples)
 
     def evaluate_all(self, step: int, title: str) -> EvalResult:
         """Evaluate all samples after `step` updates, with a progress bar."""
         num_samples = self._settings.evaluation.num_samples
-        with self._run.progress(3 * len(self._own(num_samples)), title) as bar:
+        evaluation = self._settings.evaluation
+        num_sampled = 0 if self._sampler is None else 2 * evaluation.samples_per_prompt * len(self._own(evaluation.num_sampled))
+        with self._run.progress(3 * len(self._own(num_samples)) + num_sampled, title) as bar:
             finished = 0
 
             def advance(num_rows: int) -> None:
@@ -78,7 +97,8 @@ class Evaluator:
         """The evaluation that an earlier session of the run recorded."""
         records = self._ranks.broadcast(lambda: self._run.read_samples(TEST, step))
         assert records is not None, f"{self._run.path} has a checkpoint and no evaluation of step {step}"
-        return EvalResult.of(records)
+        sampled = self._ranks.broadcast(lambda: self._run.read_samples(SAMPLED, step))
+        return replace(EvalResult.of(records), sampled=EvalResult.of(sampled, SAMPLED_METRICS) if sampled else None)
 
     def _own(self, num_samples: int) -> range:
         return range(self._ranks.rank, num_samples, self._ranks.num_ranks)
@@ -89,9 +109,13 @@ class Evaluator:
         shares = self._ranks.gather(self._run.requests.stop or own)  # The signal may have reached this rank alone.
         if stops := [share for share in shares if isinstance(share, int)]:
             raise Stopped(max(stops))
-        result = EvalResult.of(interleaved([share for share in shares if not isinstance(share, int)]))
+        records, sampled = zip(*(share for share in shares if not isinstance(share, int)), strict=True)
+        result = EvalResult.of(interleaved(records))
         self._run.samples(TEST, step, result.records)
-        point = EvalResult.of(result.records[: self._num_curve_samples])
+        if self._sampler is not None:
+            result = replace(result, sampled=EvalResult.of(interleaved(sampled), SAMPLED_METRICS))
+            self._run.samples(SAMPLED, step, result.sampled.records if result.sampled else ())
+        point = replace(EvalResult.of(result.records[: self._num_curve_samples]), sampled=result.sampled)
         self._run.log(step, {NUM_SAMPLES: len(point.records)})
         for name, estimate in point.metrics.items():
             low, high = estimate.ci95
@@ -99,8 +123,8 @@ class Evaluator:
         self.seconds += time.perf_counter() - began
         return result
 
-    def _records(self, num_samples: int, advance: Callable[[int], None]) -> Sequence[dict[str, Any]]:
-        """This rank's samples, decoded and graded; none after a signal that stops the run."""
+    def _records(self, num_samples: int, advance: Callable[[int], None]) -> tuple[Records, Records]:
+        """This rank's samples, decoded and graded, and its prompts with sampled answers; none after a signal that stops the run."""
 
         def advance_unless_stopped(num_rows: int) -> None:
             if self._run.requests.stop:
@@ -109,16 +133,29 @@ class Evaluator:
 
         with suppress(Stopped), self._refreshed() as greedy:
             advance_unless_stopped(0)
-            return evaluate(
+            settings, advanced = self._settings, advance_unless_stopped
+            records = evaluate(
                 greedy=greedy,
-                family=self._settings.family,
-                task=self._settings.task,
-                settings=self._settings.evaluation,
+                family=settings.family,
+                task=settings.task,
+                settings=settings.evaluation,
                 split=TEST,
                 indices=self._own(num_samples),
-                advance=advance_unless_stopped,
+                advance=advanced,
             ).records
-        return ()
+            if self._sampler is None:
+                return records, ()
+            sampled = evaluate_sampled(
+                sampler=self._sampler,
+                family=settings.family,
+                task=settings.task,
+                settings=settings.evaluation,
+                split=TEST,
+                indices=self._own(settings.evaluation.num_sampled),
+                advance=advanced,
+            ).records
+            return records, sampled
+        return (), ()
 
     @contextmanager
     def _refreshed(self) -> Iterator[GreedyEngine]:
@@ -132,6 +169,8 @@ class Evaluator:
             else:
                 with self._engine.gathered_weights() as whole:
                     greedy.refresh(whole)
+                    if self._sampler is not None:
+                        self._sampler.refresh(whole)  # Of the model itself, too; vLLM's sampler shares the engine refreshed above.
                     yield greedy
         finally:
             greedy.release()

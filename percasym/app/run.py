@@ -24,7 +24,7 @@ from percasym.app.evaluator import TEST, Evaluator
 from percasym.app.recipes.rl import RlRecipe
 from percasym.app.recipes.sft import SftRecipe
 from percasym.app.run_context import run_context
-from percasym.app.samplers import greedy_engine
+from percasym.app.samplers import greedy_engine, sampling_engine
 from percasym.config.paradigm import Rl, Sft
 from percasym.config.sampling import Native
 from percasym.config.schema import ConfigError
@@ -141,7 +141,8 @@ def train_and_evaluate(settings: Settings, directory: Run, engine: Engine, recip
 
     The seconds in the summary are those of this session, from `began` on.
     """
-    evaluator = Evaluator(settings, directory, engine, ranks, greedy_engine(settings, getattr(recipe, "rollouts", None), ranks.num_ranks))
+    greedy = greedy_engine(settings, getattr(recipe, "rollouts", None), ranks.num_ranks)
+    evaluator = Evaluator(settings, directory, engine, ranks, greedy, sampling_engine(settings, greedy))
     setup_seconds = time.perf_counter() - began
     latest = ranks.broadcast(directory.latest_checkpoint)
     if latest:

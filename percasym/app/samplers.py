@@ -48,6 +48,24 @@ def greedy_engine(settings: Settings, rollouts: RolloutEngine | None = None, num
     return VllmAnswers(family=settings.family, engine=engine)
 
 
+def sampling_engine(settings: Settings, greedy: GreedyEngine) -> RolloutEngine | None:
+    """What samples the answers of evaluations at temperature 1, with the weights of the last refresh of `greedy`'s engine.
+
+    None where `evaluation.num_sampled` is 0.
+    """
+    evaluation = settings.evaluation
+    if not evaluation.num_sampled:
+        return None
+    if evaluation.engine == "native":
+        return NativeRollouts(
+            family=settings.family, sampling=Native(max_new_tokens=evaluation.max_new_tokens, batch_size=evaluation.batch_size)
+        )
+    from percasym.rollout.vllm import VllmAnswers, VllmRollouts  # Imports vllm, which is optional.
+
+    assert isinstance(greedy, VllmAnswers)
+    return VllmRollouts(family=settings.family, sampling=Vllm(max_new_tokens=evaluation.max_new_tokens), engine=greedy.engine)
+
+
 def require_vllm(settings: Settings) -> None:
     """Raise ConfigError for a family whose prompts vLLM is not given."""
     if not hasattr(settings.family, "vllm_prompt"):

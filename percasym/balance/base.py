@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-Needs = Literal["counts", "losses", "hidden", "gramian"]
-"""The most expensive number that a strategy reads. Counts are known before the first backward. Losses, and gradient norms at the last
+Needs = Literal["counts", "spreads", "losses", "hidden", "gramian"]
+"""The most expensive number that a strategy reads. Counts are known before the first backward, and so are the spreads of rewards, which
+RL alone has: both move the weight of the same step. Losses, and gradient norms at the last
 hidden state, are known after the last one, so they move the weight of the next step. The Gramian, and the losses with it, is known before
 the span gradients are combined, so it moves the weight of the same step."""
 
@@ -61,6 +62,8 @@ class SpanStats:
     counts: tuple[int, int]
     losses: tuple[float, float] | None = None
     """L_k, nan for a span without tokens; in RL, one minus the mean of each reward."""
+    spreads: tuple[float, float] | None = None
+    """Coefficients of variation of the two rewards over the rollouts of the step; in RL only."""
     hidden: tuple[float, float] | None = None
     """Norms of d L_k / d H, with H the last hidden states of all tokens of the step."""
     gramian: Gramian | None = None
@@ -86,6 +89,13 @@ class Balancer(Protocol):
     def step(self, state: BalanceState, stats: SpanStats) -> BalanceState:
         """The state after a step with these numbers."""
         ...
+
+
+def refuse_strategy_of_rl(balancer: Balancer) -> None:
+    """Raise ValueError in supervised training for a strategy that reads rewards, or sets what the prompts of RL show."""
+    if balancer.needs == "spreads" or hasattr(balancer, "reads_text"):
+        name = type(balancer).__name__.lower()
+        raise ValueError(f"balance={name} is a strategy of RL, and supervised training has neither rewards nor rounds. Use paradigm=rl.")
 
 
 def equalizing_weight(perception: float, reasoning: float) -> float:

@@ -64,6 +64,8 @@ class MovingWeight(ABC):
         match self.needs:
             case "counts":
                 return True
+            case "spreads":
+                return positive_finite(given(stats.spreads))
             case "losses":
                 return positive_finite(given(stats.losses))
             case "hidden":

@@ -45,7 +45,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     if len(named) > 1:
         raise ConfigError(f"percasym evaluate takes one checkpoint, got {', '.join(named)}. Evaluate them one after the other.")
     words = [word for word in given.words if word not in named]
-    if refused := [word for word in words if word.partition("=")[0] in ("paradigm", "balance", "reward", "rollout")]:
+    if refused := [word for word in words if word.partition("=")[0] in ("paradigm", "balance", "tokens", "reward", "rollout")]:
         raise ConfigError(f"{refused[0]} is an option of training, and percasym evaluate does not train. Leave it out.")
     folder = Path(named[0]).expanduser() if named else Path()
     run = run_of_checkpoint(folder) if named else None

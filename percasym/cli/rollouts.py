@@ -53,7 +53,7 @@ def _rollouts(given: argparse.Namespace) -> None:
 
 
 def _diagnose_rewards(given: argparse.Namespace) -> None:
-    from percasym.diagnosis.advice import advice, coupling_of_outcome
+    from percasym.diagnosis.advice import advice, coupling_of_outcome, variance_advice, weight_advice
     from percasym.diagnosis.diagnose import diagnose
     from percasym.diagnosis.rollout_file import latest_rollouts, read_rollouts
     from percasym.report.rewards import reward_tables, rewards_csv, rewards_markdown, scatter
@@ -78,6 +78,7 @@ def _diagnose_rewards(given: argparse.Namespace) -> None:
         write_whole(place.with_suffix(".csv"), rewards_csv(found))
         picture = scatter(groups, found, place.with_suffix(".png"))
         console.print(f"{file}:", soft_wrap=True)
-        for part in (*reward_tables(found), advice(found), "", coupling_of_outcome(found), ""):
+        said = (variance_advice(found), advice(found), weight_advice(found), coupling_of_outcome(found))
+        for part in (*reward_tables(found), *(line for paragraph in said if paragraph for line in (paragraph, ""))):
             console.print(part)
         console.print(f"Figure: {picture}; tables: {place.name}.md and {place.name}.csv beside it.", soft_wrap=True)

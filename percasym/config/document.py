@@ -42,7 +42,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "task": ("percept and answer", "options"),
 }
 """The groups that docs/strategies.md lists, and the columns of each table after the option's name."""
-BACKWARDS = {"counts": "1", "losses": "1", "hidden": "1", "gramian": "1 + prefix"}
+BACKWARDS = {"counts": "1", "spreads": "1", "losses": "1", "hidden": "1", "gramian": "1 + prefix"}
 """Backward passes of a step, by the numbers that a strategy needs."""
 
 

@@ -14,6 +14,8 @@ PolicyLoss = Literal["grpo", "dr_grpo", "dapo", "gspo"]
 """How the clipped surrogates of the tokens become a loss; see `percasym.objectives.policy`."""
 Mixing = Literal["sum_then_normalize", "normalize_then_sum"]
 """Whether w mixes rewards (before a group is normalised) or advantages (after each reward was normalised: GDPO)."""
+Component = Literal["outcome", "perception", "either"]
+"""Which reward must vary within a group."""
 
 
 def rows_per_forward(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
@@ -153,8 +155,16 @@ class Rl(Training):
     """A completion cut off at the token limit is graded as it is (wrong: `score`), or left out of the loss (`mask`)."""
     resample: int = 0
     """How often a prompt with a zero-variance group is replaced by a fresh prompt (DAPO's dynamic sampling)."""
+    resample_by: Component = "outcome"
+    """Which reward decides that, never the mixture: a group is kept if its outcome varies (as in DAPO), its perception, or either."""
+    alarm_kl: float = 0.01
+    """Warn when the trainer's probabilities differ from the sampler's by this KL divergence or more, in nats per token; 0 never. Usual are
+    1e-9 with rollout=native, and 1e-4 there in bfloat16 (measured at scale=tiny)."""
     diagnose_every: int = 0
     """Steps between diagnoses that cost more forwards: a_r of each prompt, and the rewards that run the model; 0 for none."""
+    measure_every: int = 1
+    """Steps between measurements of the rewards that are not trained on and run no model (rerender takes most of their time); 0 measures
+    them only with the rollouts that are recorded."""
     record_every: int = 10
     """Steps between records of the rollouts; 0 keeps none."""
 
@@ -164,11 +174,14 @@ class Rl(Training):
         at_least("paradigm", 1, epochs=self.epochs)
         if self.importance_cap and not self.importance_cap >= 1:
             raise ValueError(f"paradigm.importance_cap must be 0 (no weights) or at least 1, got {self.importance_cap}.")
+        at_least("paradigm", 0, alarm_kl=self.alarm_kl)
         at_least("paradigm", 0, kl=self.kl, clip_low=self.clip_low, clip_high=self.clip_high)
         at_least("paradigm", 0, resample=self.resample, diagnose_every=self.diagnose_every, record_every=self.record_every)
+        at_least("paradigm", 0, measure_every=self.measure_every)
         fraction("paradigm", clip_low=self.clip_low)
         one_of("paradigm", PolicyLoss, loss=self.loss)
         one_of("paradigm", Mixing, mixing=self.mixing)
+        one_of("paradigm", Component, resample_by=self.resample_by)
         one_of("paradigm", Literal["score", "mask"], overlong=self.overlong)
         if self.token_weight is not None:
             fraction("paradigm", token_weight=self.token_weight)
@@ -176,6 +189,14 @@ class Rl(Training):
                 raise ValueError("paradigm.token_weight needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
         if self.route and self.loss == "gspo":
             raise ValueError("paradigm.route=true needs a loss of single tokens, and paradigm.loss=gspo has one of whole sequences.")
+
+    def records_after(self, done: int) -> bool:
+        """Whether the rollouts of round number `done` (from 1) are recorded."""
+        return self.record_every > 0 and (done == 1 or done % self.record_every == 0)
+
+    def measures_after(self, done: int) -> bool:
+        """Whether round number `done` (from 1) measures the rewards that are not trained on."""
+        return self.records_after(done) or (self.measure_every > 0 and (done - 1) % self.measure_every == 0)
 
     @property
     def step_rows(self) -> int:

@@ -24,6 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "engine": ("precision",),
     "tracker": ("start",),
     "reward": ("score|of",),
+    "tokens": ("paradigm", "without", "gains", "factors"),
     "rollout": (),
 }  # fmt: skip
 """The plug-in groups, and the methods and attributes that a plug-in of each must have (of `a|b`, one)."""

@@ -26,6 +26,8 @@ from percasym.config.settings import Evaluation, Launch, RunOptions, Settings
 
 OF_RL = ("reward", "rollout")
 """Groups that only paradigm=rl has."""
+TOKENS = "tokens"
+"""A group whose default is none, with options of either paradigm."""
 SECTIONS = {"evaluation": Evaluation, "launch": Launch, "run": RunOptions}
 VALUES: dict[str, Any] = {"seed": int, "study": str, "plugins": tuple[str, ...]}
 VERBATIM = ("task.boundary", "task.ground_truth")
@@ -102,12 +104,15 @@ def _settings(tree: Mapping[Any, Any], choices: Mapping[str, str | None], path: 
     if not 0 <= values["seed"] < 2**63:  # The range of torch.manual_seed.
         raise ConfigError(f"seed must be at least 0 and below 2 ** 63, got {values['seed']}.")
     trusted = trust(values["plugins"])
-    plugins = {group: plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in OF_RL}
+    plugins = {group: plugin(group, tree.get(group), choices.get(group), trusted) for group in GROUPS if group not in (*OF_RL, TOKENS)}
     samples = isinstance(plugins["paradigm"], Rl)
     for group in OF_RL:
         if tree.get(group) is not None and not samples:
             raise ConfigError(f"{group}={choices.get(group)} needs paradigm=rl, got paradigm={choices.get('paradigm')}.")
         plugins[group] = plugin(group, tree.get(group), choices.get(group), trusted) if samples else None
+    plugins[TOKENS] = None if tree.get(TOKENS) is None else plugin(TOKENS, tree.get(TOKENS), choices.get(TOKENS), trusted)
+    if (chosen := plugins[TOKENS]) is not None and (chosen.paradigm == "rl") is not samples:
+        raise ConfigError(f"tokens={choices.get(TOKENS) or tree[TOKENS]['_target_']} is for paradigm={chosen.paradigm}. Leave it out.")
     sections: dict[str, Any] = {name: build(cls, tree.get(name) or {}, name) for name, cls in SECTIONS.items()}
     record = {key: dump(value) for key, value in values.items()}
     record |= {group: recorded(chosen) for group, chosen in plugins.items() if chosen is not None}
@@ -174,8 +179,9 @@ def cell(*keys: str, _root_: DictConfig) -> str:
     shown = f"{weight:g}" if isinstance(weight, int | float) else ""
     scale = [] if chosen.scale == "tiny" else [chosen.scale]
     reward = [] if chosen.reward in (None, "oracle") else [chosen.reward]
+    tokens = [chosen.tokens] if chosen.get("tokens") else []
     more = [_named(key.rpartition(".")[2], OmegaConf.select(_root_, key)) for key in keys if OmegaConf.select(_root_, key) is not None]
-    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *reward, *more, *scale])
+    return "-".join([chosen.task, chosen.model, chosen.paradigm, f"{chosen.balance}{shown}", *reward, *tokens, *more, *scale])
 
 
 def _named(name: str, value: object) -> str:

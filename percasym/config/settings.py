@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from percasym.models.base import Family
     from percasym.rewards.base import Reward
     from percasym.tasks.base import Task
+    from percasym.tokens.base import TokenWeights
 
 
 EvaluationEngine = Literal["native", "vllm"]
@@ -33,7 +34,7 @@ WeightType = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """How the three metrics are measured (`evaluation.*`); greedy decoding."""
+    """How the three metrics are measured (`evaluation.*`); greedy decoding, and sampled answers beside it."""
 
     num_samples: int
     """Samples of the test split, before and after training."""
@@ -43,6 +44,11 @@ class Evaluation:
     """Token limit of a response."""
     batch_size: int
     """Responses decoded in one batch."""
+    num_sampled: int = 0
+    """Prompts of the test split that each evaluation also answers `samples_per_prompt` times at temperature 1, which is what RL trains:
+    `sampled_*`, with p* forced for a_r; the first ones, at most `num_samples`; 0 for none."""
+    samples_per_prompt: int = 8
+    """Sampled answers to each of these prompts."""
     engine: EvaluationEngine = "native"
     """Decode with the model itself, in its own precision (native), or with vLLM, whose options under RL are `rollout.*`."""
     precision: Precision = "auto"
@@ -57,7 +63,13 @@ class Evaluation:
     def __post_init__(self) -> None:
         at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,
                   max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)  # fmt: skip
-        at_least("evaluation", 1, tensor_parallel=self.tensor_parallel)
+        at_least("evaluation", 1, tensor_parallel=self.tensor_parallel, samples_per_prompt=self.samples_per_prompt)
+        at_least("evaluation", 0, num_sampled=self.num_sampled)
+        if self.num_sampled > self.num_samples:
+            raise ValueError(
+                f"evaluation.num_sampled={self.num_sampled} prompts are the first of evaluation.num_samples={self.num_samples}. "
+                "Choose at most as many, or more samples."
+            )
         one_of("evaluation", EvaluationEngine, engine=self.engine)
         one_of("evaluation", Precision, precision=self.precision)
         fraction("evaluation", gpu_memory_frac=self.gpu_memory_frac)
@@ -165,6 +177,8 @@ class Settings:
     """What RL rewards as perception; None under any other paradigm."""
     rollout: Sampling | None
     """How RL samples; None under any other paradigm."""
+    tokens: TokenWeights | None
+    """Weights of single tokens; None weighs all of a span alike."""
     engine: Any
     """Settings of the engine (`engine.*`)."""
     tracker: Any

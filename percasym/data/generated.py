@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from percasym.config.paradigm import rows_per_forward
 from percasym.models.base import Batch, Family, Row
 from percasym.tasks.base import Task, prompt_as_text
-from percasym.types import SampleKey
+from percasym.types import Prompt, SampleKey
 
 FORWARD_TOKENS = 256
 """Fixed cost of a forward and its backward, in tokens (our choice: 150 measured for the packaged models on a CPU; on a GPU, reading all
@@ -39,6 +39,8 @@ class Generated:
     split: str = "train_sft"
     text_frac: float = 0.0
     """Share of the samples with p* as text in place of the picture."""
+    without: Callable[[Prompt], Prompt] | None = None
+    """The prompt with a masked picture, for weights of single tokens; None makes no masked pictures."""
     rank: int = 0
     num_ranks: int = 1
     longest: Callable[[list[int]], list[int]] = list
@@ -56,7 +58,12 @@ class Generated:
         sample = self.task.sample(key)
         if key.rng("text").random() < self.text_frac:
             sample = replace(sample, prompt=prompt_as_text(sample))
-        return self.family.row(sample)
+        row = self.family.row(sample)
+        if self.without is None:
+            return row
+        masked = self.family.row(replace(sample, prompt=self.without(sample.prompt)))
+        assert masked.ids == row.ids, "a masked picture has the size of its original, and so as many tokens"
+        return replace(row, masked=masked.inputs)
 
     def window(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step, with rows of similar length together; a collective call.
@@ -101,7 +108,13 @@ class Generated:
         return buckets(self.longest([len(row.ids) for row in rows]), most)
 
     def _batches(self, rows: Sequence[Row], cuts: Sequence[slice]) -> list[Batch]:
-        return [self.family.collate(rows[cut]) for cut in cuts]
+        return [self._batch(rows[cut]) for cut in cuts]
+
+    def _batch(self, rows: Sequence[Row]) -> Batch:
+        batch = self.family.collate(rows)
+        if self.without is None:
+            return batch
+        return replace(batch, masked=self.family.collate([replace(row, inputs=row.masked) for row in rows]).inputs)
 
 
 def buckets(lengths: Sequence[int], most: int, overhead: int = FORWARD_TOKENS, attention: int = ATTENTION_TOKENS) -> list[slice]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from percasym.diagnosis.correlations import MIN_GROUPS, Coupling
 from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis
+from percasym.types import Estimate
 
 MAX_ZERO_VARIANCE = 0.5
 """Share of zero-variance groups above which most prompts of a step have no gradient."""
 WEAK = 0.2
 """r below which a reward explains less than 4 % of the variance within groups (r squared)."""
+UNSURE = 0.05
+"""Share of resamples without a predicted weight from which on that is said."""
 PAPER = "arXiv:2605.29496"
 
 
@@ -42,6 +47,61 @@ def advice(found: Diagnosis) -> str:
     return " ".join(sentences)
 
 
+def weight_advice(found: Diagnosis) -> str:
+    """One paragraph: which weight w of the perception reward the rollouts predict, for the label and for the best surrogate.
+
+    w = 0 where p* would not raise a: then reasoning holds it back, not seeing. Otherwise that of `percasym.diagnosis.weight`.
+    """
+    if found.num_groups < MIN_GROUPS:
+        return f"{found.num_groups} prompts say too little to predict a weight of perception; sample at least {MIN_GROUPS}, better 64."
+    sentences = []
+    if found.headroom is None:
+        sentences.append("What p* would add to a was not measured (it needs counterfactual rollouts).")
+    elif found.headroom.ci95[0] <= 0:
+        gained = _in_points(found.headroom)
+        return (
+            f"Take w = 0 (balance=none): with p* given, a changes by {gained} points (a_r - a), so seeing is not what holds it back, "
+            "as far as these prompts tell."
+        )
+    else:
+        sentences.append(f"With p* given, a gains {_in_points(found.headroom)} points (a_r - a), so seeing holds it back.")
+    for reward in _weighed(found):
+        own, named = reward.weight, f"reward={reward.name}"
+        if math.isnan(own.weight):
+            sentences.append(f"No weight of {named} couples R to seeing as much as to reasoning.")
+        elif own.weight == 0:
+            sentences.append(f"The outcome is coupled to seeing at least as much as to reasoning, so {named} needs no weight: w = {own}.")
+        else:
+            sentences.append(
+                f"With {named}, R is coupled to seeing and to reasoning alike at w = {own}: balance=fixed balance.weight={own.weight:.1f}."
+            )
+        if own.undefined > UNSURE:
+            sentences.append(f"That is unsure: {own.undefined:.0%} of the resamples have no such weight.")
+    sentences.append("The rule is ours, and a prediction: train with and without to test it.")
+    return " ".join(sentences)
+
+
+def variance_advice(found: Diagnosis) -> str:
+    """One line: the rewards that are the same throughout most groups, which cannot teach there; empty where there is none."""
+    shares = [("the outcome", found.outcome.zero_variance), *((reward.name, reward.scores.zero_variance) for reward in found.rewards)]
+    poor = [f"{share:.0%} of groups agree in {name}" for name, share in shares if share > MAX_ZERO_VARIANCE]
+    if not poor:
+        return ""
+    return f"{'; '.join(poor)}: such a reward cannot teach there. Sample larger groups or hotter, or from a model that is less sure."
+
+
+def _weighed(found: Diagnosis) -> list[RewardDiagnosis]:
+    """The label, and the surrogate that `advice` would train on, by the lower bound of its r."""
+    free = [reward for reward in found.rewards if not reward.labelled and reward.paid.within.ci95[0] > 0]
+    best = [max(free, key=lambda reward: reward.paid.within.ci95[0])] if free else []
+    return [reward for reward in found.rewards if reward.labelled] + best
+
+
+def _in_points(estimate: Estimate) -> str:
+    low, high = estimate.ci95
+    return f"{100 * estimate.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def coupling_of_outcome(found: Diagnosis) -> str:
     """One paragraph: the correlations of the outcome reward, beside the ranges of the paper."""
     if found.outcome_reasoning is None:
@@ -50,7 +110,10 @@ def coupling_of_outcome(found: Diagnosis) -> str:
         reasoning = f"r(a, a_r) = {found.outcome_reasoning} of the prompts' means"
     coupling = found.outcome_perception
     perception = f"r(a, a_p) = {coupling.pooled} over all rollouts, {coupling.within} within prompts, {coupling.across} of their means"
-    return f"The outcome reward: {reasoning} (paper: .65 to 1.00); {perception} (paper: .34 to .43). Paper: {PAPER}."
+    return (
+        f"The outcome reward: {reasoning} (paper: .65 to 1.00); {perception} (paper: .34 to .43). Paper: {PAPER}. "
+        f"Within prompts, where a_r has one value, r(a, faithful) = {found.outcome_faithful.within} stands for it."
+    )
 
 
 def _weakness(best: RewardDiagnosis, free: list[RewardDiagnosis]) -> list[str]:

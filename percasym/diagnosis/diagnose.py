@@ -10,11 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 from percasym.diagnosis.correlations import Correlation, Coupling, coupling
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.diagnosis.scores import Description, Scores, describe
 from percasym.diagnosis.stream import graded, per_prompt
+from percasym.diagnosis.weight import PredictedWeight, predicted_weight
+from percasym.statistics import gain
+from percasym.types import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class RewardDiagnosis:
     """Correlation with a: is the answer right?"""
     paid: Coupling
     """Correlation with the target of the diagnosis, with 0 for missing scores as in training; the others leave those out."""
+    weight: PredictedWeight
+    """The weight of this reward against the outcome that the rollouts predict (`percasym.diagnosis.weight`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,11 @@ class Diagnosis:
     outcome_perception: Coupling
     outcome_reasoning: Correlation | None
     """r of the mean a of prompts and their a_r; None where a_r was not measured."""
+    outcome_faithful: Coupling
+    """Correlation of a with faithfulness, a_r's counterpart within prompts."""
+    outcome: Description
+    headroom: Estimate | None
+    """a_r - a, paired by prompt: what a would gain if every percept were p*; None where a_r was not measured."""
 
 
 def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
@@ -63,8 +74,10 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         graded(grades, lambda grade: grade.perception_graded),
         graded(grades, lambda grade: grade.outcome),
     )
+    faithful = graded(grades, lambda grade: grade.faithful)
     exact = describe(perception).zero_variance < 1
-    correlate = partial(coupling, puzzles=[group.puzzle for group in groups])
+    puzzles = [group.puzzle for group in groups]
+    correlate = partial(coupling, puzzles=puzzles)
 
     def of(name: str) -> RewardDiagnosis:
         scores: Scores = [group.rewards[name] for group in groups]
@@ -76,6 +89,7 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
             perception_graded=correlate(scores, perception_graded),
             outcome=correlate(scores, outcome),
             paid=correlate([[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded),
+            weight=predicted_weight(scores, outcome, perception, faithful, puzzles=puzzles),
         )
 
     def rank(reward: RewardDiagnosis) -> tuple[float, str]:
@@ -91,4 +105,12 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         exact=exact,
         outcome_perception=correlate(outcome, perception),
         outcome_reasoning=correlate(outcome, per_prompt(reasoning, outcome)).across if measured else None,
+        outcome_faithful=correlate(outcome, faithful),
+        outcome=describe(outcome),
+        headroom=gain([fmean(group) for group in _known(outcome)], reasoning, puzzles) if measured else None,
     )
+
+
+def _known(scores: Scores) -> list[list[float]]:
+    """Scores of a verdict that every rollout has."""
+    return [[float(score) for score in group if score is not None] for group in scores]

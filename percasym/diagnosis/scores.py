@@ -12,10 +12,6 @@ Scores = Sequence[Sequence[float | None]]
 """P groups of G scores each; groups may differ in size."""
 
 
-ROUNDING = 1e-8
-"""Scores of a group that differ by less count as equal, as in `percasym.objectives.advantages`."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """Summary statistics of one reward."""
@@ -40,7 +36,7 @@ def describe(scores: Scores) -> Description:
     all_scores = [score for group in scores for score in group]
     known = np.array([score for score in all_scores if score is not None], dtype=float)
     rewards = [[0.0 if score is None else score for score in group] for group in scores if group]
-    constant = [max(group) - min(group) <= ROUNDING for group in rewards]
+    constant = [max(group) == min(group) for group in rewards]  # Exact, as in `percasym.objectives.advantages`.
     return Description(
         num_rollouts=len(all_scores),
         mean=float(known.mean()) if known.size else np.nan,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from percasym.diagnosis.correlations import coupling
-from percasym.diagnosis.scores import Scores, describe
+from percasym.diagnosis.scores import Scores, describe, grid
 from percasym.types import Grade
 
 VIEWS = {"": "pooled", "/within": "within", "/across": "across"}
@@ -45,6 +45,28 @@ def reward_statistics(
     for name, scores in rewards.items():
         numbers |= _correlations(f"corr/{name}/perception", scores, perception)
     return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+def weighted_rewards(perception: Scores, outcome: Scores, weight: float) -> dict[str, float]:
+    """Raw reward, weight and weighted reward of the two rewards that are trained on, apart: under names of their own.
+
+    For `<name>` perception (the chosen reward, 0 without a score) and outcome, with its weight w or 1 - w: `trained/<name>/raw`, its mean;
+    `/weight`; `/weighted`, weight times mean; and `/spread`, weight times the root of the mean variance within groups (divided by n): which
+    of the two rules a sum of rewards.
+
+    >>> weighted_rewards([[1, 0]], [[0, 0]], 0.25)["trained/perception/spread"]
+    0.125
+    """
+    numbers: dict[str, float] = {}
+    for name, scores, own in (("perception", perception, weight), ("outcome", outcome, 1 - weight)):
+        raw = grid(scores)
+        numbers |= {
+            f"trained/{name}/raw": float(raw.mean()),
+            f"trained/{name}/weight": own,
+            f"trained/{name}/weighted": own * float(raw.mean()),
+            f"trained/{name}/spread": own * math.sqrt(float(raw.var(axis=1).mean())),
+        }
+    return numbers
 
 
 def graded(grades: Sequence[Sequence[Grade]], verdict: Callable[[Grade], float | None]) -> Scores:

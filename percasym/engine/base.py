@@ -20,6 +20,7 @@ from percasym.balance.base import Gramian
 from percasym.engine.hidden_norms import HiddenNorms
 from percasym.engine.inner_products import Parts
 from percasym.engine.partition import Layout
+from percasym.engine.vision_cache import Share
 from percasym.models.base import Batch
 from percasym.types import Span
 
@@ -85,6 +86,10 @@ class Engine(Protocol):
 
     def reuse_vision(self) -> AbstractContextManager[None]:
         """Context of the second pass: reuses the cached features."""
+        ...
+
+    def share_vision(self) -> AbstractContextManager[Share]:
+        """Within the context, forwards of pictures with keys: the features of a frozen vision tower are computed once for each key."""
         ...
 
     def keep_gradient(self, span: Span) -> None:

@@ -28,7 +28,7 @@ from percasym.engine.precision import inference
 from percasym.engine.ranks import Ranks
 from percasym.engine.reference import adapters_off, reference_nll
 from percasym.engine.span_gradients import SpanGradients
-from percasym.engine.vision_cache import VisionCache
+from percasym.engine.vision_cache import Share, VisionCache
 from percasym.models.base import Batch
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.types import Span
@@ -122,6 +122,15 @@ class SpanEngine:
     def reuse_vision(self) -> AbstractContextManager[None]:
         """Context of the second pass: reuses the cached features."""
         return self._vision_cache.reuse_vision() if self._vision_cache else nullcontext()
+
+    @contextmanager
+    def share_vision(self) -> Iterator[Share]:
+        """Within the context, forwards of pictures with keys: the features of a frozen vision tower are computed once for each key."""
+        if self._vision_cache is None:
+            yield lambda keys: nullcontext()
+        else:
+            with self._vision_cache.sharing() as share:
+                yield share
 
     def keep_gradient(self, span: Span) -> None:
         """Keep the open gradient as that of `span` and open an empty one."""

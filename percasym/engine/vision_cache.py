@@ -2,18 +2,23 @@
 
 The prefixes of a step and its whole rows have the same pictures in the same order, divided into other forwards. The features of a tower
 without trained weights are the same in both passes: the first pass caches them, the second reads the cache.
+
+In RL the rollouts of a prompt have one picture, in several forwards and epochs of a round: its features are computed once (`sharing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map, tree_map_only
 from transformers import PreTrainedModel
+
+Share = Callable[[Sequence[Hashable]], AbstractContextManager[None]]
+"""A context for a forward whose pictures have these keys."""
 
 
 class VisionCache:
@@ -64,12 +69,49 @@ class VisionCache:
         assert at == total, "the second pass has fewer pictures than the first"
 
     @contextmanager
+    def sharing(self) -> Iterator[Share]:
+        """Within the context, `share(keys)` is a context for one forward whose pictures, in order, have these keys.
+
+        The features of a key are computed once and dropped at the end. All pictures of a forward must have one size: the input and each
+        output are divided evenly among them.
+        """
+        store: dict[Hashable, Any] = {}
+
+        @contextmanager
+        def share(keys: Sequence[Hashable]) -> Iterator[None]:
+            forward = self._tower.forward
+
+            def shared(*pictures: Tensor, **arguments: Any) -> Any:
+                missing = {key: place for place, key in reversed([*enumerate(keys)]) if key not in store}
+                if missing:
+                    chosen = list(missing.values())
+
+                    def of_missing(tensor: Tensor) -> Tensor:
+                        assert len(tensor) % len(keys) == 0, "the pictures of a forward have one size"
+                        return tensor.unflatten(0, (len(keys), -1))[chosen].flatten(0, 1)
+
+                    output = forward(*map(of_missing, pictures), **tree_map_only(Tensor, of_missing, arguments))
+                    for number, key in enumerate(missing):
+                        store[key] = _part(output, number, len(missing))
+                return tree_map(_joined, *(store[key] for key in keys))
+
+            with self._replaced(shared):
+                yield
+
+        yield share
+
+    @contextmanager
     def _replaced(self, forward: Callable[..., Any]) -> Iterator[None]:
         self._tower.forward = forward
         try:
             yield
         finally:
             del self._tower.forward
+
+
+def _part(output: Any, number: int, count: int) -> Any:
+    """The rows of picture `number` of `count` pictures of one size."""
+    return tree_map_only(Tensor, lambda rows: rows.unflatten(0, (count, -1))[number], output)
 
 
 def _joined(*parts: Any) -> Any:

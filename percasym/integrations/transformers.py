@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from percasym.balance.base import Balancer, BalanceState, Gramian, SpanStats
+from percasym.balance.base import Balancer, BalanceState, Gramian, SpanStats, refuse_strategy_of_rl
 from percasym.balance.registry import balancer
 from percasym.config.schema import ConfigError
 from percasym.engine.ranks import Ranks
@@ -103,6 +103,7 @@ class SpanBalanced:
         Raises ConfigError for options of the Trainer under which the balanced objective would not be exact.
         """
         self.balancer = balancer(balance)
+        refuse_strategy_of_rl(self.balancer)
         super().__init__(*args, **kwargs)
         if probe_every is not None and probe_every < 0:
             raise ConfigError(f"probe_every must be at least 0, or None, got {probe_every}.")

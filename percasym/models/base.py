@@ -32,6 +32,8 @@ class Row:
     """A `Span` for each supervised token, `UNSUPERVISED` elsewhere."""
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     """Image inputs of this row (pixel values, grids), specific to the family; empty without an image."""
+    masked: Mapping[str, Tensor] = field(default_factory=dict)
+    """Those of a masked picture of the same size, where tokens are weighed by it (`percasym.tokens`)."""
 
     def followed_by(self, ids: Sequence[int], labels: Sequence[int]) -> Row:
         """The row with tokens and their labels appended."""
@@ -52,6 +54,13 @@ class Batch:
     """Image inputs of all rows, as keyword arguments of the model's forward."""
     aligned: Mapping[str, Tensor] = field(default_factory=dict)
     """Per-token inputs such as positions, [..., T], as keyword arguments of the model's forward."""
+    masked: Mapping[str, Tensor] = field(default_factory=dict)
+    """Image inputs of masked pictures in place of `inputs`, where tokens are weighed by them."""
+
+    @property
+    def with_masked_pictures(self) -> Batch:
+        """The same rows with masked pictures."""
+        return replace(self, inputs=self.masked, masked={})
 
     @property
     def arguments(self) -> dict[str, Tensor]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from percasym.config.paradigm import Mixing
+from percasym.config.paradigm import Component, Mixing
 from percasym.types import Span
 
 EPS = 1e-4
 """Added to a standard deviation before dividing by it, as in TRL; not in the papers."""
-ROUNDING = 1e-8
-"""Rewards that differ by less count as equal: a mixture of equal rewards may differ in its last bits."""
 
 
 def zero_variance(rewards: Tensor) -> Tensor:
@@ -23,7 +21,29 @@ def zero_variance(rewards: Tensor) -> Tensor:
     >>> zero_variance(torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)).tolist()
     [True, False]
     """
-    return rewards.amax(1) - rewards.amin(1) <= ROUNDING
+    return (rewards == rewards[:, :1]).all(1)  # Exact: a small spread is a signal, and `EPS` bounds what becomes of rounding.
+
+
+def uninformative(perception: Tensor, outcome: Tensor, weight: float, by: Component) -> Tensor:
+    """[P] bool: the groups that dynamic sampling replaces, decided on the rewards [P, G] apart, never on their mixture.
+
+    - by: which reward must vary within a group for it to be kept: the outcome, perception, or either. A reward of weight 0 under
+      w = `weight` does not count; the other one then decides.
+
+    A mixture has a variance wherever one component has. Filtered by it, a group that fails throughout is kept for the other reward alone,
+    and standard deviations turn small differences of it into advantages of full size. Equally, a mixture may be constant where both
+    components vary.
+
+    Source: DAPO (arXiv:2503.14476), section 3.2, whose criterion is the accuracy; what filtering by a shaped reward costs: verl-recipe 125.
+
+    >>> seen, solved = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    >>> [uninformative(seen, solved, 0.3, by).item() for by in ("outcome", "perception", "either")]
+    [True, False, False]
+    """
+    constant = {"perception": zero_variance(perception), "outcome": zero_variance(outcome)}
+    if weight in (0, 1):
+        return constant["perception" if weight else "outcome"]
+    return constant["perception"] & constant["outcome"] if by == "either" else constant[by]
 
 
 def group_normalized(rewards: Tensor, scale: bool) -> Tensor:

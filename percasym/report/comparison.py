@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from percasym.report.load import HEADLINE
+from percasym.report.load import HEADLINE, SAMPLED_HEADLINE
 from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, seed_of
 from percasym.report.words import interval, sample_count
 from percasym.types import Estimate
@@ -53,7 +53,7 @@ class ComparedCell:
     is_baseline: bool
     num_seeds: int
     changes: Mapping[str, Change]
-    """By metric: `end_to_end`, `perception`, `reasoning`."""
+    """By metric: `end_to_end`, `perception`, `reasoning`, and those of sampled answers where a cell measured them."""
     asymmetry: Estimate
     asymmetry_verdict: Verdict | None
 
@@ -67,6 +67,8 @@ class Comparison:
     """The baseline first, where there is one."""
     num_samples: tuple[int, ...]
     """Test samples of the evaluation after training: one number, unless the runs differ."""
+    metrics: Mapping[str, str]
+    """Those compared, and their titles."""
 
     @property
     def baseline(self) -> ComparedCell | None:
@@ -100,12 +102,12 @@ def compare(group: CellGroup) -> Comparison:
     """The numbers of a group's cells. Raises ValueError when a file of samples cannot be read, or a cell has two runs of one seed."""
     for cell in group.cells:
         _refuse_repeated_seeds(cell)
-    parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in HEADLINE}
-    differences = {metric: group.differences(metric) for metric in HEADLINE}
+    parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in group.headline}
+    differences = {metric: group.differences(metric) for metric in group.headline}
     compared = []
     for place, cell in enumerate(group.cells):
         changes = {}
-        for metric in HEADLINE:
+        for metric in group.headline:
             before, after, gain = (part[place] for part in parts[metric])
             one = differences[metric][place]
             found = verdict(one, predicted=metric in PREDICTED and cell.strategy not in ("none", ""))
@@ -118,7 +120,7 @@ def compare(group: CellGroup) -> Comparison:
             )
         )  # fmt: skip
     counts = {run.summary.after[A].n for cell in group.cells for run in cell.runs if run.summary and A in run.summary.after}
-    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)))
+    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)), metrics=group.headline)
 
 
 def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
@@ -154,7 +156,7 @@ def findings(comparison: Comparison) -> tuple[Finding, ...]:
     found = [_asymmetry_finding(cell, n) for cell in comparison.cells if cell is baseline or baseline is None]
     if baseline is not None:
         others = [cell for cell in comparison.cells if cell is not baseline]
-        found += [_difference_finding(cell, metric, baseline.label, n) for cell in others for metric in HEADLINE]
+        found += [_difference_finding(cell, metric, baseline.label, n) for cell in others for metric in comparison.metrics]
     return tuple(one for one in found if one is not None)
 
 
@@ -170,7 +172,7 @@ def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) 
     change = cell.changes[metric]
     if change.verdict is None:
         return None
-    size, name = _size(change.difference), HEADLINE[metric]
+    size, name = _size(change.difference), {**HEADLINE, **SAMPLED_HEADLINE}[metric]
     if metric == A_R and change.difference.mean < 0:
         statement = f"{cell.label}: costs {size} points of {name} against {baseline}"
     else:

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from percasym.report.comparison import Comparison, Verdict, compare_all, findings
 from percasym.report.header import Header, header
-from percasym.report.load import HEADLINE
 from percasym.report.study import Study
 from percasym.report.tables import markdown_table
 from percasym.report.words import percent, points, sample_count
@@ -35,6 +34,9 @@ MEANINGS = {
     "a": "right answers end to end",
     "a_p": "percepts stated exactly",
     "a_r": "right answers given the true percept",
+    "sampled a": "right answers end to end, sampled at temperature 1",
+    "sampled a_p": "percepts stated exactly, sampled at temperature 1",
+    "sampled a_r": "right answers given the true percept, sampled at temperature 1",
     ASYMMETRY: "gain of a_r minus gain of a_p",
 }
 """Of the metrics, for readers who do not know the names."""
@@ -65,7 +67,7 @@ class ComparisonRow:
 def comparison_rows(comparison: Comparison) -> list[ComparisonRow]:
     """All cells in a, then in a_p, in a_r and in the asymmetry."""
     rows = []
-    for metric, name in HEADLINE.items():
+    for metric, name in comparison.metrics.items():
         for cell in comparison.cells:
             change = cell.changes[metric]
             rows.append(
@@ -182,7 +184,7 @@ def _beside(comparison: Comparison, *, gap: int) -> Table:
     for cell in others:
         table.add_column(Text(f"{cell.label} minus\n{baseline.label if baseline else ''}"), justify="right", no_wrap=True)
         table.add_column(Text("\nverdict"), no_wrap=True)
-    for metric, name in HEADLINE.items():
+    for metric, name in comparison.metrics.items():
         row = [Text(name), _stacked(percent(cells[0].changes[metric].before))]
         for cell in cells:
             row += [_stacked(percent(cell.changes[metric].after)), _stacked(points(cell.changes[metric].gain))]
@@ -226,7 +228,7 @@ def _table(*numbers: str, gap: int = 1) -> Table:
 
 def _has_one_start(comparison: Comparison) -> bool:
     """Whether all cells start from the same model, so that one column holds their accuracy before training."""
-    starts = {tuple(percent(cell.changes[metric].before) for metric in HEADLINE) for cell in comparison.cells}
+    starts = {tuple(percent(cell.changes[metric].before) for metric in comparison.metrics) for cell in comparison.cells}
     return len(starts) == 1
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from percasym.report.comparison import Verdict, verdict
-from percasym.report.load import METRICS, Grades, RunRecord
+from percasym.report.load import METRICS, SAMPLED, Grades, RunRecord
 from percasym.report.tables import markdown_table
 from percasym.report.words import counted, percent
 from percasym.statistics import gain, proportion
@@ -72,7 +72,7 @@ def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
         )
     puzzles = [old[name].puzzle for name in names]
     found = []
-    for key, title in METRICS.items():
+    for key, title in {**METRICS, **SAMPLED}.items():
         sides = [[side[name].grades.get(key) for name in names] for side in (old, new)]
         if any(all(value is None for value in values) for values in sides):
             continue

@@ -42,6 +42,20 @@ METRICS: Mapping[str, str] = {
     "faithful": "faithful",
 }
 """Key and name of every metric, in the order of the reports."""
+SAMPLED: Mapping[str, str] = {
+    "sampled_end_to_end": "sampled  a",
+    "sampled_perception": "sampled  a_p",
+    "sampled_perception_graded": "sampled  graded",
+    "sampled_reasoning": "sampled  a_r",
+    "sampled_faithful": "sampled  faithful",
+}
+"""The same of the metrics of sampled answers, which a run has where `evaluation.num_sampled` asked for them."""
+SAMPLED_HEADLINE: Mapping[str, str] = {
+    "sampled_end_to_end": "sampled a",
+    "sampled_perception": "sampled a_p",
+    "sampled_reasoning": "sampled a_r",
+}
+"""The headline metrics of sampled answers and their titles."""
 HEADLINE: Mapping[str, str] = {"end_to_end": "a", "perception": "a_p", "reasoning": "a_r"}
 """The three headline metrics and their column titles."""
 
@@ -73,6 +87,8 @@ class Summary:
     share: Mapping[str, float]
     """Perception's share of tokens, loss and gradient, in [0, 1]; nan where not measured."""
     seconds: Mapping[str, float]
+    rounds: Mapping[str, float]
+    """What the rounds of RL taught and cost; empty for SFT, and for runs written before it was recorded."""
     num_puzzles: int | None
     """Number of distinct puzzles among the test samples; None for runs written before it was recorded."""
 
@@ -115,13 +131,13 @@ class RunRecord:
     def grades_before(self) -> Grades | None:
         """Of the evaluation before training; None where the run kept none. Raises ValueError when the file is no evaluation."""
         path = first_evaluation(self.path)
-        return None if path is None else read_grades(path)
+        return None if path is None else _all_grades(path)
 
     @cached_property
     def grades_after(self) -> Grades | None:
         """Of the last evaluation; None where the run kept none. Raises ValueError when the file is no evaluation."""
         path = last_evaluation(self.path)
-        return None if path is None else read_grades(path)
+        return None if path is None else _all_grades(path)
 
 
 def load_run(path: Path) -> RunRecord:
@@ -180,6 +196,7 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
         gain=estimates("gain"),
         share=numbers("share"),
         seconds=numbers("seconds"),
+        rounds=numbers("rounds"),
         num_puzzles=None if (number := whole.get("num_puzzles")) is None else _count(number),
     )
 
@@ -194,6 +211,15 @@ def last_evaluation(run_dir: Path) -> Path | None:
     """The newest samples/test_<step>.jsonl of a run; None where nothing was evaluated."""
     found = [(step, path) for step, path in list_samples(run_dir) if path.name.startswith("test_")]
     return max(found, default=(0, None))[1]
+
+
+def _all_grades(path: Path) -> Grades:
+    """The grades of an evaluation, with those of the sampled answers to the same prompts at the same step, where there are some."""
+    found, beside = read_grades(path), path.with_name(path.name.replace("test_", "sampled_", 1))
+    if not beside.is_file():
+        return found
+    sampled = read_grades(beside)
+    return {name: own._replace(grades={**own.grades, **sampled[name].grades}) if name in sampled else own for name, own in found.items()}
 
 
 def read_grades(path: Path) -> Grades:

@@ -20,7 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from percasym.config.escaping import csv_cell
-from percasym.diagnosis.advice import advice, coupling_of_outcome
+from percasym.diagnosis.advice import advice, coupling_of_outcome, variance_advice, weight_advice
 from percasym.diagnosis.correlations import NOISE, Array, Coupling, short
 from percasym.diagnosis.diagnose import Diagnosis, RewardDiagnosis, diagnose
 from percasym.diagnosis.rollout_file import RolloutGroup, latest_rollouts, read_rollouts
@@ -97,7 +97,8 @@ def rewards_markdown(found: Diagnosis) -> str:
     return "\n".join(
         [
             f"{diagnosis_title(found)}.", "", markdown_table(header, rows), LEGEND.replace("*", r"\*"), "",
-            advice(found), "", coupling_of_outcome(found), "",
+            *(line for paragraph in (variance_advice(found), advice(found), weight_advice(found)) if paragraph for line in (paragraph, "")),
+            coupling_of_outcome(found), "",
         ]
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from percasym import statistics
-from percasym.report.load import HEADLINE, METRICS, Grades, RunRecord, Summary
+from percasym.report.load import HEADLINE, METRICS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -128,6 +128,12 @@ class CellGroup:
         """The first cell without balancing."""
         return next((cell for cell in self.cells if cell.strategy == "none"), None)
 
+    @property
+    def headline(self) -> Mapping[str, str]:
+        """The headline metrics and their titles, with those of sampled answers that a cell has measured."""
+        known = {key for cell in self.cells for run in cell.runs if run.summary for key in run.summary.after}
+        return {**HEADLINE, **{key: title for key, title in SAMPLED_HEADLINE.items() if key in known}}
+
     def estimates(self, metric: str, part: str = "after") -> list[Estimate]:
         """`Cell.estimate` of each cell."""
         return [cell.estimate(metric, part) for cell in self.cells]
@@ -196,7 +202,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 def measured(run: RunRecord, summary: Summary) -> Summary:
     """summary.json of a run with the intervals of this revision, made from its samples as those of every cell are."""
     cell = Cell(name=run.cell, label=run.cell, strategy="", runs=(run,))
-    parts = {part: {key: cell.estimate(key, part) for key in METRICS if key in getattr(summary, part)} for part in PARTS}
+    parts = {part: {key: cell.estimate(key, part) for key in (*METRICS, *SAMPLED) if key in getattr(summary, part)} for part in PARTS}
     return replace(summary, before=parts["before"], after=parts["after"], gain=parts["gain"])
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from percasym.config.escaping import csv_cell, markdown
-from percasym.report.load import HEADLINE, METRICS, RunRecord, Summary, read_summary
+from percasym.report.load import HEADLINE, METRICS, SAMPLED, RunRecord, Summary, read_summary
 from percasym.report.study import PARTS, CellGroup, Study, seed_of, study_of
 from percasym.report.words import counted, percent
 from percasym.types import Estimate
@@ -24,6 +24,9 @@ CELLS_CSV = (
     "group", "cell", "strategy", "weight", "metric", "seeds", "n", "mean", "low", "high", "difference", "difference_low", "difference_high",
     "before", "before_low", "before_high", "gain", "gain_low", "gain_high",
 )  # fmt: skip
+
+SPLIT = {"sampling": "rollout", "rewards": "reward", "update": "update"}
+"""Parts of a round in words, and their keys in the summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ def run_table(summary: Mapping[str, Any] | Summary) -> Table:
     shown.add_column("", no_wrap=True)
     for column in ("before", "after", "gain", "n"):
         shown.add_column(column, justify="right", no_wrap=True)
-    for key, name in METRICS.items():
+    for key, name in {**METRICS, **SAMPLED}.items():
         before, after, gain = (part.get(key) for part in (known.before, known.after, known.gain))
         if (latest := after or before) is not None:
             gained = Text(percent(gain, signed=True), style=_gain_style(gain))
@@ -148,10 +151,30 @@ def _caption(summary: Summary) -> str:
     if summary.share:
         parts = ", ".join(f"{_share(value)} of the {key}" for key, value in summary.share.items())
         lines.append(f"In ordinary training perception is {parts} (first step).")
+    if summary.rounds:
+        lines += _rounds(summary.rounds)
     if summary.seconds:
         parts = ", ".join(f"{key} {value:.0f}" for key, value in summary.seconds.items())
         lines.append(f"Seconds: {parts}.")
     return "\n".join(lines)
+
+
+def _rounds(rounds: Mapping[str, float]) -> list[str]:
+    """What the groups of RL taught, and where its seconds went."""
+    groups, taught = rounds.get("groups", math.nan), rounds.get("taught", math.nan)
+    lines = []
+    if taught == 0:
+        lines.append(
+            f"No group taught anything: in all {groups:.0f} groups every rollout earned the same, so nothing had an advantage. Sample "
+            "larger groups or hotter, train on another reward, or start from another model."
+        )
+    elif groups > 0:
+        lines.append(f"{taught:.0f} of {groups:.0f} groups ({taught / groups:.0%}) taught: their rollouts earned differently.")
+    seconds = {name: rounds.get(f"{key}_seconds", math.nan) for name, key in SPLIT.items()}
+    if (whole := sum(seconds.values())) > 0:
+        parts = ", ".join(f"{name} {value:.0f} ({value / whole:.0%})" for name, value in seconds.items())
+        lines.append(f"Seconds of the rounds: {parts}.")
+    return lines
 
 
 def _share(value: float) -> str:
@@ -159,7 +182,8 @@ def _share(value: float) -> str:
 
 
 def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
-    for metric in METRICS:
+    sampled = {key for cell in group.cells for run in cell.runs if run.summary for key in run.summary.after if key in SAMPLED}
+    for metric in (*METRICS, *(key for key in SAMPLED if key in sampled)):
         parts = [group.estimates(metric), group.differences(metric), group.estimates(metric, "before"), group.estimates(metric, "gain")]
         for cell, *found in zip(group.cells, *parts, strict=True):
             numbers = [_plain(end) for one in found for end in (one.mean, *one.ci95)]

@@ -68,6 +68,10 @@ class Run(Protocol):
         """The records of one evaluation; None where there are none, and above rank 0."""
         ...
 
+    def warn(self, sentence: str) -> None:
+        """Print a warning beside the progress bar."""
+        ...
+
     def progress(self, total: int, title: str, start: int = 0) -> Bar:
         """A progress bar, shown while its block runs."""
         ...
@@ -125,6 +129,9 @@ class NullRun:
 
     def latest_checkpoint(self) -> None:
         """None above rank 0: rank 0 reads and broadcasts."""
+
+    def warn(self, sentence: str) -> None:
+        """No-op above rank 0."""
 
     def progress(self, total: int, title: str, start: int = 0) -> ProgressBar:
         """A progress bar without output."""

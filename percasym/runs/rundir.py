@@ -165,6 +165,11 @@ class RunDirectory:
         path = self.path / "samples" / f"{split}_{step:06d}.jsonl"
         return read_lines(path) if path.exists() else None
 
+    def warn(self, sentence: str) -> None:
+        """Print a warning on stderr, which a live progress bar redirects above itself, and keep it in meta.json."""
+        print(sentence, file=sys.stderr, flush=True)
+        self._write_meta(warnings=[*self._meta.get("warnings", []), sentence])
+
     def progress(self, total: int, title: str, start: int = 0) -> ProgressBar:
         """A progress bar as a context manager: `advance(step, loss=...)`."""
         return ProgressBar(total, title, start)

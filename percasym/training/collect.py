@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
@@ -17,13 +17,15 @@ from percasym import metrics
 from percasym.config.paradigm import Rl
 from percasym.config.sampling import Sampling
 from percasym.models.base import Family
-from percasym.objectives.advantages import zero_variance
+from percasym.objectives.advantages import uninformative
 from percasym.rewards.base import Policy, Reward, Scores
 from percasym.rollout.base import Gather, RolloutEngine
-from percasym.tasks.base import Task
+from percasym.tasks.base import Task, prompt_as_text
+from percasym.tokens.base import TokenWeights
 from percasym.training.policy_queries import PolicyQueries
 from percasym.training.reward_context import needs_policy, score
 from percasym.training.rollout_batch import PromptGroup, RolloutBatch
+from percasym.training.token_factors import rollout_factors
 from percasym.types import SampleKey
 
 
@@ -64,16 +66,24 @@ class RolloutCollector:
     seed: int
     batch_size: int
     """Rows in one batch of a query to the policy."""
+    tokens: TokenWeights | None = None
+    """What weighs the advantages of single tokens."""
+    reads_text: Callable[[int], bool] = lambda step: False
+    """Whether the prompts of a step (from 0) have p* as text in place of the picture."""
     advance: Callable[[int], None] = lambda num_rows: None
     """Called with the number of rollouts that finished."""
 
     def collect(self, step: int, weight: float) -> RolloutBatch:
-        """Sample and reward the prompts of a step (from 0); groups with zero reward variance under `weight` may be replaced."""
+        """Sample and reward the prompts of a step (from 0); groups without variance in `resample_by` may be replaced."""
         settings = self.settings
         diagnosed = settings.diagnose_every > 0 and step % settings.diagnose_every == 0
         own, seconds = range(self.engine.rank, settings.batch_size, self.engine.num_ranks), list[float]()
-        others = {name for name, other in self.rewards.items() if name != self.reward and (diagnosed or not needs_policy(other))}
-        with self._weights(queried=any(needs_policy(self.rewards[name]) for name in {self.reward} | others)) as model:
+        measured = settings.measures_after(step + 1)
+        others = {
+            name for name, other in self.rewards.items() if name != self.reward and (diagnosed or (measured and not needs_policy(other)))
+        }
+        text, queried = self.reads_text(step), any(needs_policy(self.rewards[name]) for name in {self.reward} | others)
+        with self._weights(queried=queried or self.tokens is not None) as model:
             policy = PolicyQueries(
                 model=model,
                 family=self.family,
@@ -81,16 +91,16 @@ class RolloutCollector:
                 batch_size=self.batch_size,
                 temperature=self.sampling.temperature,
             )
-            groups = self._groups([step * settings.batch_size + index for index in own])
+            groups = self._groups([step * settings.batch_size + index for index in own], text)
             with timed(seconds):
                 scores = self._scores(groups, policy, {self.reward})
             unused, resampled = settings.steps * settings.batch_size, 0  # The first index that no step uses.
             for attempt in range(settings.resample):
-                constant = [i for i, zero in enumerate(self._zero_variance(groups, scores[self.reward], weight)) if zero]
+                constant = [i for i, useless in enumerate(self._uninformative(groups, scores[self.reward], weight)) if useless]
                 if not constant:
                     break
                 first = unused * (attempt + 1) + step * settings.batch_size
-                fresh = self._groups([first + own[i] for i in constant])
+                fresh = self._groups([first + own[i] for i in constant], text)
                 with timed(seconds):
                     of_fresh = self._scores(fresh, policy, {self.reward})
                 for i, group, row in zip(constant, fresh, of_fresh[self.reward], strict=True):
@@ -99,6 +109,9 @@ class RolloutCollector:
             with timed(seconds):
                 scores |= self._scores(groups, policy, others)
                 reasoning = self._reasoning(groups) if diagnosed else [None] * len(groups)
+                factors, gain = None, None
+                if self.tokens is not None:
+                    factors, gain = rollout_factors([group.rollouts for group in groups], self.tokens, policy, self._of_all_ranks)
         return RolloutBatch(
             groups=groups,
             places=own,
@@ -106,6 +119,8 @@ class RolloutCollector:
             outcome=self._of_all_ranks(outcomes_of(groups)),
             scores=scores,
             reasoning=reasoning,
+            factors=factors,
+            gain=gain,
             resampled=resampled,
             reward_seconds=sum(seconds),
         )
@@ -126,9 +141,11 @@ class RolloutCollector:
                 yield model
         self.rollouts.release()
 
-    def _groups(self, indices: Sequence[int]) -> list[PromptGroup]:
-        """Graded rollouts of the prompts with these indices."""
+    def _groups(self, indices: Sequence[int], text: bool = False) -> list[PromptGroup]:
+        """Graded rollouts of the prompts with these indices; with `text`, p* stands in place of the picture."""
         samples = [self.task.sample(SampleKey(task=self.task.name, split=self.split, seed=self.seed, index=index)) for index in indices]
+        if text:
+            samples = [replace(sample, prompt=prompt_as_text(sample)) for sample in samples]
         prompts, group_size = [sample.prompt for sample in samples], self.settings.group_size
         rows = [self.family.prompt(prompt) for prompt in prompts]
         sampled = self.rollouts.generate(prompts, group_size=group_size, seed=self.seed, prompt_rows=rows, advance=self.advance)
@@ -166,10 +183,9 @@ class RolloutCollector:
         rows[self.engine.rank :: self.engine.num_ranks] = own
         return self.engine.all_reduce_sum(rows)
 
-    def _zero_variance(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
-        """For each group: is the total reward of all its rollouts the same?"""
-        total = weight * rewards_of(scores) + (1 - weight) * outcomes_of(groups)
-        return zero_variance(total).tolist()
+    def _uninformative(self, groups: Sequence[PromptGroup], scores: Scores, weight: float) -> list[bool]:
+        """For each group: does the reward that decides not vary within it?"""
+        return uninformative(rewards_of(scores), outcomes_of(groups), weight, self.settings.resample_by).tolist()
 
 
 def rewards_of(scores: Scores) -> Tensor:

@@ -1,5 +1,7 @@
 """Divergence of a training step: detection, the error raised, and the dump that `percasym replay RUN` reads.
 
+In RL also the divergence of the trainer from the sampler, which is a warning.
+
     diverged/step.json  diverged/batches_rank0.safetensors  diverged/batches_rank1.safetensors ...
 
 The dump holds the micro-batches of the step on each rank and the metrics logged for it.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,6 +33,36 @@ COMMON = ("ids", "mask", "labels")
 """The tensors of every batch; those of its family are stored as `inputs.NAME` and `aligned.NAME`."""
 MAX_DUMP_BYTES = 2**34
 """Of the batches of one rank (our choice): 64 pictures of 16 million pixels have 12 GB."""
+
+
+@dataclass(slots=True)
+class MismatchAlarm:
+    """Warnings of a KL divergence between sampler and trainer: at the first round at or above the limit, then whenever it has doubled.
+
+    With the same weights on both sides it is rounding. A picture that was lost on the way, or weights that were not refreshed, raise it
+    by orders of magnitude while the reward may fall slowly or not at all.
+    """
+
+    limit: float
+    """In nats per token; 0 never warns."""
+    highest: float = 0.0
+    """At the last warning."""
+
+    def warning(self, step: int, kl: float) -> str | None:
+        """The sentence to print after this round; None where there is nothing new.
+
+        >>> alarm = MismatchAlarm(limit=0.01)
+        >>> [alarm.warning(step, kl) is not None for step, kl in ((1, 0.009), (2, 0.02), (3, 0.03), (4, 0.05))]
+        [False, True, False, True]
+        """
+        if not (self.limit and kl >= self.limit and kl >= 2 * self.highest):
+            return None
+        self.highest = kl
+        return (
+            f"Warning: at round {step} the trainer's probabilities differ from the sampler's by {kl:.2g} nats per token "
+            f"(paradigm.alarm_kl={self.limit:g}). Set paradigm.importance_cap=2, or sample as the trainer computes (rollout=native "
+            "rollout.precision=auto); if it stays there, pictures or weights do not reach the sampler."
+        )
 
 
 class TrainingDivergedError(RuntimeError):

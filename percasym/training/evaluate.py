@@ -39,21 +39,25 @@ class EvalResult:
     """The puzzle of each sample; samples of one puzzle differ in their pictures only."""
     records: Sequence[dict[str, Any]]
     """One JSON object per sample: token ids, texts, labels, grades; enough to grade again offline."""
+    sampled: EvalResult | None = None
+    """That of sampled answers at the same time (`percasym.training.sampled`), where `evaluation.num_sampled` asks for them."""
 
     @classmethod
-    def of(cls, records: Sequence[dict[str, Any]]) -> EvalResult:
+    def of(cls, records: Sequence[dict[str, Any]], metrics: Sequence[str] = METRICS) -> EvalResult:
         """The result of an evaluation with these records."""
-        verdicts = {name: [record["grades"].get(name) for record in records] for name in METRICS}  # Older records lack perception_text.
+        verdicts = {name: [record["grades"].get(name) for record in records] for name in metrics}  # Older records lack perception_text.
         return cls(verdicts=verdicts, puzzles=[record.get("puzzle", record["truth"]) for record in records], records=records)
 
     @property
     def metrics(self) -> dict[str, Estimate]:
-        """Mean and 95 % interval of each metric."""
-        return {name: statistics.proportion(values, self.puzzles) for name, values in self.verdicts.items()}
+        """Mean and 95 % interval of each metric, those of sampled answers last."""
+        own = {name: statistics.proportion(values, self.puzzles) for name, values in self.verdicts.items()}
+        return own | (self.sampled.metrics if self.sampled else {})
 
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
         """Paired differences from an earlier result on the same samples."""
-        return {name: statistics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
+        own = {name: statistics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
+        return own | (self.sampled.gain_over(before.sampled) if self.sampled and before.sampled else {})
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,15 +21,16 @@ from torch import Tensor
 from percasym.balance.base import Balancer, BalanceState, SpanStats
 from percasym.config.paradigm import Rl
 from percasym.engine.base import Engine, StepInfo
+from percasym.engine.vision_cache import Share
 from percasym.models.base import Batch, Family
 from percasym.objectives.policy import clipped_policy_loss, importance_weights, kl_k3, normalisers
 from percasym.runs.base import Run
-from percasym.training.divergence import diverged, record_divergence
+from percasym.training.divergence import MismatchAlarm, diverged, record_divergence
 from percasym.training.progress import TrainingState, learning_rate, save_or_stop
 from percasym.training.rollout_batch import MicroBatch, RolloutBatch, SpanAdvantages
 from percasym.types import UNSUPERVISED, Span
 
-NUM_SUMS = 7
+NUM_SUMS = 8
 """Numbers that a backward pass adds up for the log."""
 
 
@@ -54,7 +56,7 @@ def train(
     Raises TrainingDivergedError when the loss or its gradient is not finite, Stopped on a signal.
     """
     state = start or TrainingState(step=0, balance=balancer.start(), share=None)
-    balance = state.balance
+    balance, alarm = state.balance, MismatchAlarm(settings.alarm_kl)
     with run.progress(settings.steps, "training", start=state.step) as bar:
         for step in range(state.step, settings.steps):
             began = time.perf_counter()
@@ -64,19 +66,25 @@ def train(
                 balance = balancer.step(balance, stats)
             batch = collect(step, balance.weight)
             collected = time.perf_counter()
-            stats = replace(stats, losses=reward_losses(batch))
+            stats = replace(stats, losses=reward_losses(batch), spreads=reward_spreads(batch))
+            if balancer.needs == "spreads":
+                balance = balancer.step(balance, stats)
             counts = tuple(engine.all_reduce_sum(batch.counts(settings)).tolist())  # (N_p, N_r) of the whole step
             learner = Learner(
                 engine=engine, family=family, settings=settings, counts=counts, max_new_tokens=max_new_tokens, reference=reference
             )
-            if settings.importance_cap and settings.epochs > 1:
-                learner.measure_trained(batch)
             logged: dict[str, float] = {}
-            for epoch in range(settings.epochs):
-                balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
-                logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in values.items()}
-                if not math.isfinite(info.grad_norm):  # The engine skipped the update; the run ends below.
-                    break
+            with engine.share_vision() as share:
+                learner = replace(learner, share=share)
+                if settings.importance_cap and settings.epochs > 1:
+                    learner.measure_trained(batch)
+                for epoch in range(settings.epochs):
+                    balance, stats, info, values = learner.update(batch, balancer, balance, stats, step)
+                    mismatch = values.pop("policy/mismatch")
+                    logged.setdefault("policy/mismatch", mismatch)  # Before the first update the weights are those that sampled.
+                    logged |= {f"{name}/first" if epoch == 0 and settings.epochs > 1 else name: value for name, value in values.items()}
+                    if not math.isfinite(info.grad_norm):  # The engine skipped the update; the run ends below.
+                        break
             weight = balance.weight
             if balancer.needs == "losses":
                 balance = balancer.step(balance, stats)  # Takes effect at the next step.
@@ -97,6 +105,8 @@ def train(
                 "time/step_seconds": time.perf_counter() - began,
             }
             run.log(done, values)
+            if warning := alarm.warning(done, values["policy/mismatch"]):
+                run.warn(warning)
             if diverged(values):
                 window = batch.window(family, settings, settings.rows_per_forward(engine.num_ranks), advantages)
                 raise record_divergence(run, engine.rank, settings, done, values, [micro.batch for micro in window])
@@ -117,6 +127,8 @@ class Learner:
     """(N_p, N_r): tokens of the whole step, over all ranks."""
     max_new_tokens: int
     reference: Callable[[Batch], Tensor] | None
+    share: Share = lambda keys: nullcontext()
+    """Context of a forward whose pictures have keys, so that the rollouts of a prompt share the features of its picture."""
     measured: dict[int, Tensor] = field(default_factory=dict)
     """For each rollout the trainer's log-probabilities before the first of several epochs; empty with one epoch."""
 
@@ -135,11 +147,12 @@ class Learner:
         else:
             sums = self._backward(batch, batch.advantages(self.settings, balance.weight))
         info = self.engine.step(learning_rate(self.settings, step))
-        loss, kl, clipped, abs_log_ratio, importance, truncated, num_tokens = self.engine.all_reduce_sum(sums).tolist()
+        loss, kl, clipped, abs_log_ratio, mismatch, importance, truncated, num_tokens = self.engine.all_reduce_sum(sums).tolist()
         values = {
             "loss/policy": loss,
             "policy/clipped": clipped / max(1, num_tokens),
             "policy/drift": abs_log_ratio / max(1, num_tokens),
+            "policy/mismatch": mismatch / max(1, num_tokens),
         }
         if self.settings.importance_cap:
             values |= {"policy/importance": importance / max(1, num_tokens), "policy/truncated": truncated / max(1, num_tokens)}
@@ -159,13 +172,13 @@ class Learner:
     def _backward(self, batch: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
         """Add the gradient of the policy loss; returns this rank's sums [7].
 
-        Loss, KL, clipped tokens, absolute log-ratio, importance weights, truncated weights, tokens.
+        Loss, KL, clipped tokens, absolute log-ratio, k3 of sampler and trainer, importance weights, truncated weights, tokens.
         """
         settings, sums = self.settings, torch.zeros(NUM_SUMS, dtype=torch.float64)
         rows = settings.rows_per_forward(self.engine.num_ranks)
         for micro in batch.window(self.family, settings, rows, advantages):
             reference = self._reference_logprobs(micro) if self.reference is not None else None  # Before the graph of the policy.
-            nll = self.engine.nll(micro.batch)  # [B, T]
+            nll = self._nll(micro)  # [B, T]
             device, labels = nll.device, micro.batch.labels.to(nll.device)
             mask, sampled = labels != UNSUPERVISED, micro.sampled.to(device)
             trained = self._trained(micro, nll) if settings.importance_cap else sampled
@@ -186,7 +199,8 @@ class Learner:
                 kl = (weights * kl_k3(-nll, reference) * mask).sum()
             self.engine.backward(loss + settings.kl * kl)
             abs_log_ratio = ((nll.detach() + sampled).abs() * mask).sum()
-            values = (loss, kl, clipped.sum(), abs_log_ratio, importance.sum(), truncated.sum(), mask.sum())
+            mismatch = (kl_k3(sampled, -nll.detach()) * mask).sum()  # KL(sampler || trainer).
+            values = (loss, kl, clipped.sum(), abs_log_ratio, mismatch, importance.sum(), truncated.sum(), mask.sum())
             sums += torch.stack([value.detach().double().cpu() for value in values])
         return sums
 
@@ -195,9 +209,14 @@ class Learner:
         """Keep the trainer's log-probability of each token before the first of several epochs; one forward for each micro-batch."""
         whole = dict.fromkeys(Span, torch.ones(batch.outcome.numel()))
         for micro in batch.window(self.family, self.settings, self.settings.rows_per_forward(self.engine.num_ranks), whole):
-            nll, labels = self.engine.nll(micro.batch).cpu(), micro.batch.labels
+            nll, labels = self._nll(micro).cpu(), micro.batch.labels
             for row, place in enumerate(micro.rows.tolist()):
                 self.measured[place] = -nll[row][labels[row] != UNSUPERVISED]
+
+    def _nll(self, micro: MicroBatch) -> Tensor:
+        """[B, T] losses of the tokens; rollouts of a prompt share the features of its picture."""
+        with nullcontext() if micro.pictures is None else self.share(micro.pictures):
+            return self.engine.nll(micro.batch)
 
     def _trained(self, micro: MicroBatch, nll: Tensor) -> Tensor:
         """[B, T] log-probabilities under the trainer with the weights that sampled; those of this forward until the first update."""
@@ -218,3 +237,9 @@ class Learner:
 def reward_losses(batch: RolloutBatch) -> tuple[float, float]:
     """One minus the mean reward, of perception and of the outcome: the losses that a strategy reads in RL."""
     return 1 - float(batch.perception.mean()), 1 - float(batch.outcome.mean())
+
+
+def reward_spreads(batch: RolloutBatch) -> tuple[float, float]:
+    """Coefficient of variation of each reward over all rollouts: standard deviation (of a sample) over mean; nan with mean 0."""
+    perception, outcome = (float(r.std()) / float(r.mean()) if float(r.mean()) else math.nan for r in (batch.perception, batch.outcome))
+    return perception, outcome

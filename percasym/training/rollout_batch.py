@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from percasym.config.paradigm import Rl
@@ -44,10 +46,15 @@ class MicroBatch:
     """[B] index of each row among the R rollouts."""
     sampled: Tensor
     """[B, T] log-probability of each token under the policy that sampled it; zero elsewhere."""
+    pictures: Sequence[int] | None = None
+    """[B] which prompt each row's picture is of; None where a row has none, or their sizes differ."""
+    factors: Tensor | None = None
+    """[B, T] what multiplies the advantage of each token; None: nothing."""
 
     def tokens(self, advantages: SpanAdvantages) -> Tensor:
         """[B, T] the advantage of each token; zero outside the completions."""
-        return on_spans(self.batch.labels, advantages[Span.perception][self.rows], advantages[Span.reasoning][self.rows])
+        own = on_spans(self.batch.labels, advantages[Span.perception][self.rows], advantages[Span.reasoning][self.rows])
+        return own if self.factors is None else own * self.factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,10 @@ class RolloutBatch:
     """Every reward that was measured on this rank's groups, by name, trained on or not."""
     reasoning: Sequence[float | None]
     """a_r of this rank's prompts: share of right answers when p* is given; None where it was not measured."""
+    factors: Sequence[NDArray[np.float64]] | None = None
+    """What multiplies the advantage of each token, for each of this rank's rollouts; None: nothing."""
+    gain: float | None = None
+    """What the picture adds to a token on average, over all ranks, in the units of `percasym.tokens`; None where it is not measured."""
     resampled: int = 0
     """Prompts that were replaced because their group had zero reward variance."""
     reward_seconds: float = 0.0
@@ -116,11 +127,16 @@ class RolloutBatch:
             chosen = order[start : start + rows_per_forward]
             batch = family.collate([rows[i] for i in chosen])
             sampled = torch.zeros(batch.labels.shape)
+            factors = None if self.factors is None else torch.ones(batch.labels.shape)
             for row, i in enumerate(chosen):
                 logprobs, first = self._rollouts[i].completion.logprobs, len(prompts[i].ids)
                 assert logprobs is not None, "a rollout engine gives the log-probability of each token"
                 sampled[row, first : first + len(logprobs)] = torch.tensor(logprobs)
-            window.append(MicroBatch(batch=batch, rows=torch.tensor([place[i] for i in chosen]), sampled=sampled))
+                if factors is not None and self.factors is not None:
+                    factors[row, first : first + len(logprobs)] = torch.tensor(self.factors[i], dtype=torch.float32)
+            rows_of_chosen = torch.tensor([place[i] for i in chosen])
+            pictures = [place[i] // settings.group_size for i in chosen] if _of_one_size([prompts[i] for i in chosen]) else None
+            window.append(MicroBatch(batch=batch, rows=rows_of_chosen, sampled=sampled, pictures=pictures, factors=factors))
         return window
 
     def advantages(self, settings: Rl, weight: float) -> SpanAdvantages:
@@ -142,6 +158,11 @@ class RolloutBatch:
             }
         return {Span.perception: dict.fromkeys(Span, perception), Span.reasoning: dict.fromkeys(Span, outcome)}
 
+    def num_taught(self, advantages: SpanAdvantages) -> int:
+        """How many of the P groups have an advantage other than 0, and so a gradient."""
+        any_span = (advantages[Span.perception] != 0) | (advantages[Span.reasoning] != 0)  # [R]
+        return int(any_span.view_as(self.outcome).any(1).sum())
+
     def blended(self, settings: Rl, weight: float) -> SpanAdvantages:
         """The advantages whose policy gradient is w times that of the perception reward plus 1 - w times that of the outcome."""
         perception, outcome = self.components(settings).values()
@@ -161,3 +182,10 @@ def _row(prompt: Row, rollout: Rollout, settings: Rl) -> Row:
     """A prompt followed by a rollout's own tokens, labelled by span; unsupervised where the loss leaves the rollout out."""
     labels = rollout.labels if _in_loss(rollout, settings) else [UNSUPERVISED] * len(rollout.labels)
     return prompt.followed_by(rollout.completion.ids, labels)
+
+
+def _of_one_size(prompts: Sequence[Row]) -> bool:
+    """Whether each prompt has a picture, and all pictures have one size: as many rows of each tensor, and equal grids."""
+    shapes = {tuple((name, tuple(value.shape)) for name, value in prompt.inputs.items()) for prompt in prompts}
+    grids = {tuple(value.flatten().tolist()) for prompt in prompts for value in prompt.inputs.values() if not value.is_floating_point()}
+    return len(shapes) == 1 and len(grids) <= 1 and all(prompt.inputs for prompt in prompts)

@@ -20,9 +20,11 @@ from percasym.engine.base import Engine
 from percasym.models.base import Batch
 from percasym.objectives.coefficients import span_counts
 from percasym.runs.base import Run
+from percasym.tokens.base import TokenWeights
 from percasym.training.divergence import diverged, record_divergence
 from percasym.training.progress import TrainingState, learning_rate, save_or_stop
 from percasym.training.span_gradients import Share, backward, hidden_norm_means, measure_spans, share_of, span_means, step_metrics
+from percasym.training.token_factors import token_factors
 from percasym.types import Span
 
 
@@ -34,9 +36,13 @@ def train(
     settings: Sft,
     run: Run,
     evaluate: Callable[[int], None],
+    tokens: TokenWeights | None = None,
     start: TrainingState | None = None,
-) -> Share:
+) -> Share | None:
     """Train for `settings.steps` updates in total and return perception's share at the first step.
+
+    With `tokens`, batches have masked pictures and each loss is multiplied by the factor of its token. `loss/*` stay those without factors,
+    and no step measures the two gradients apart, so there is no share.
 
     `batches` yields the micro-batches of this rank, one window for each remaining step. Steps are counted from 1: the metrics logged at n
     were measured before update n; `evaluate(n)` and checkpoint n follow it.
@@ -53,7 +59,8 @@ def train(
             stats = SpanStats(step=step, num_steps=settings.steps, counts=counts)
             if balancer.needs == "counts":
                 balance = balancer.step(balance, stats)
-            measured = balancer.needs == "gramian" or probe_due(step, settings.probe_every)
+            factors = None if tokens is None else token_factors(engine, window, tokens, num_rows=settings.batch_size)
+            measured = factors is None and (balancer.needs == "gramian" or probe_due(step, settings.probe_every))
             if measured:
                 stats = measure_spans(engine, window, stats, max_rows=settings.micro_batch_size)
             if balancer.needs == "gramian":
@@ -64,7 +71,7 @@ def train(
             if measured:
                 engine.combine(weights)
             else:
-                sums = backward(engine, window, weights, counts)
+                sums = backward(engine, window, weights, counts, factors)
                 stats = replace(stats, losses=span_means(engine.all_reduce_sum(sums), counts))
             info = engine.step(learning_rate(settings, step))
 
@@ -74,7 +81,7 @@ def train(
                 balance = balancer.step(balance, stats)  # Takes effect at the next step.
 
             done, seconds = step + 1, time.perf_counter() - began
-            share = share or share_of(stats)
+            share = share or (share_of(stats) if factors is None else None)
             values = step_metrics(stats, weight) | {"grad/norm": info.grad_norm, "lr": info.lr}
             run.log(done, values | {"time/step_seconds": seconds, "tokens_per_second": sum(counts) / seconds})
             if diverged(values):
@@ -84,7 +91,7 @@ def train(
                 evaluate(done)
             save_or_stop(run, engine, settings, TrainingState(step=done, balance=balance, share=share))
             began = time.perf_counter()  # A step's time includes waiting for data, not evaluations and checkpoints.
-    assert share is not None, "the first step measures the share, and a run has at least one step"
+    assert share is not None or tokens is not None, "the first step measures the share, and a run has at least one step"
     return share
 
 

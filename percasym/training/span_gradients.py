@@ -38,11 +38,21 @@ def measure_spans(engine: Engine, window: Sequence[Batch], stats: SpanStats, *, 
     return replace(stats, gramian=engine.gramian(), losses=span_means(engine.all_reduce_sum(sums), stats.counts))
 
 
-def backward(engine: Engine, window: Sequence[Batch], weights: Mapping[Span, float], counts: Sequence[int]) -> Tensor:
-    """Add the gradient of sum_k w_k L_k over the spans in `weights`; returns the summed loss of each span, [2], on the engine's device."""
+def backward(
+    engine: Engine,
+    window: Sequence[Batch],
+    weights: Mapping[Span, float],
+    counts: Sequence[int],
+    factors: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Add the gradient of sum_k w_k L_k over the spans in `weights`; returns the summed loss of each span, [2], on the engine's device.
+
+    `factors` [B, T] of each batch multiply the coefficients of its tokens; the sums that are returned are without them.
+    """
     sums = torch.zeros(len(Span), dtype=torch.float64)
-    for batch in window:
-        loss, nll = engine.loss(batch, coefficients(batch.labels, weights, counts))
+    for number, batch in enumerate(window):
+        own = coefficients(batch.labels, weights, counts)
+        loss, nll = engine.loss(batch, own if factors is None else own * factors[number])
         engine.backward(loss)
         sums = sums.to(nll.device) + span_sums(nll, batch.labels.to(nll.device))
     return sums

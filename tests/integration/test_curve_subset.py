@@ -19,6 +19,7 @@ from percasym.report.load import load_run
 from percasym.rollout.native import NativeAnswers
 from percasym.runs.rundir import RunDirectory
 from percasym.training.evaluate import METRICS, EvalResult
+from percasym.training.sampled import SAMPLED_METRICS
 
 RIGHT = (True, False, False, True, True, True)
 """Grade of each test sample, in every metric: 1 of the first 2 is right, 4 of all 6."""
@@ -55,6 +56,44 @@ def evaluator_of(path: Path, *, num_samples: int, num_curve_samples: int) -> tup
     settings: Any = SimpleNamespace(evaluation=evaluation, family=None, task=None)
     run, engine = RunDirectory.open(path, {}), Engine()
     return run, Evaluator(settings, run, engine, Ranks(0, 1, torch.device("cpu")), NativeAnswers(family=None))  # type: ignore[arg-type]
+
+
+class NoSampler:
+    """A rollout engine that is only refreshed."""
+
+    def __init__(self) -> None:
+        self.refreshed = 0
+
+    def refresh(self, model: object, gather: object = None) -> None:
+        self.refreshed += 1
+
+
+def test_sampled_answers_are_evaluated_on_the_same_prompts_at_every_point_and_read_again_on_resume(
+    tmp_path: Path, decoded: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def evaluate_sampled(*, indices: Sequence[int], **_: object) -> EvalResult:
+        asked.append(list(indices))
+        records = [graded(index) | {"grades": {"sampled_end_to_end": index / 4, "sampled_reasoning": None}} for index in indices]
+        return EvalResult.of(records, SAMPLED_METRICS)
+
+    monkeypatch.setattr(evaluator, "evaluate_sampled", evaluate_sampled)
+    evaluation = SimpleNamespace(num_samples=6, num_curve_samples=2, num_sampled=3, samples_per_prompt=2)
+    settings: Any = SimpleNamespace(evaluation=evaluation, family=None, task=None)
+    run, sampler = RunDirectory.open(tmp_path, {}), NoSampler()
+    made = Evaluator(settings, run, Engine(), Ranks(0, 1, torch.device("cpu")), NativeAnswers(family=None), sampler)  # type: ignore[arg-type]
+    before = made.evaluate_all(0, "before")
+    made.evaluate_curve(1)
+    after = made.evaluate_all(2, "after")
+    assert asked == [[0, 1, 2]] * 3, "the number of a curve's greedy samples does not count"
+    assert decoded == [[0, 1, 2, 3, 4, 5], [0, 1], [0, 1, 2, 3, 4, 5]]
+    assert sampler.refreshed == 3
+    assert after.metrics["sampled_end_to_end"].mean == pytest.approx(0.25)
+    assert after.gain_over(before)["sampled_end_to_end"].mean == 0.0
+    assert made.recorded(0).metrics == before.metrics
+    assert load_run(tmp_path).series("eval/sampled_end_to_end").values == [0.25, 0.25, 0.25]
+    assert load_run(tmp_path).grades_after[("sudoku", "test", 0, 2)].grades["sampled_end_to_end"] == 0.5  # type: ignore[index]
 
 
 def test_the_first_and_the_last_point_are_of_the_samples_between_them(tmp_path: Path, decoded: list[list[int]]) -> None:

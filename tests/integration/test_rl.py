@@ -50,7 +50,7 @@ def weights(directory: Path) -> dict:
 
 
 def test_a_run_logs_what_the_page_defines_and_keeps_its_rollouts(train, tmp_path: Path) -> None:
-    answer = train()
+    answer = train("evaluation.num_sampled=2", "evaluation.samples_per_prompt=3")
     assert answer.code == 0, answer.err
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     defined = {key for row in re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE) for key in re.findall(r"`([^`]+)`", row)}
@@ -66,13 +66,66 @@ def test_a_run_logs_what_the_page_defines_and_keeps_its_rollouts(train, tmp_path
     assert summary["status"] == "done"
     assert "share" not in summary
     assert "end to end" in answer.out
+    assert {"sampled_end_to_end", "sampled_perception", "sampled_reasoning"} <= set(summary["before"]) & set(summary["gain"])
+    assert "sampled  a_p" in answer.out
+    sampled = [lines(tmp_path / CELL / "samples" / f"sampled_{step:06d}.jsonl") for step in (0, 2, 3)]
+    assert all([len(record["verdicts"]["perception"]) for record in records] == [3, 3] for records in sampled)
+    assert [record["key"]["split"] for record in sampled[0]] == ["test", "test"]
+    rounds = summary["rounds"]
+    logged_lines = [line for line in lines(tmp_path / CELL / "metrics.jsonl") if "rollouts/taught" in line]
+    assert rounds["groups"] == 2 * len(logged_lines) == 6
+    assert rounds["taught"] == sum(line["rollouts/taught"] for line in logged_lines)
+    for part in ("rollout", "reward", "update"):
+        assert rounds[f"{part}_seconds"] == pytest.approx(sum(line[f"time/{part}_seconds"] for line in logged_lines))
+    assert "Seconds of the rounds: sampling" in " ".join(answer.out.split())
+    for line in logged_lines:
+        assert line["trained/perception/weighted"] == pytest.approx(0.3 * line["trained/perception/raw"])
+        assert line["trained/outcome/weighted"] == pytest.approx(0.7 * line["trained/outcome/raw"])
 
 
 def test_sampler_and_trainer_agree_on_what_was_said(train, tmp_path: Path) -> None:
     assert train("rollout.temperature=0.7").code == 0
     first = next(line for line in lines(tmp_path / CELL / "metrics.jsonl") if "policy/drift" in line)
     assert first["policy/drift"] < 1e-5
+    assert first["policy/mismatch"] < 1e-9
     assert first["policy/clipped"] == 0
+
+
+def test_a_run_whose_groups_all_failed_says_that_none_taught(train, tmp_path: Path) -> None:
+    answer = train("balance=none", "paradigm.steps=2", "paradigm.save_every=0", f"hydra.run.dir={CELL}")
+    assert answer.code == 0, answer.err
+    assert json.loads((tmp_path / CELL / "summary.json").read_text())["rounds"]["taught"] == 0  # A blank model solves nothing.
+    assert "No group taught anything: in all 4 groups" in " ".join(answer.out.split())
+
+
+def test_stages_show_pictures_then_texts_then_pictures(train, tmp_path: Path) -> None:
+    answer = train("balance=staged", "paradigm.record_every=1", "paradigm.diagnose_every=0", "paradigm.save_every=0")
+    assert answer.code == 0, answer.err
+    (run,) = (path.parent for path in (tmp_path / "multirun").rglob("summary.json"))
+    pictured = [[group["image"] is not None for group in lines(run / "samples" / f"rollouts_00000{step}.jsonl")] for step in (1, 2, 3)]
+    assert pictured == [[True, True], [False, False], [True, True]]
+    weights_logged = [line["balance/weight"] for line in lines(run / "metrics.jsonl") if "balance/weight" in line]
+    assert weights_logged == [1.0, 0.0, 0.0]
+
+
+def test_losses_of_demonstrations_are_weighed_by_what_the_picture_adds(command, blank: Path, tmp_path: Path) -> None:
+    words = ["paradigm=sft", "scale=smoke", "balance=none", f"model.path={blank}", "paradigm.steps=2", "evaluation.num_samples=2"]
+    words += ["evaluation.num_curve_samples=1", "evaluation.max_new_tokens=6"]
+    for name, chosen in {"vig": ["tokens=vig"], "plain": []}.items():
+        answer = command(*words, *chosen, f"hydra.run.dir={name}")
+        assert answer.code == 0, answer.err
+    first, plain = (lines(tmp_path / name / "metrics.jsonl") for name in ("vig", "plain"))
+    losses = [[line["loss/total"] for line in run if "loss/total" in line] for run in (first, plain)]
+    assert losses[0][0] == pytest.approx(losses[1][0])  # Losses are logged without factors, and the first step is the same.
+    assert losses[0][1] != pytest.approx(losses[1][1], rel=1e-6)
+    assert "share" not in json.loads((tmp_path / "vig" / "summary.json").read_text())
+    for wrong, sentence in {
+        ("balance=ngdiff", "tokens=vig"): "tokens weighs each token",
+        ("balance=saw",): "balance=saw is a strategy of RL",
+        ("tokens=vppo",): "tokens=vppo is for paradigm=rl. Leave it out.",
+    }.items():
+        refused = command(*words, *wrong, "hydra.run.dir=refused")
+        assert (refused.code, sentence in refused.err, refused.err.count("\n")) == (2, True, 1), refused.err
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, interrupt_at) -> None:
@@ -88,7 +141,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(train, tmp_path: Path, in
 
 
 @pytest.mark.parametrize(
-    "words", [["balance=ngdiff"], ["paradigm.route=true"], ["paradigm.loss=gspo"], ["paradigm.kl=0.1", "paradigm.epochs=2"]]
+    "words",
+    [
+        ["balance=ngdiff"],
+        ["paradigm.route=true"],
+        ["paradigm.loss=gspo"],
+        ["paradigm.kl=0.1", "paradigm.epochs=2"],
+        ["paradigm.mixing=normalize_then_sum", "reward.grading=graded", "paradigm.resample=1", "paradigm.resample_by=either"],
+        ["paradigm.route=true", "balance=ngdiff"],
+        ["balance=saw"],
+        ["tokens=vppo"],
+    ],
 )
 def test_every_way_to_learn_runs_to_the_end(train, tmp_path: Path, words: list[str]) -> None:
     answer = train(*words, "paradigm.steps=1", "study=ways", "paradigm.diagnose_every=0")
@@ -105,6 +168,9 @@ def test_what_cannot_work_together_is_one_sentence(train) -> None:
         ("paradigm.group_size=1",): "paradigm.group_size must be at least 2, got 1.",
         ("reward=consensuss",): "did you mean reward=consensus?",
         ("rollout=vllm",): "vllm",
+        ("tokens=vig",): "tokens=vig is for paradigm=sft. Leave it out.",
+        ("tokens=vppo", "paradigm.loss=gspo"): "tokens needs a loss of single tokens",
+        ("evaluation.num_sampled=3",): "evaluation.num_sampled=3 prompts are the first of evaluation.num_samples=2.",
         ("rollout.temperature=0",): "rollout.temperature must be above 0, got 0.0.",
     }.items():
         answer = train(*words)

@@ -16,7 +16,7 @@ from tests.laws.plugins import ROOT, files, made
 
 FILES = files("balance")
 NAMES = sorted(FILES)
-NEUTRAL = {"schedule": {"begin": 0.5, "end": 0.5}}
+NEUTRAL = {"schedule": {"begin": 0.5, "end": 0.5}, "staged": {"perception": 0.5, "reasoning": 0.5}}
 """Options under which a strategy favours no span, where its yaml means it to."""
 EXCEPTIONS = {
     ("rlw", "exchange"): "it draws by the step, whichever span is called which",
@@ -37,13 +37,14 @@ def obeying(law: str) -> list[str]:
 
 def stats_of(counts, losses, norms, cosine, step=3) -> SpanStats:
     gramian = Gramian(perception=norms[0] ** 2, reasoning=norms[1] ** 2, cross=cosine * norms[0] * norms[1])
-    return SpanStats(step=step, num_steps=10, counts=counts, losses=losses, hidden=norms, gramian=gramian)
+    return SpanStats(step=step, num_steps=10, counts=counts, losses=losses, hidden=norms, gramian=gramian, spreads=norms)
 
 
 def swapped(stats: SpanStats) -> SpanStats:
     """The same step with the names of the two spans exchanged."""
     gramian = Gramian(perception=stats.gramian.reasoning, reasoning=stats.gramian.perception, cross=stats.gramian.cross)
-    return replace(stats, counts=stats.counts[::-1], losses=stats.losses[::-1], hidden=stats.hidden[::-1], gramian=gramian)
+    pairs = {name: getattr(stats, name)[::-1] for name in ("counts", "losses", "hidden", "spreads")}
+    return replace(stats, **pairs, gramian=gramian)
 
 
 def scaled(stats: SpanStats, scale: float) -> SpanStats:
@@ -131,7 +132,7 @@ def test_a_step_without_finite_positive_numbers_changes_nothing(name, broken, bo
     other = broken if both else 1.0
     for pair in ((broken, other), (other, broken)):
         gramian = Gramian(perception=pair[0], reasoning=pair[1], cross=0.0)
-        assert balancer.step(before, replace(usual, losses=pair, hidden=pair, gramian=gramian)) == before
+        assert balancer.step(before, replace(usual, losses=pair, hidden=pair, spreads=pair, gramian=gramian)) == before
 
 
 def test_a_cross_product_that_is_not_finite_changes_nothing():

@@ -75,7 +75,7 @@ def test_every_cell_of_a_study_can_run_in_a_directory_of_its_own(name: str) -> N
     assert all(cell.name.endswith("/seed3") for cell in found), "the command line takes the place of the study's seeds"
     expected = yaml.safe_load(EXPERIMENTS[name].read_text())["hydra"]["sweeper"]
     seeds = expected.get("params", {}).get("seed", "0")
-    assert seeds == ("0" if name == "demo" else "0,1"), "each cell has two seeds, but for the demo: a run for each of two cores"
+    assert seeds == ("0" if name in ("demo", "rl_demo") else "0,1"), "each cell has two seeds, but for the demos, which take minutes"
     stated = head(name)["Cost"]
     if number := re.match(r"(\d+) runs", stated):
         assert int(number[1]) == len(seeds.split(",")) * len(found)
@@ -105,6 +105,18 @@ def test_the_demo_is_ordinary_training_beside_balanced_gradients_with_nothing_el
         assert composed(cell.words, CONF).record == by_hand.record
 
 
+def test_the_demo_of_rl_makes_its_start_first_and_changes_nothing_but_the_reward() -> None:
+    start, outcome, seeing = (composed(cell.words, CONF) for cell in cells("rl_demo", "seed=3"))
+    folder = "multirun/rl_demo/sudoku-internvl35-sft-none/seed3"
+    assert next(iter(cells("rl_demo", "seed=3"))).path == Path(folder)
+    assert start.family.path is None
+    assert outcome.family.path == seeing.family.path == f"{folder}/final"
+    differing = {key for key in outcome.record if outcome.record[key] != seeing.record[key]}
+    assert differing == {"balance", "reward"}
+    assert outcome.evaluation == seeing.evaluation == start.evaluation
+    assert (outcome.paradigm.batch_size, outcome.paradigm.group_size) == (64, 8)
+
+
 def test_the_cells_of_the_demo_run_side_by_side_by_default() -> None:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         composition = compose("config", overrides=["experiment=demo"], return_hydra_config=True).hydra
@@ -119,7 +131,7 @@ def test_the_cells_of_the_demo_run_side_by_side_by_default() -> None:
 
 def test_strategies_and_surrogates_leave_none_out() -> None:
     kinds = {"schedule-linear", "schedule-cosine", "schedule-perception_first"}
-    strategies = {path.stem for path in (CONF / "balance").glob("*.yaml")} - {"schedule", "fixed"} | {"fixed0.5"} | kinds
+    strategies = {path.stem for path in (CONF / "balance").glob("*.yaml")} - {"schedule", "fixed", "saw", "staged"} | {"fixed0.5"} | kinds
     assert set(names(cells("strategies", "seed=3"))) == {f"sft-{name}/seed3" for name in strategies}
     rewards = {path.stem for path in (CONF / "reward").glob("*.yaml")} - {"oracle"}
     rewarded = {"rl-none", "rl-fixed0.3", *(f"rl-fixed0.3-{reward}" for reward in rewards)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from percasym.app.samplers import rollout_engine
 from percasym.config.paradigm import Rl
 from percasym.config.settings import DeepSpeedSettings, Settings
 from percasym.diagnosis.rollout_file import record_group
-from percasym.diagnosis.stream import reward_statistics
+from percasym.diagnosis.stream import reward_statistics, weighted_rewards
 from percasym.engine.base import Engine
 from percasym.engine.deepspeed import sharded_reference
 from percasym.engine.loading import loaded
@@ -27,6 +28,8 @@ from percasym.training.progress import TrainingState
 from percasym.training.rollout_batch import RolloutBatch, SpanAdvantages
 from percasym.types import Span
 
+PARTS = ("rollout", "reward", "update")
+"""What a round consists of; each has its seconds in metrics.jsonl and in the summary."""
 ROLLOUTS = "rollouts"
 """Split name of recorded rollouts: samples/rollouts_<step>.jsonl."""
 
@@ -47,13 +50,15 @@ class RlRecipe:
             raise ValueError("This balance compares the losses of two spans, and RL has two rewards over all tokens. Try balance=ngdiff.")
         if paradigm.kl and settings.balance.needs == "gramian":
             raise ValueError("paradigm.kl adds a third gradient, and a balance that compares two has no weight for it. Set paradigm.kl=0.")
+        if settings.tokens is not None and paradigm.loss == "gspo":
+            raise ValueError("tokens needs a loss of single tokens, and paradigm.loss=gspo has one of sequences. Use paradigm.loss=dapo.")
         self._settings, self._paradigm, self._device, self._ranks = settings, paradigm, device, ranks
         self.rollouts = rollout_engine(settings, settings.rollout, ranks.num_ranks)
         self._sampling = settings.rollout
         self._name, self._rewards = registry.measured_rewards(settings.reward, settings.task)
 
     def train(self, engine: Engine, run: Run, evaluate: Callable[[int], None], checkpoint: Path | None) -> dict[str, Any]:
-        """Train from `checkpoint`, or from the start, to the last step; adds nothing to the summary."""
+        """Train from `checkpoint`, or from the start, to the last step; returns what its rounds taught and cost for the summary."""
         settings, paradigm = self._settings, self._paradigm
         collector = RolloutCollector(
             engine=engine,
@@ -67,6 +72,8 @@ class RlRecipe:
             split=self.split,
             seed=settings.seed,
             batch_size=settings.evaluation.batch_size,
+            tokens=settings.tokens,
+            reads_text=self._reads_text,
         )
 
         def observe(done: int, batch: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
@@ -85,22 +92,45 @@ class RlRecipe:
             reference=self._reference(engine) if paradigm.kl else None,
             start=TrainingState.load(checkpoint) if checkpoint else None,
         )
-        return {}
+        return self._rounds(run)
+
+    def _reads_text(self, step: int) -> bool:
+        """Whether the strategy gives the prompts of a step p* as text, which only a schedule of stages does."""
+        reads_text: Callable[[int, int], bool] | None = getattr(self._settings.balance, "reads_text", None)
+        return reads_text is not None and reads_text(step, self._paradigm.steps)
+
+    def _rounds(self, run: Run) -> dict[str, Any]:
+        """`rounds` of the summary, over all sessions of the run: groups, those with an advantage, largest mismatch, seconds by part."""
+        if not (taught := run.logged("rollouts/taught")):
+            return {}  # Above rank 0, which writes no summary.
+        found: dict[str, float] = {"groups": self._paradigm.batch_size * len(taught), "taught": sum(taught.values())}
+        found["mismatch_max"] = max((run.logged("policy/mismatch") or {}).values(), default=math.nan)
+        for part in PARTS:
+            seconds = (run.logged(f"time/{part}_seconds") or {}).values()
+            found[f"{part}_seconds"] = sum(seconds)
+        return {"rounds": found}
 
     def _observe(self, run: Run, done: int, batch: RolloutBatch, advantages: SpanAdvantages, weight: float) -> dict[str, float]:
         """Record the rollouts of a step if due; returns statistics of the rewards over all ranks."""
         perception, reasoning = advantages[Span.perception], advantages[Span.reasoning]
         recorded = perception + reasoning if self._paradigm.route else reasoning  # Without routing both spans have the same advantages.
-        if self._paradigm.record_every and (done == 1 or done % self._paradigm.record_every == 0):
+        if self._paradigm.records_after(done):
             groups = interleaved(self._ranks.gather(batch.records(self._rewards, recorded)))  # With pictures: recorded steps only.
             run.samples(ROLLOUTS, done, [record_group(group) for group in groups])
         verdicts = interleaved(self._ranks.gather(batch.verdicts()))
-        return reward_statistics(
+        statistics = reward_statistics(
             [grades for grades, _, _ in verdicts],
             {name: [scores[name] for _, scores, _ in verdicts] for name in batch.scores},
             total=(weight * batch.perception + (1 - weight) * batch.outcome).tolist(),
             reasoning=[reasoning for _, _, reasoning in verdicts],
-        ) | {"rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(batch.resampled))).item()}
+        )
+        return {
+            **statistics,
+            **weighted_rewards(batch.perception.tolist(), batch.outcome.tolist(), weight),
+            "rollouts/resampled": self._ranks.all_reduce_sum(torch.tensor(float(batch.resampled))).item(),
+            **({} if batch.gain is None else {"tokens/gain": batch.gain}),
+            "rollouts/taught": float(batch.num_taught(advantages)),
+        }
 
     def _reference(self, engine: Engine) -> Reference:
         """The reference of the KL divergence: the model that RL starts from, held a second time only where there are no adapters."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from percasym.balance.base import refuse_strategy_of_rl
 from percasym.config.paradigm import Sft
 from percasym.config.settings import Settings
 from percasym.data.generated import Generated
@@ -28,6 +29,12 @@ class SftRecipe:
         """Raises ValueError when the ranks cannot share a step evenly, or would run different modules where they must not."""
         assert isinstance(settings.paradigm, Sft)
         _refuse_unequal_ranks(settings, settings.paradigm, ranks)
+        refuse_strategy_of_rl(settings.balance)
+        if settings.tokens is not None and settings.balance.needs in ("gramian", "hidden"):
+            raise ValueError(
+                "This balance measures gradients of whole span means, and tokens weighs each token. Use tokens with a balance that reads "
+                "counts or losses, such as balance=none or balance=fixed."
+            )
         self._settings, self._paradigm = settings, settings.paradigm
         self._data = Generated(
             task=settings.task,
@@ -37,6 +44,7 @@ class SftRecipe:
             seed=settings.seed,
             split=self.split,
             text_frac=settings.paradigm.text_frac,
+            without=settings.tokens.without if settings.tokens else None,
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,
             longest=ranks.all_reduce_max,
@@ -53,9 +61,10 @@ class SftRecipe:
             settings=self._paradigm,
             run=run,
             evaluate=evaluate,
+            tokens=self._settings.tokens,
             start=start,
         )
-        return {"share": asdict(share)}
+        return {"share": asdict(share)} if share else {}
 
 
 def _refuse_unequal_ranks(settings: Settings, paradigm: Sft, ranks: Ranks) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from percasym.diagnosis.stream import reward_statistics
+from percasym.diagnosis.stream import reward_statistics, weighted_rewards
 from percasym.types import Grade
 
 ROOT3 = 1 / math.sqrt(3)
@@ -54,6 +54,15 @@ def test_each_reward_beside_perception(numbers: dict[str, float]) -> None:
 def test_what_does_not_exist_is_not_logged(numbers: dict[str, float]) -> None:
     assert all(map(math.isfinite, numbers.values()))
     assert not any(key.startswith(("corr/valid_state", "corr/rerender")) for key in numbers)
+
+
+def test_raw_reward_weight_and_weighted_reward_are_apart() -> None:
+    # Means .5 and .25; variances within groups .25 and 0 (perception), 0 and .25 (outcome).
+    found = weighted_rewards([[1, 0], [0.5, 0.5]], [[0, 0], [0, 1]], 0.3)
+    assert [found[f"trained/perception/{what}"] for what in ("raw", "weight", "weighted")] == pytest.approx([0.5, 0.3, 0.15])
+    assert [found[f"trained/outcome/{what}"] for what in ("raw", "weight", "weighted")] == pytest.approx([0.25, 0.7, 0.175])
+    spread = math.sqrt(0.125)
+    assert [found[f"trained/{name}/spread"] for name in ("perception", "outcome")] == pytest.approx([0.3 * spread, 0.7 * spread])
 
 
 def test_without_counterfactual_rollouts_reasoning_is_not_logged(make_grade: Callable[..., Grade]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -118,3 +121,33 @@ def test_a_trained_tower_always_runs(tiny_model, frozen):
     assert VisionCache.of(model) is None
     assert VisionCache.of(tiny_model()) is None
     assert VisionCache.of(frozen()) is not None
+
+
+def repeated(batch, order):
+    """The rows of a batch in this order, rows repeated."""
+    each = {name: value.unflatten(0, (len(batch.ids), -1))[order].flatten(0, 1) for name, value in batch.inputs.items()}
+    aligned = {name: value[..., order, :] for name, value in batch.aligned.items()}
+    return replace(batch, ids=batch.ids[order], mask=batch.mask[order], labels=batch.labels[order], inputs=each, aligned=aligned)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_rollouts_of_a_prompt_share_the_features_of_its_picture_and_have_the_gradients_of_their_own(name, make_engine, frozen, tiny_batch):
+    batch = tiny_batch(rows=3)
+    window = [([1, 0, 1, 2], "first"), ([2, 2, 0], "second"), ([0, 1], "third")]  # The third forward has no new picture.
+    counts, found = (50, 200), []
+    for shared in (False, True):
+        engine = make_engine(name, frozen())
+        forwards = counted_forwards(engine.model)
+        with engine.share_vision() as share:
+            for order, _ in window:
+                part = repeated(batch, order)
+                with share(order) if shared else nullcontext():
+                    nll = engine.nll(part)
+                engine.backward((nll * coefficients(part.labels, {P: 0.5, R: 0.5}, counts)).sum())
+        engine.keep_gradient(P)
+        weigh(engine, [batch], R, counts)  # Afterwards the tower runs again.
+        engine.keep_gradient(R)
+        gramian = engine.gramian()
+        found.append((gramian.perception, gramian.reasoning, gramian.cross))
+        assert len(forwards) == (2 if shared and name != "deepspeed3" else 4)
+    assert_close(found[1], found[0], rtol=1e-5, atol=0)

@@ -7,7 +7,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from percasym.objectives.advantages import EPS, group_normalized, mixed, on_spans, zero_variance
+from percasym.objectives.advantages import EPS, group_normalized, mixed, on_spans, uninformative, zero_variance
 from percasym.types import UNSUPERVISED, Span
 
 P, R, NONE = Span.perception, Span.reasoning, UNSUPERVISED
@@ -39,10 +39,42 @@ def test_equal_rewards_have_advantages_of_exactly_zero(scale):
     assert group_normalized(same, scale).count_nonzero() == 0
 
 
-def test_rewards_that_differ_by_rounding_are_equal():
+def test_zero_variance_is_exact_equality():
     sums = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
     assert sums[0] != sums[1]
-    assert zero_variance(rewards([*sums], [1.0, 1.0], [0.0, 1e-6])).tolist() == [True, True, False]
+    assert zero_variance(rewards([*sums], [1.0, 1.0], [0.0, 1e-9])).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 0.5, 0.7, 1 / 3])
+def test_a_mixture_of_equal_rewards_is_exactly_equal(weight):
+    seen, solved = rewards([0.1] * 67, [1 / 3] * 67), rewards([1.0] * 67, [0.0] * 67)  # An odd length: vectors and their remainder.
+    assert zero_variance(weight * seen + (1 - weight) * solved).all()
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_rewards_that_differ_by_rounding_have_next_to_no_advantage(scale):
+    assert group_normalized(rewards([0.1 + 0.2, 0.3, 0.3]), scale).abs().max() < 1e-11
+
+
+def test_a_group_that_fails_throughout_is_replaced_though_its_mixed_reward_varies():
+    seen, solved = rewards([1, 0, 0, 0], [0, 0, 1, 0]), rewards([0, 0, 0, 0], [1, 1, 1, 1])
+    assert not zero_variance(0.3 * seen + 0.7 * solved).any()
+    assert uninformative(seen, solved, 0.3, "outcome").tolist() == [True, True]
+    assert uninformative(seen, solved, 0.3, "either").tolist() == [False, False]
+
+
+def test_a_group_whose_components_cancel_in_the_mixture_is_kept():
+    seen, solved = rewards([1, 0]), rewards([0, 1])
+    assert zero_variance(0.5 * seen + 0.5 * solved).all()
+    for by in ("outcome", "perception", "either"):
+        assert uninformative(seen, solved, 0.5, by).tolist() == [False]
+
+
+@pytest.mark.parametrize("by", ["outcome", "perception", "either"])
+def test_a_reward_without_weight_does_not_decide_which_groups_are_replaced(by):
+    seen, solved = rewards([1, 0], [1, 1]), rewards([0, 0], [0, 1])
+    assert uninformative(seen, solved, 0.0, by).tolist() == [True, False]
+    assert uninformative(seen, solved, 1.0, by).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
+from percasym.report.comparison_table import comparison_rows
 from percasym.report.load import last_evaluation, load_runs, read_grades
 from percasym.report.study import study_of
-from percasym.statistics import change
+from percasym.statistics import change, gain, proportion
 from percasym.types import Estimate
 
 ALL_WRONG: Sequence[tuple[Any, Any, Any]] = [(False, False, False)] * 8
@@ -188,3 +190,41 @@ def test_samples_that_a_run_would_not_write_are_refused_with_their_line(
     file.write_text(damage(file.read_text()))
     with pytest.raises(ValueError, match=r"^Line \d of .*test_000004\.jsonl is no test record, for it has no key, p\* or grades"):
         read_grades(file)
+
+
+def with_sampled(run: Path, before: Sequence[float], after: Sequence[float], puzzles: Sequence[str]) -> None:
+    """Add sampled a of each prompt to a finished run, as an evaluation writes it."""
+    summary = json.loads((run / "summary.json").read_text())
+    parts = {"before": proportion(before, puzzles), "after": proportion(after, puzzles), "gain": gain(before, after, puzzles)}
+    for values, path in zip((before, after), sorted(run.glob("samples/test_*.jsonl")), strict=True):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [
+            {"key": r["key"], "truth": r["truth"], "puzzle": puzzle, "grades": {"sampled_end_to_end": value}}
+            for r, value, puzzle in zip(records, values, puzzles, strict=False)
+        ]
+        path.with_name(path.name.replace("test_", "sampled_")).write_text("".join(json.dumps(one) + "\n" for one in kept))
+    for part, found in parts.items():
+        summary[part]["sampled_end_to_end"] = {"mean": found.mean, "ci95": list(found.ci95), "n": found.n}
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def test_sampled_answers_are_compared_by_prompt_beside_the_greedy_ones(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    puzzles = ["one", "one", "two", "three", "four", "five"]
+    before, none, half = [0.0, 0.25, 0.5, 0.125, 0.0, 0.5], [0.25, 0.25, 0.5, 0.5, 0.0, 0.5], [0.5, 0.5, 0.5, 0.75, 0.25, 0.5]
+    for balance, after in (("none", none), ("0.5", half)):
+        run = cell_run(tmp_path / "s", balance, 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT), puzzles=[*puzzles, "six", "seven"])
+        with_sampled(run, before, after, puzzles)
+    comparison = compared(tmp_path)
+    assert comparison.metrics["sampled_end_to_end"] == "sampled a"
+    assert "sampled_reasoning" not in comparison.metrics, "no run measured it"
+    first, second = (cell.changes["sampled_end_to_end"] for cell in comparison.cells)
+    assert first.after == proportion(none, puzzles)
+    assert second.gain == gain(before, half, puzzles)
+    assert second.difference == gain(none, half, puzzles)
+    assert any("sampled a is 16.7 points higher than with none" in finding.sentence for finding in findings(comparison))
+    assert any(row.metric == "sampled a" for row in comparison_rows(comparison))
+
+
+def test_runs_without_sampled_answers_are_compared_as_before(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
+    assert list(compared(tmp_path).metrics) == ["end_to_end", "perception", "reasoning"]

@@ -5,8 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from percasym.balance.base import Gramian, SpanStats
-from percasym.diagnosis.stream import reward_statistics
-from percasym.report.load import METRICS
+from percasym.diagnosis.stream import reward_statistics, weighted_rewards
+from percasym.report.load import METRICS, SAMPLED
 from percasym.training.span_gradients import Share, step_metrics
 from percasym.types import Grade
 
@@ -29,12 +29,14 @@ def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
     logged = {*step_metrics(stats, 0.5), "grad/norm", "lr", "time/step_seconds", "tokens_per_second", *rewarded()}
     logged |= {"loss/policy", "policy/clipped", "policy/drift", "policy/kl", "policy/importance", "policy/truncated"}
     logged |= {"loss/policy/first", "policy/clipped/first", "policy/drift/first", "policy/kl/first", "policy/importance/first"}
-    logged |= {"policy/truncated/first"}
+    logged |= {"policy/truncated/first", "policy/mismatch", "rollouts/taught", "tokens/gain"}
+    logged |= set(weighted_rewards([[0, 1]], [[1, 1]], 0.3))
     logged |= {
         "rollouts/resampled",
         "time/rollout_seconds",
         "time/reward_seconds",
         "time/update_seconds",
     }  # tests/integration/test_rl.py holds a run against the page.
-    summarised = {*METRICS, *(field.name for field in fields(Share))}
+    summarised = {*METRICS, *SAMPLED, *(field.name for field in fields(Share))}
+    summarised |= {"groups", "taught", "mismatch_max", "rollout_seconds", "reward_seconds", "update_seconds"}
     assert logged | summarised == DEFINED

@@ -44,6 +44,20 @@ def test_puzzles_with_several_samples_are_named_below_the_table(run_dir: Path) -
     assert "puzzles" not in shown(200) + shown(None)
 
 
+def test_a_run_of_rl_says_how_many_groups_taught_and_where_its_seconds_went(run_dir: Path) -> None:
+    def shown(**rounds: float) -> str:
+        (run_dir / "summary.json").write_text(json.dumps(json.loads((run_dir / "summary.json").read_text()) | {"rounds": rounds}))
+        return " ".join(printed(run_table(load_run(run_dir).summary)).split())
+
+    seconds = {"rollout_seconds": 60.0, "reward_seconds": 10.0, "update_seconds": 30.0}
+    text = shown(groups=480, taught=120, mismatch_max=1e-9, **seconds)
+    assert "120 of 480 groups (25%) taught: their rollouts earned differently." in text
+    assert "Seconds of the rounds: sampling 60 (60%), rewards 10 (10%), update 30 (30%)." in text
+    text = shown(groups=480, taught=0, **seconds)
+    assert "No group taught anything: in all 480 groups every rollout earned the same, so nothing had an advantage." in text
+    assert "of 480 groups (" not in text
+
+
 def test_only_a_gain_that_excludes_zero_is_coloured() -> None:
     def shown(low: float, high: float) -> str:
         estimate = {"end_to_end": Estimate(mean=(low + high) / 2, ci95=(low, high), n=10)}

@@ -15,6 +15,7 @@ from percasym.runs.rundir import RunDirectory
 def test_a_null_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rank = NullRun(tmp_path / "run")
     rank.log(1, {"loss": 1.0})
+    rank.warn("Warning: nobody reads this twice.")
     rank.samples("test", 0, [{"index": 0}])
     with rank.progress(2, "training") as bar:
         bar.advance(2, loss=1.0)
@@ -24,6 +25,14 @@ def test_a_null_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     rank.failed("nothing")
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_warning_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = RunDirectory.open(tmp_path, {"seed": 0})
+    run.warn("Warning: a.")
+    run.warn("Warning: b.")
+    assert capsys.readouterr().err == "Warning: a.\nWarning: b.\n"
+    assert json.loads((tmp_path / "meta.json").read_text())["warnings"] == ["Warning: a.", "Warning: b."]
 
 
 def test_a_null_run_writes_into_the_checkpoint_of_rank_0(tmp_path: Path) -> None:

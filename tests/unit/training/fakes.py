@@ -51,14 +51,17 @@ class OneNumber:
 
 
 class FakeRun:
-    """A run that keeps its log lines, bar updates and steps of checkpoints in memory; checkpoints are written with `keep` only."""
+    """A run that keeps its log lines, warnings, bar updates and steps of checkpoints in memory; checkpoints are written with `keep` only."""
 
     def __init__(self, path=None, *, keep=False) -> None:
         self.path, self.keep, self.requests = path, keep, Requests()
-        self.lines, self.shown, self.checkpoints, self.bar = {}, [], [], None
+        self.lines, self.shown, self.warnings, self.checkpoints, self.bar = {}, [], [], [], None
 
     def log(self, step, values):
         self.lines[step] = dict(values)
+
+    def warn(self, sentence):
+        self.warnings.append(sentence)
 
     @contextmanager
     def progress(self, total, title, start=0):

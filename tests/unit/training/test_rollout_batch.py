@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,6 +85,13 @@ def test_rows_of_like_length_share_a_forward_and_know_their_rollout_and_its_log_
     assert short.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 2, 2, 0], [0, 4, 4, 4]]
 
 
+def test_factors_of_tokens_multiply_their_advantages() -> None:
+    batch = replace(batch_of(FOUR), factors=[np.array([2.0, *[0.5] * (number + 1)]) for number in range(4)])
+    first, second = window(batch, advantages(1, 2, 3, 4))
+    assert first.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 2, 0.5, 0], [0, 4, 1, 1]]
+    assert second.tokens(advantages(1, 2, 3, 4)).tolist() == [[0, 6, 1.5, 1.5, 1.5, 0], [0, 8, 2, 2, 2, 2]]
+
+
 def test_tokens_are_counted_with_and_without_an_advantage() -> None:
     assert batch_of(FOUR).counts(Rl(**SETTINGS)).tolist() == [4, 1 + 2 + 3 + 4]
 
@@ -92,3 +101,24 @@ def test_what_met_the_token_limit_can_be_left_out_of_loss_and_count() -> None:
     (first, _), settings = window(cut, advantages(1, 1, 1, 1), overlong="mask"), Rl(**SETTINGS, overlong="mask")
     assert (first.batch.labels[1] == UNSUPERVISED).all()
     assert cut.counts(settings).tolist() == [3, 1 + 3 + 4]
+
+
+def pictured(size: int) -> Row:
+    return Row(ids=(9,), labels=(UNSUPERVISED,), inputs={"pixel_values": torch.zeros(size, 2), "grid": torch.tensor([[1, size, 1]])})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "pictures"),
+    [
+        ((pictured(4), pictured(4)), [[0, 0], [1, 1]]),
+        ((pictured(4), pictured(8)), [[0, 0], [1, 1]]),
+        ((Row(ids=(9,), labels=(UNSUPERVISED,)), pictured(4)), [None, [1, 1]]),
+    ],
+)
+def test_rows_know_which_prompt_their_picture_is_of(prompts, pictures) -> None:
+    batch = batch_of(FOUR)
+    batch = replace(batch, groups=[replace(group, prompt_row=row) for group, row in zip(batch.groups, prompts, strict=True)])
+    assert [micro.pictures for micro in window(batch, advantages(1, 1, 1, 1))] == pictures
+    together = window(batch, advantages(1, 1, 1, 1), rows_per_forward=4)
+    same = prompts[0].inputs and prompts[0].inputs["pixel_values"].shape == prompts[1].inputs["pixel_values"].shape
+    assert [micro.pictures for micro in together] == [[0, 0, 1, 1] if same else None]
