@@ -144,7 +144,8 @@ def _batches(tensors: Mapping[str, Tensor]) -> list[Batch]:
         parts.setdefault(int(number), {})[name] = value
     for part in parts.values():
         ids, mask, labels = (part[name] for name in COMMON)
-        if not (ids.shape == mask.shape == labels.shape and ids.ndim == 2 and ids.numel()) or ids.dtype != torch.int64:
+        whole = all(tensor.dtype == torch.int64 for tensor in (ids, mask, labels))
+        if not (whole and ids.shape == mask.shape == labels.shape and ids.ndim == 2 and ids.numel()):
             raise ValueError("ids, mask and labels are no whole numbers of one shape")
         if bool((ids < 0).any()) or not torch.isin(labels, torch.tensor([UNSUPERVISED, *Span])).all():
             raise ValueError("ids are negative, or labels are no spans")

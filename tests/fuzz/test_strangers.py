@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from percasym.config.escaping import HIDDEN, csv_cell, markdown, visible
 from percasym.config.files import MAX_DEPTH, depth_exceeds, inside, parsed_json, parsed_yaml, read_bytes
@@ -50,6 +51,8 @@ TOKENIZER: dict[str, object] = {
         "merges": [["a", "b"]],
     },
 }
+IDS = torch.arange(6).reshape(2, 3)
+DUMP = save({"0.ids": IDS, "0.mask": torch.ones_like(IDS), "0.labels": IDS % 2, "0.inputs.pixel_values": torch.ones(2, 4)})
 META = {"id": "0123abcd", "status": "running", "seconds": 1.5}
 
 
@@ -134,8 +137,8 @@ def test_a_run_of_others_is_found_or_refused_and_deletes_nothing_outside(folder:
     outside.mkdir(exist_ok=True)
     (run / "config.yaml").write_text(json.dumps(config))
     (run / "meta.json").write_text(json.dumps(meta))
-    mark_ended(run, "interrupted")
     with limited():
+        mark_ended(run, "interrupted")
         try:
             found = find(run, {"seed": 0, "paradigm": {"steps": 4}})
             if found.meta is not None:
@@ -200,22 +203,27 @@ def test_a_picture_of_others_is_read_or_refused(folder: Path, value: object) -> 
 
 
 @cases()
-@given(st.data())
-def test_batches_of_a_step_are_whole_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    run = tmp_path_factory.getbasetemp() / "diverged"  # An empty file was the first finding: the opener allocated what it may read.
-    run.mkdir(exist_ok=True)
-    ids = torch.arange(6).reshape(2, 3)
-    save_batches(run, 0, [Batch(ids=ids, mask=torch.ones_like(ids), labels=ids % 2, inputs={"pixel_values": torch.ones(2, 4)})])
-    file = run / "diverged" / "batches_rank0.safetensors"
-    file.write_bytes(data.draw(damaged([file.read_bytes()]) | st.binary(max_size=40)))
+@given(damaged([DUMP]) | st.binary(max_size=40))
+@example(save({"0.ids": IDS, "0.mask": IDS + 1, "0.labels": IDS.bool()}))
+@example(b"")  # The opener allocated what it may read.
+def test_batches_of_a_step_are_whole_or_refused(folder: Path, data: bytes) -> None:
+    file = folder / "diverged" / "batches_rank0.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
     said, batches = "", ()
     with limited():
         try:
-            batches = load_batches(run)
+            batches = load_batches(folder)
         except ValueError as error:
             said = str(error)
     assert "\n" not in said
     assert all(batch.ids.shape == batch.labels.shape for batch in batches)
+
+
+def test_the_dump_that_is_damaged_is_one_that_is_written(folder: Path) -> None:
+    batch = Batch(ids=IDS, mask=torch.ones_like(IDS), labels=IDS % 2, inputs={"pixel_values": torch.ones(2, 4)})
+    save_batches(folder, 0, [batch])
+    assert (folder / "diverged" / "batches_rank0.safetensors").read_bytes() == DUMP
 
 
 @cases()

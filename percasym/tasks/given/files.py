@@ -1,22 +1,26 @@
 """Read rows from a file: JSON lines, a JSON array, either of them gzipped, or Parquet; the kind follows from the content, not by name.
 
-Lines and elements are read one by one, so memory depends on the longest row (at most `max_bytes`) and not on the file.
+Lines and elements are read one by one, so memory depends on the longest row (at most `max_bytes`) and not on the file. A compressed file
+that expands beyond reason is refused on the way.
 """
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from percasym.config.files import opened
+from percasym.tasks.given.parquet import records
 
 Record = Mapping[str, Any]
 """The columns of a row by name."""
@@ -24,7 +28,11 @@ Record = Mapping[str, Any]
 MOST_BYTES = 2**44
 """Of a file of rows; no more than one row of it is held."""
 CHUNK = 2**20
-"""Bytes that are read of a JSON array at a time."""
+"""Bytes that are read of a JSON array, or of a gzip file, at a time."""
+EXPANDED_BYTES, EXPANSION = 2**30, 200
+"""A compressed file may expand to either (our choice): gzip makes rows 5 to 30 times as small, and all rows stay in memory."""
+ROW_BYTES = 256
+"""That a row takes at least, whatever its file says."""
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 """Its byte order marks."""
 BOM = b"\xef\xbb\xbf"
@@ -74,8 +82,7 @@ def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterat
     Raises ValueError when there is no such file, or it is none of the kinds that are read.
     """
     if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):
-        for part in parts:
-            yield from parquet_rows(part, named=_split_of_name(part.name))
+        yield from parquet_rows(parts, max_bytes=max_bytes, named=True)
         return
     if path.is_dir():
         raise ValueError(f"{path} is a folder without Parquet files. Give task.path a file of JSON lines, a JSON array or Parquet.")
@@ -84,7 +91,7 @@ def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterat
     with _opened(path) as file:
         head = file.read(4)
     if head == b"PAR1":
-        yield from parquet_rows(path)
+        yield from parquet_rows([path], max_bytes=max_bytes)
         return
     try:
         with _opened(path, gzipped=head.startswith(b"\x1f\x8b")) as file:
@@ -96,7 +103,10 @@ def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterat
             if first == b"{" and not file.readline(max_bytes).strip():
                 raise ValueError(f"{path} is one JSON object over several lines. Write an array of rows, or one object a line.")
             file.seek(begin)
-            yield from (_array if first == b"[" else _lines)(path, file, max_bytes, split)
+            for number, row in enumerate((_array if first == b"[" else _lines)(path, file, max_bytes, split), start=1):
+                if isinstance(file, io.BufferedReader) and isinstance(file.raw, _Expanding):
+                    _refuse_expanded(path, number * ROW_BYTES)
+                yield row
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is no whole gzip file ({error}).") from None
 
@@ -119,24 +129,52 @@ def line_at(path: Path, start: int, *, max_bytes: int) -> Row:
         return Row(where=f"{path}, byte {start}", split=None, raw=file.readline(max_bytes + 1), start=start)
 
 
-def parquet_rows(path: Path, *, named: str | None = None) -> Iterator[Row]:
-    """The rows of a Parquet file, in batches; `named` is the value of a column `split` that the file does not have.
+def parquet_rows(paths: Sequence[Path], *, max_bytes: int, named: bool = False) -> Iterator[Row]:
+    """The rows of Parquet files; with `named`, the name of a file is the value of a column `split` that it does not have.
 
-    Raises ValueError when pyarrow is not installed, or cannot read the file.
+    Raises ValueError when pyarrow is not installed, or cannot read a file, or its rows expand beyond reason.
     """
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise ValueError(f"{path} is a Parquet file, and that needs the package pyarrow: pip install 'percasym[parquet]'.") from None
-    number = count(1)
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64):  # Rows may hold their pictures.
-                for record in batch.to_pylist():
-                    own = {"split": named, **record} if named else record
-                    yield Row(where=f"{path}, row {next(number)}", split=None, raw=own)
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:200]}).") from None
+    spent = Counter[Path]()
+    for path, number, record, size in records(paths, max_bytes=max_bytes):
+        spent[path] += size + ROW_BYTES
+        _refuse_expanded(path, spent[path])
+        split = _split_of_name(path.name) if named else None
+        yield Row(where=f"{path}, row {number}", split=None, raw={"split": split, **record} if split and record else record)
+
+
+class _Expanding(io.RawIOBase):
+    """A gzip file that is refused where it expands beyond reason."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self._path, self._inner = path, gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True: it is read from the beginning again."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position."""
+        return self._inner.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; returns the number of bytes. Raises ValueError."""
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        _refuse_expanded(self._path, self._inner.tell())
+        return len(data)
+
+
+def _refuse_expanded(path: Path, size: int) -> None:
+    """Raise ValueError where a compressed file has become more than its size explains."""
+    if size > EXPANDED_BYTES and size > EXPANSION * path.stat().st_size:
+        raise ValueError(
+            f"{path} has {path.stat().st_size:,} bytes and expands to {size:,} or more, over {EXPANSION} times as many. "
+            "If its rows are meant, write them as JSON lines that are not compressed."
+        )
 
 
 @contextmanager
@@ -144,7 +182,7 @@ def _opened(path: Path, *, gzipped: bool = False) -> Iterator[IO[bytes]]:
     """A regular file of any size, for rows are read one by one; decompressed if `gzipped`."""
     try:
         with opened(path, max_bytes=MOST_BYTES) as file:
-            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if gzipped else file
+            yield io.BufferedReader(_Expanding(path, file), CHUNK) if gzipped else file
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise

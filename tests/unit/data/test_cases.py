@@ -8,6 +8,9 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from percasym.tasks.given.files import json_lines, line_at, read_rows
 from percasym.tasks.given.picture import Limits, image_source, is_encoded, look, read_image
 from percasym.tasks.given.task import Given
 from percasym.types import Sample, SampleKey
+from tests.fuzz.conftest import limited
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 TAGGED = "<perception>red 1</perception> I count. <answer>1</answer>"
@@ -357,6 +361,61 @@ def test_shards_of_parquet_name_their_split(row: Callable, tmp_path: Path) -> No
     for name, numbers in {"train-00000-of-00002": (1, 2), "train-00001-of-00002": (3,), "test-00000-of-00001": (4,)}.items():
         parquet.write_table(pyarrow.Table.from_pylist([row(number) for number in numbers]), tmp_path / f"{name}.parquet")
     assert Given(path=str(tmp_path)).about()["rows"] == {"train_sft": 3, "train_rl": 0, "test": 1}
+
+
+# Files that expand
+
+
+def test_rows_that_a_dictionary_expands_to_gigabytes_are_too_long(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    repeats = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), pa.array(["x" * 2**25]))
+    parquet.write_table(pa.table({"query": repeats}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2**13
+    with limited():  # 64 rows of 32 MiB are 2 GiB, and 256 MiB are allowed here.
+        rows = list(islice(read_rows(path, max_bytes=2**20), 3))
+    assert [(row.where, row.raw) for row in rows] == [(f"{path}, row {number}", None) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("kind", ["a list", "a text"])
+def test_a_row_that_expands_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    indices = pa.array([0]).take(pa.array([0] * 2**23)).cast(pa.int32()) if kind == "a list" else pa.array([0] * 16, pa.int32())
+    repeats = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * (20 if kind == "a list" else 2**25)]))
+    column = pa.ListArray.from_arrays([0, 2**23], repeats) if kind == "a list" else repeats
+    parquet.write_table(pa.table({"query": column}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2**13
+    monkeypatch.setattr("percasym.tasks.given.parquet.MEMORY_BYTES", 2**27)
+    with limited(), pytest.raises(ValueError, match=rf"^{path} cannot be read as Parquet: after row 0, decoding takes more than 134,217"):
+        list(read_rows(path, max_bytes=2**24))
+
+
+@pytest.mark.parametrize("kind", ["gzipped lines", "a gzipped array", "gzipped blanks", "parquet"])
+def test_a_small_file_of_a_great_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("percasym.tasks.given.files.EXPANDED_BYTES", 2**20)
+    monkeypatch.setattr("percasym.tasks.given.files.CHUNK", 2**12)
+    path = write_kind("parquet", [{"query": "x" * 100}] * 50_000, tmp_path) if kind == "parquet" else tmp_path / "rows"
+    if kind != "parquet":
+        line = b'{"query": "' + b"x" * 100 + b'"}'
+        plain = {"gzipped lines": (line + b"\n") * 50_000, "a gzipped array": b"[" + line + (b"," + line) * 50_000 + b"]"}
+        path.write_bytes(gzip.compress(plain.get(kind, line + b"\n" * 2**23)))
+    with pytest.raises(ValueError, match=rf"^{path} has [\d,]+ bytes and expands to [\d,]+ or more, over 200 times as many. If its rows"):
+        list(islice(read_rows(path, max_bytes=1000), 30_000))
+
+
+def test_a_file_of_few_rows_may_be_compressed_as_well_as_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(gzip.compress(b'{"query": "x"}\n' * 50_000))
+    assert sum(1 for _ in read_rows(path, max_bytes=1000)) == 50_000
+
+
+def test_values_of_any_type_are_plain_ones(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    record = {"a": [{"b": b"1", "c": 1.5}], "d": date(2024, 1, 2), "e": Decimal("1.50"), "f": None, "g": True, "h": 2**60}
+    parquet.write_table(pa.Table.from_pylist([record]), tmp_path / "rows.parquet")
+    (row,) = read_rows(tmp_path / "rows.parquet", max_bytes=1000)
+    assert row.raw == record | {"d": "2024-01-02", "e": "1.50"}
 
 
 # Names of pictures

@@ -51,7 +51,7 @@ class OneNumber:
 
 
 class FakeRun:
-    """A run that keeps its log lines, warnings, bar updates and steps of checkpoints in memory; checkpoints are written with `keep` only."""
+    """A run that keeps log lines, warnings, bar updates and steps of checkpoints in memory; checkpoints are written with `keep` only."""
 
     def __init__(self, path=None, *, keep=False) -> None:
         self.path, self.keep, self.requests = path, keep, Requests()
