@@ -8,7 +8,7 @@ import pytest
 
 from percasym import statistics
 from percasym.config.settings import Evaluation
-from percasym.models import checkpoint
+from percasym.models import locate
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training import sampled as module
@@ -47,7 +47,7 @@ def graded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(sampler: Sampler, **more) -> EvalResult:
-    family = Qwen3VL(path=checkpoint.packaged("qwen3vl"))
+    family = Qwen3VL(path=locate.packaged("qwen3vl"))
     return evaluate_sampled(sampler=sampler, family=family, task=Sudoku(), settings=SETTINGS, **more)
 
 

@@ -15,7 +15,7 @@ from percasym.balance.none import NoBalance
 from percasym.balance.saw import Saw
 from percasym.balance.staged import Staged
 from percasym.data.generated import Generated
-from percasym.models import checkpoint
+from percasym.models import locate
 from percasym.models.base import Batch
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.tasks.sudoku.task import Sudoku
@@ -90,7 +90,7 @@ def test_factors_multiply_the_coefficients_and_not_the_losses_that_are_logged() 
 
 
 def test_a_batch_carries_the_pixels_of_masked_pictures() -> None:
-    family = Qwen3VL(path=checkpoint.packaged("qwen3vl"))
+    family = Qwen3VL(path=locate.packaged("qwen3vl"))
     options = {"task": Sudoku(), "family": family, "batch_size": 4, "micro_batch_size": 2, "seed": 0, "ahead": False}
     plain, masked = Generated(**options), Generated(**options, without=Vig().without)
     for ours, theirs in zip(masked.window(0), plain.window(0), strict=True):
