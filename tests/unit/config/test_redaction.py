@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from percasym.config.redaction import is_secret, redacted, redacted_output, redacted_values, redacted_words
+from percasym.config.redaction import (
+    is_secret,
+    named_variables,
+    redact_tracebacks,
+    redacted,
+    redacted_output,
+    redacted_values,
+    redacted_words,
+    unresolved,
+)
 from percasym.config.resolve import composed, rebuild
 from percasym.config.schema import ConfigError
 
@@ -121,3 +132,45 @@ def test_the_traceback_of_a_defect_holds_no_secret(tmp_path: Path) -> None:
         [sys.executable, "-c", script.replace("redact_tracebacks();", "")], env=environment, capture_output=True, text=True, check=False
     )
     assert SECRET in plain.stderr, "the test can fail"
+
+
+def test_tracebacks_of_a_program_and_of_its_threads_are_redacted_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    redact_tracebacks()
+    hooks = sys.excepthook, threading.excepthook
+    redact_tracebacks()
+    assert (sys.excepthook, threading.excepthook) == hooks, "a second call does nothing"
+    error = RuntimeError(f"of the program {SECRET}")
+    sys.excepthook(RuntimeError, error, None)
+    thread = threading.Thread(target=lambda: {}[f"of a thread {SECRET}"])
+    thread.start()
+    thread.join()
+    shown = capsys.readouterr().err
+    assert "RuntimeError: of the program [HF_TOKEN]\n" in shown and "KeyError: 'of a thread [HF_TOKEN]'" in shown and SECRET not in shown
+
+
+def test_an_interpolation_is_followed_to_its_variable_or_left_alone() -> None:
+    raw = {
+        "a": "${b}",
+        "b": "${c.d}",
+        "c": {"d": "${oc.env:HOME}/x"},
+        "list": ["${b}", 2],
+        "loop": "${pool}",
+        "pool": "${loop}",
+        "n": "${c}",
+    }
+    record = {"a": "/me/x", "b": "/me/x", "list": ["/me/x", 2], "loop": "once", "n": "text"}
+    kept = unresolved(record, raw)
+    assert kept == {"a": "${oc.env:HOME}/x", "b": "${oc.env:HOME}/x", "list": ["${oc.env:HOME}/x", 2], "loop": "once", "n": "text"}
+    assert unresolved({"list": [1, 2]}, {"list": "${oc.env:LIST}"}) == {"list": [1, 2]}, "a list is recorded by its values"
+    assert sorted(named_variables({"a": ["${oc.env:A}", 3], "b": {"c": "${oc.env:B,none} ${oc.env:C}"}})) == ["A", "B", "C"]
+
+
+def test_a_redacted_stream_is_iterated_like_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO("a\nb\n"))
+    with redacted_output():
+        assert list(sys.stdout) == ["a\n", "b\n"]

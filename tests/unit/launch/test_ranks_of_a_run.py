@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +14,28 @@ from percasym.config.settings import Launch
 from percasym.launch import torchrun
 from percasym.launch.torchrun import SignalForwarder
 
+NOBODY = 2**22 + 1
+"""No process has this id: Linux gives smaller ones."""
+RANK = """
+import signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: print("saves", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print("began", flush=True)
+time.sleep(60)
+"""
+
 
 @pytest.fixture
-def ranks(tmp_path: Path):
-    """Processes whose ids stand where the launcher looks for them; the last one has ended."""
-    made = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(2)]
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for rank, pid in enumerate([*(process.pid for process in made), ended.pid]):
+def ranks(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes whose ids stand where the launcher looks for them, beside that of one which has ended."""
+    made = [subprocess.Popen([sys.executable, "-c", RANK], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for rank, pid in enumerate([*(process.pid for process in made), NOBODY]):
         (tmp_path / f"rank{rank}.pid").write_text(str(pid))
+    assert [process.stdout.readline() for process in made] == ["began\n"] * 2
     yield made
     for process in made:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_a_signal_reaches_the_ranks_and_the_second_one_ends_the_run(ranks, tmp_path: Path) -> None:
@@ -34,19 +43,20 @@ def test_a_signal_reaches_the_ranks_and_the_second_one_ends_the_run(ranks, tmp_p
 
     signals = SignalForwarder(tmp_path, num_ranks=3)
     signals.handle(signal.SIGUSR1, None)
+    assert [process.stdout.readline() for process in ranks] == ["saves\n"] * 2
     assert signals.stop == 0, "it asks for a checkpoint, and the run goes on"
-    assert [process.wait(timeout=60) for process in ranks] == [-signal.SIGUSR1] * 2
     signals.handle(signal.SIGTERM, None)
     assert signals.stop == signal.SIGTERM
     with pytest.raises(SignalException, match="stopped by its user") as stopped:
         signals.handle(signal.SIGINT, None)
     assert stopped.value.sigval == signal.SIGINT
+    assert [process.wait(timeout=60) for process in ranks] == [7] * 2
 
 
 def test_a_signal_before_all_ranks_have_started_ends_the_run_at_once(tmp_path: Path) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
 
-    (tmp_path / "rank0.pid").write_text(str(os.getpid()))
+    (tmp_path / "rank0.pid").write_text(str(NOBODY))
     with pytest.raises(SignalException, match="stopped by its user"):
         SignalForwarder(tmp_path, num_ranks=2).handle(signal.SIGTERM, None)
 

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 
 from percasym.config.resolve import composed
 from percasym.config.schema import ConfigError
-from percasym.models import checkpoint, hub, locate
+from percasym.models import checkpoint, hub, locate, processor
 from percasym.models.adapt import Lora
 from percasym.models.locate import CheckpointError, packaged
 from percasym.models.qwen3vl import Qwen3VL
@@ -190,3 +191,34 @@ def test_a_download_asks_a_hub_for_the_pinned_commit_alone(tmp_path: Path) -> No
     assert done.stdout.split() == [str(LONGEST[OLD]), OLD], done.stderr
     assert Hub.asked and not any(NEW in path or "main" in path for path in Hub.asked)
     assert f"/me/tiny/resolve/{OLD}/model.safetensors" in Hub.asked
+
+
+def test_what_is_neither_a_hub_id_nor_a_directory_is_in_no_place() -> None:
+    assert not hub.cached("a/b/c"), "no hub id has two slashes"
+    assert not locate.is_here("~no_such_user_here/model")
+
+
+def test_where_torchvision_is_the_processor_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoProcessor  # Before it is asked for torchvision, which is not here.
+
+    loaded: list[tuple[str, dict]] = []
+
+    def from_pretrained(where: str, **options: object) -> str:
+        loaded.append((where, options))
+        return "its own"
+
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: True)
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", from_pretrained)
+    assert processor.processor.__wrapped__(packaged("qwen3vl")) == "its own"
+    assert loaded == [(packaged("qwen3vl"), {"trust_remote_code": False})]
+
+
+def test_a_processor_that_cannot_be_made_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.is_torchvision_available", lambda: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(processor, "without_videos", lambda cls: lambda: None)  # Of another release: it takes none of the parts.
+        with pytest.raises(CheckpointError, match=r"The processor of .*qwen3vl cannot be made from its parts \(.*unexpected key"):
+            processor.processor.__wrapped__(packaged("qwen3vl"))
+    monkeypatch.setattr(checkpoint, "config", lambda path: SimpleNamespace(model_type="gpt2"))
+    with pytest.raises(CheckpointError, match=r"^here is of type gpt2, which has no processor for pictures and text in transformers\.$"):
+        processor._class("here")
