@@ -40,6 +40,11 @@ class Collected(ABC):
     def __post_init__(self) -> None:
         one_of("task", OnError, on_error=self.on_error)
         at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
+        if self.max_decoded_pixels < self.max_pixels:
+            raise ValueError(
+                f"task.max_decoded_pixels must be at least task.max_pixels={self.max_pixels}, got {self.max_decoded_pixels}: "
+                "pictures are decoded before they are resized."
+            )
 
     @property
     @abstractmethod

@@ -9,13 +9,15 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
+from percasym.config.escaping import shortened
 from percasym.config.files import opened
 
 Record = Mapping[str, Any]
@@ -59,13 +61,27 @@ class Row:
 
 
 def parsed(line: bytes) -> object:
-    """The value of a line of JSON. Raises ValueError when it is none."""
+    """The value of a line of JSON. Raises ValueError when it is none, or an object in it has a key twice."""
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_unique)
+    except _RepeatedKeyError as error:
+        raise ValueError(str(error)) from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
         raise ValueError(f"it is not JSON ({error}).") from None
     except RecursionError:
         raise ValueError("it is nested too deeply.") from None
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object with a key twice; the message is a sentence about its row."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises _RepeatedKeyError: Python would take the last value, other readers the first."""
+    if len(found := dict(pairs)) < len(pairs):
+        (key, number), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise _RepeatedKeyError(f"it has the key {key!r:.60} {number} times. Leave it once.")
+    return found
 
 
 def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterator[Row]:
@@ -132,12 +148,19 @@ def parquet_rows(path: Path, *, named: str | None = None) -> Iterator[Row]:
     number = count(1)
     try:
         with parquet.ParquetFile(path) as file:
+            require_unique(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=64):  # Rows may hold their pictures.
                 for record in batch.to_pylist():
                     own = {"split": named, **record} if named else record
                     yield Row(where=f"{path}, row {next(number)}", split=None, raw=own)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:200]}).") from None
+        raise ValueError(f"{path} cannot be read as Parquet ({shortened(error)}).") from None
+
+
+def require_unique(path: Path, columns: Sequence[str]) -> None:
+    """Raise ValueError for a table with two columns of one name, of which a record would hold one."""
+    if repeated := [name for name, number in Counter(columns).items() if number > 1]:
+        raise ValueError(f"{path} has more than one column {repeated[0]!r:.60}. Leave one.")
 
 
 @contextmanager
@@ -179,7 +202,7 @@ def _array(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> It
     while text.next() != "]":
         where = f"{path}, line {text.line}"
         value = text.element()
-        yield Row(where=where, split=split, raw=value if isinstance(value, dict) else json.dumps(value).encode())
+        yield Row(where=where, split=split, raw=value if isinstance(value, dict | bytes) else json.dumps(value).encode())
         if text.next() == ",":
             text.skip(",")
         elif text.next() != "]":
@@ -197,7 +220,7 @@ class _Text:
         """`line` is the number of the line at which the unread text begins."""
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")()
         self._held, self._at = "", 0
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
 
     def next(self) -> str:
         """The next character that is no white space; "" at the end."""
@@ -216,7 +239,9 @@ class _Text:
         self._advance(len(char))
 
     def element(self) -> object:
-        """Read one value. Raises ValueError, with its line, for text that is no JSON and for a value over the limit."""
+        """Read one value; one with a repeated key comes as its text in bytes, for `parsed` to refuse.
+
+        Raises ValueError, with its line, for text that is no JSON and for a value over the limit."""
         where = f"{self.path}, line {self.line}: the element that begins here"
         while True:
             try:
@@ -226,6 +251,10 @@ class _Text:
                     return value
             except RecursionError:
                 raise ValueError(f"{where} is nested too deeply.") from None
+            except _RepeatedKeyError:
+                begin, (_, end) = self._at, json.JSONDecoder().raw_decode(self._held, self._at)
+                self._advance(end - begin)
+                return self._held[begin:end].encode()
             except ValueError as error:
                 if not self._more():
                     raise ValueError(f"{where} is not JSON ({error}).") from None
