@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from percasym.config.escaping import shortened
 from percasym.config.files import UnfitFileError, home, opened, read_json
 from percasym.models import hub, stored
 from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
@@ -393,12 +394,11 @@ def directory_of(path: str, *, weights: bool = False) -> Path:
     Raises CheckpointError where there is none.
     """
     local = Path(path)
-    if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
-        if not local.expanduser().is_dir():
-            raise CheckpointError(f"No checkpoint directory at {path}. Give model.path a Hugging Face directory or a hub id.")
+    if (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1) and not local.expanduser().is_dir():
+        raise CheckpointError(f"No checkpoint directory at {path}. Give model.path a Hugging Face directory or a hub id.")
+    if _is_here(path):
         if not (local.expanduser() / "config.json").is_file() and not is_adapter(path):
             raise CheckpointError(f"{path} holds no config.json, so it is not a Hugging Face checkpoint. Check model.path.")
-    if _is_here(path):
         return local.expanduser()
     if (reason := hub.unreachable()) and not hub.cached(path):
         raise CheckpointError(
@@ -416,6 +416,8 @@ def loaded(load: Callable[..., Any], path: str, *, weights: bool = False, **opti
     try:
         folder = directory_of(path)
         check_checkpoint(folder, weights=weights or _is_here(path))
+        if (file := folder / "config.json").is_file() and _model_type(file, file.stat().st_mtime_ns) is None:
+            raise CheckpointError(f"{file} names no model_type, so it is not that of a Hugging Face checkpoint. Check model.path.")
         if weights and not _is_here(path):  # Gigabytes, which are downloaded for what passed only.
             folder = directory_of(path, weights=True)
             check_checkpoint(folder)
@@ -425,7 +427,7 @@ def loaded(load: Callable[..., Any], path: str, *, weights: bool = False, **opti
     except (UnfitFileError, TemplateError) as error:
         raise CheckpointError(f"{error} Check model.path.") from error
     except Exception as error:  # transformers raises many types for one cause: the checkpoint cannot be read.
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error)
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # Our own say what is missing.
         raise CheckpointError(f"The checkpoint {path} could not be loaded ({kind}{reason}). Check model.path.") from error
 
