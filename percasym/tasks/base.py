@@ -135,8 +135,14 @@ def require_rows(task: Task, split: str, num: int, option: str) -> None:
     """Raise ValueError where `num` samples of a split would repeat rows of collected data; `option` is what asked for them."""
     about = task.about()
     if about is not None and num > (rows := about["rows"].get(split, 0)):
+        if not rows:
+            raise ValueError(f"{about['path']} has no rows of split {split}, and {option}={num} asks for some. {_held(about)}")
         held = counted(rows, "row")
         raise ValueError(f"{about['path']} has {held} of split {split}, and {option}={num} would repeat some. Ask for at most {rows}.")
+
+
+def _held(about: Mapping[str, Any]) -> str:
+    return f"It has {', '.join(f'{number} {split}' for split, number in about['rows'].items())}."
 
 
 def prompt_as_text(sample: Sample) -> Prompt:

@@ -24,7 +24,7 @@ from percasym.rewards.blindfold_self import BlindfoldSelf
 from percasym.rewards.consensus import Consensus
 from percasym.rewards.rerender import Rerender
 from percasym.spans.grammar import Grammar
-from percasym.tasks.base import SKILLS, data_summary
+from percasym.tasks.base import SKILLS, data_summary, require_rows
 from percasym.tasks.given.item import same_words, tidy
 from percasym.tasks.given.rows import SPLITS
 from percasym.tasks.given.task import Given, similarity
@@ -282,6 +282,16 @@ def test_a_file_that_is_not_there_or_empty_is_one_sentence(write: Callable) -> N
         assert Given(path="/nowhere.jsonl").table
     with pytest.raises(ValueError, match=r"rows.jsonl has no rows."):
         assert Given(path=write(["", "  "])).table
+    with pytest.raises(ValueError, match=r"task.path=https://a.b/rows.jsonl is a web address, and nothing is downloaded."):
+        Given(path="https://a.b/rows.jsonl")
+
+
+def test_a_split_without_rows_is_not_said_to_be_repeated(row: Callable, write: Callable) -> None:
+    task = Given(path=write([row(number) | {"split": "test"} for number in range(2)]))
+    with pytest.raises(ValueError, match=r"rows.jsonl has no rows of split train_sft, and --num=3 asks for some. It has 0 train_sft, "):
+        require_rows(task, "train_sft", 3, "--num")
+    with pytest.raises(ValueError, match=r"has 2 rows of split test, and --num=3 would repeat some. Ask for at most 2."):
+        require_rows(task, "test", 3, "--num")
 
 
 @pytest.mark.parametrize(
