@@ -36,6 +36,7 @@ class Fault(StrEnum):
     percept_not_readable = "the task cannot read the stated perception"
     no_answer = "no answer is stated"
     many_answers = "more than one answer tag"
+    answer_in_perception = "the answer stands inside the perception"
     answer_not_closed = "the answer is never closed"
     text_after_answer = "something stands after the answer"
     truncated = "the token limit came before the end"

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from percasym.config.escaping import shortened
 from percasym.config.schema import ConfigError
 from percasym.dashboard.workspace import definition, workspace
 from percasym.report.load import RunRecord, load_runs
@@ -49,7 +50,7 @@ def _dashboard(given: argparse.Namespace) -> None:
     try:
         made = workspace(runs, study=studies[0], project=project, entity=owner)
     except ValueError as error:  # Names that wandb-workspaces does not take.
-        raise ConfigError(f"There is no dashboard of these runs ({' '.join(str(error).split())[:200]}).") from error
+        raise ConfigError(f"There is no dashboard of these runs ({shortened(error)}).") from error
     if given.out is None:
         print(f"Dashboard: {_save(made)}")
     else:

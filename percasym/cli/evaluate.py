@@ -40,6 +40,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     from percasym.config.resolve import composed
     from percasym.runs.checkpoint import run_of_checkpoint, trained_model
     from percasym.runs.console import PlainConsole
+    from percasym.runs.records import option_name
 
     named = [word for word in given.words if not KEY_VALUE.fullmatch(word)]
     if len(named) > 1:
@@ -63,7 +64,8 @@ def _evaluate(given: argparse.Namespace) -> None:
 
     model: Any = settings.family
     weights = str(folder / "model") if run is not None else model.checkpoint
-    path = given.out or Path("multirun") / settings.study / cell_name(settings.task.name, model, named[0] if named else "packaged")
+    task = option_name(settings.record, "task") or settings.task.name
+    path = given.out or Path("multirun") / settings.study / cell_name(task, model, named[0] if named else "packaged")
     settings = replace(settings, path=path)
     data = evaluate_checkpoint(settings, checkpoint=weights, step=folder if run is not None else None, device=choose_device())
     from percasym.report.load import load_run

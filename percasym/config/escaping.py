@@ -31,6 +31,28 @@ def sentence(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def shortened(error: Exception, most: int = 200) -> str:
+    """The message of a library's error on one line: its whole sentences within `most` characters, or its beginning and "..." without one.
+
+    >>> shortened(ValueError("Cannot load it.\\nIf you meant to, see below."), most=20), shortened(ValueError("out of bounds"), most=8)
+    ('Cannot load it.', 'out of b...')
+    """
+    text = " ".join(str(error).split())
+    if len(text) <= most:
+        return text
+    whole = re.match(rf".{{1,{most - 1}}}[.!?](?= [A-Z])", text)
+    return whole[0] if whole else f"{text[:most]}..."
+
+
+def counted(number: int, noun: str, many: str = "") -> str:
+    """A count with its noun in the right number; `many` is a plural that does not end in s.
+
+    >>> counted(1, "run"), counted(2, "run"), counted(0, "study", "studies")
+    ('1 run', '2 runs', '0 studies')
+    """
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
 def csv_cell(text: str) -> str:
     """`text` as a cell that no spreadsheet computes: a quote before what would be a formula; numbers stay.
 

@@ -73,7 +73,7 @@ def plugin(group: str, values: object, choice: str | None, trusted: Sequence[str
         raise ConfigError(f"{group}._target_={target} is no dataclass, so it cannot serve as {group}.")
     if missing := [method for method in GROUPS[group] if not any(hasattr(cls, name) for name in method.split("|"))]:
         raise ConfigError(f"{group}._target_={target} has no {missing[0]}, so it cannot serve as {group}.")
-    return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group)
+    return build(cls, {key: value for key, value in values.items() if key != "_target_"}, group, f"{group}={choice}" if choice else None)
 
 
 def recorded(chosen: object) -> dict[str, Plain]:

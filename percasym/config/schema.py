@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -25,8 +26,8 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one sentence for the user."""
 
 
-def build(cls: type[T], values: object, where: str) -> T:
-    """An instance of the dataclass `cls` from a mapping; `where` is the dotted key of that mapping.
+def build(cls: type[T], values: object, where: str, owner: str | None = None) -> T:
+    """An instance of the dataclass `cls` from a mapping; `where` is the dotted key of that mapping, `owner` what messages call it.
 
     Raises ConfigError for an unknown or missing key, a wrong type, and whatever `cls` itself refuses.
     """
@@ -35,9 +36,9 @@ def build(cls: type[T], values: object, where: str) -> T:
     known = options(cls)
     for key in values:
         if key not in known:
-            raise ConfigError(no_such(f"{where}.", str(key), known, owner=cls.__name__))
+            raise ConfigError(no_such(f"{where}.", str(key), known, owner=owner or where))
     if missing := [name for name, option in known.items() if name not in values and required(option)]:
-        raise ConfigError(f"{where}.{missing[0]} is not set; give it {wanted(get_type_hints(cls)[missing[0]])}.")
+        raise ConfigError(_not_set(cls, missing[0], f"{where}.{missing[0]}"))
     hints = get_type_hints(cls)
     arguments = {key: read(value, hints[key], f"{where}.{key}") for key, value in values.items()}
     try:
@@ -125,14 +126,24 @@ def dump(value: object) -> Plain:
 def no_such(prefix: str, name: str, known: Iterable[str], *, owner: str) -> str:
     """The message for a key that is not an option of `owner`.
 
-    >>> no_such("balance.", "wieght", ["weight"], owner="Fixed")
-    'There is no option balance.wieght; did you mean balance.weight? The options of Fixed are weight.'
+    >>> no_such("balance.", "wieght", ["weight"], owner="balance=fixed")
+    'There is no option balance.wieght; did you mean balance.weight? The options of balance=fixed are weight.'
     """
     names = list(known)
     close = get_close_matches(name, names, n=1)
     guess = f"; did you mean {prefix}{close[0]}?" if close else "."
     allowed = f"The options of {owner} are {', '.join(names)}." if names else f"{owner} has no options."
     return f"There is no option {prefix}{name}{guess} {allowed}"
+
+
+def _not_set(cls: type, name: str, key: str) -> str:
+    """The message for a required option without a value, with the option's docstring."""
+    from percasym.config.document import meaning  # It imports this module.
+
+    with suppress(OSError):  # Of a class without a source file.
+        if says := meaning(cls, name):
+            return f"{key} is not set. Write {key}=VALUE: {says[0].lower()}{says[1:]}"
+    return f"{key} is not set. Write {key}=VALUE, {wanted(get_type_hints(cls)[name])}."
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

@@ -25,9 +25,19 @@ from percasym.integrations.forward import SpanForward, check_losses, span_labels
 from percasym.models.adapt import PARTS, part_of
 from percasym.models.parts import parts_of
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
-from percasym.training.audit import Audit, products
+from percasym.training.audit import Audit, Spelling, products
 from percasym.training.span_gradients import span_means
 from percasym.types import Span
+
+TRAINER = Spelling(
+    none='BalancedTrainer(balance="none")',
+    ngdiff='balance="ngdiff"',
+    fixed="balance=percasym.Fixed(weight={:.2f})",
+    freeze="freezing {} (requires_grad_(False))",
+    frozen="which parameters are trained (requires_grad)",
+    again="audit that model, too",
+)
+"""What `BalancedTrainer` calls the options of train.py."""
 
 
 def audit(
@@ -86,6 +96,7 @@ def audit(
         chance=math.log(model.config.get_text_config().vocab_size),
         data=None,
         num_samples=sum(len(own) for own in labels),
+        spelling=TRAINER,
     )
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from percasym.config.escaping import shortened
 from percasym.models import chat, checkpoint, hub, locate
 from percasym.models.adapt import Adaptation, PartModules, adapt
 from percasym.models.base import Batch, Row, joined_inputs
@@ -103,7 +104,7 @@ class Auto(Adaptation):
         try:
             found = dict(processor(path)(text=[text], **pictures, return_tensors="pt", **_special(path, text)))
         except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = shortened(error)
             raise ValueError(f"the processor of {path} refuses the prompt ({reason}).") from error
         ids = found.pop("input_ids")[0].tolist()
         return Row(ids=ids, labels=(UNSUPERVISED,) * len(ids), inputs=_known(path, found, len(ids)))

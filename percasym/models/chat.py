@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from percasym.config.escaping import shortened
 from percasym.models import checkpoint
 from percasym.models.base import Batch, Row
 from percasym.models.locate import CheckpointError
@@ -88,7 +89,7 @@ def pixels(path: str, image: bytes, **options: Any) -> Mapping[str, Tensor]:
     try:
         return dict(processor(images=[picture], return_tensors="pt", **options))
     except Exception as error:  # numpy's, PIL's and transformers' own types.
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error)
         raise CheckpointError(f"The image processor of {path} cannot process a picture ({reason}). Check model.path.") from error
 
 

@@ -12,10 +12,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from percasym.config.escaping import shortened
 from percasym.config.files import UnfitFileError, read_json
 from percasym.models import hub, stored
 from percasym.models.adapt import ADAPTER, Attention, is_adapter, load_complete, merge_adapters
-from percasym.models.locate import PACKAGED, CheckpointError, adapter_base, directory_of, is_here, origin
+from percasym.models.locate import PACKAGED, CheckpointError, adapter_base, directory_of, is_here, model_type, origin
 from percasym.models.template import TemplateError
 from percasym.models.untrusted import check_bases, check_checkpoint
 from percasym.models.untrusted_tokenizer import check_tokenizer
@@ -187,6 +188,8 @@ def loaded(load: Callable[..., Any], path: str, *, weights: bool = False, **opti
     try:
         folder = directory_of(path)
         check_checkpoint(folder, weights=weights or is_here(path))
+        if (file := folder / "config.json").is_file() and model_type(file) is None:
+            raise CheckpointError(f"{file} names no model_type, so it is not that of a Hugging Face checkpoint. Check model.path.")
         if weights and not is_here(path):  # Gigabytes, which are downloaded for what passed only.
             folder = directory_of(path, weights=True)
             check_checkpoint(folder)
@@ -196,6 +199,6 @@ def loaded(load: Callable[..., Any], path: str, *, weights: bool = False, **opti
     except (UnfitFileError, TemplateError) as error:
         raise CheckpointError(f"{error} Check model.path.") from error
     except Exception as error:  # transformers raises many types for one cause: the checkpoint cannot be read.
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error)
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # Our own say what is missing.
         raise CheckpointError(f"The checkpoint {path} could not be loaded ({kind}{reason}). Check model.path.") from error

@@ -168,7 +168,7 @@ def require_family(path: str, family: str) -> None:
         folder = Path(adapter_base(path)).expanduser()
     file = folder / "config.json"
     if file.is_file():
-        if kind := _model_type(file, file.stat().st_mtime_ns):
+        if kind := model_type(file):
             require_type(path, kind, family)
     elif (other := family_of(path)) not in (None, family):
         raise CheckpointError(f"{path} is a checkpoint of model={other}, not of model={family}. Set model={other}.")
@@ -192,9 +192,14 @@ def _image_text_to_text(kind: str) -> bool:
     return kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
+def model_type(file: Path) -> str | None:
+    """The type in a config.json; None for a file that cannot be read, or names none."""
+    return _model_type(file, file.stat().st_mtime_ns)
+
+
 @lru_cache(maxsize=16)
 def _model_type(file: Path, changed: int) -> str | None:
-    """The type in a config.json of a time; None for a file that cannot be read, which loading will say."""
+    """`model_type` of a file that was last changed at a time."""
     try:
         kind = read_json(file)["model_type"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -235,12 +240,11 @@ def directory_of(path: str, *, weights: bool = False) -> Path:
     Raises CheckpointError where there is none.
     """
     local = Path(path)
-    if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
-        if not local.expanduser().is_dir():
-            raise CheckpointError(f"No checkpoint directory at {path}. Give model.path a Hugging Face directory or a hub id.")
+    if (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1) and not local.expanduser().is_dir():
+        raise CheckpointError(f"No checkpoint directory at {path}. Give model.path a Hugging Face directory or a hub id.")
+    if is_here(path):
         if not (local.expanduser() / "config.json").is_file() and not is_adapter(path):
             raise CheckpointError(f"{path} holds no config.json, so it is not a Hugging Face checkpoint. Check model.path.")
-    if is_here(path):
         return local.expanduser()
     if (reason := hub.unreachable()) and not hub.cached(path):
         raise CheckpointError(

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 from percasym.report.load import HEADLINE, SAMPLED_HEADLINE
-from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, seed_of
+from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, require_same_rows, seed_of
 from percasym.report.words import interval, sample_count
 from percasym.types import Estimate
 
@@ -99,9 +100,15 @@ class Finding:
 
 
 def compare(group: CellGroup) -> Comparison:
-    """The numbers of a group's cells. Raises ValueError when a file of samples cannot be read, or a cell has two runs of one seed."""
+    """The numbers of a group's cells.
+
+    Raises ValueError when a file of samples cannot be read, a cell has two runs of one seed, or runs that would be paired or averaged
+    recorded different collected rows.
+    """
     for cell in group.cells:
         _refuse_repeated_seeds(cell)
+        for first, second in (*pairwise(cell.runs), *group.pairs(cell)):
+            require_same_rows(first, second)
     parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in group.headline}
     differences = {metric: group.differences(metric) for metric in group.headline}
     compared = []

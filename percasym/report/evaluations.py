@@ -16,6 +16,7 @@ from rich.text import Text
 
 from percasym.report.comparison import Verdict, verdict
 from percasym.report.load import METRICS, SAMPLED, Grades, RunRecord
+from percasym.report.study import require_same_rows
 from percasym.report.tables import markdown_table
 from percasym.report.words import counted, percent
 from percasym.statistics import gain, proportion
@@ -55,8 +56,9 @@ def is_evaluation(run: RunRecord) -> bool:
 def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
     """Two evaluations paired by sample, in every metric that both measured.
 
-    Raises ValueError when one of them has no samples, or they are of other samples.
+    Raises ValueError when one of them has no samples, or they are of other samples or other collected rows.
     """
+    require_same_rows(first, second)
     old, new = _grades(first), _grades(second)
     if old.keys() != new.keys():
         shared = len(old.keys() & new.keys())

@@ -122,6 +122,12 @@ class RunRecord:
         """Name of the experiment's cell: the directory above `seed<n>`."""
         return self.path.parent.name if self.path.name.startswith("seed") else self.path.name
 
+    @property
+    def data(self) -> str | None:
+        """The fingerprint of its collected rows; None for generated samples."""
+        data = self.meta.get("data")
+        return str(data["fingerprint"]) if isinstance(data, Mapping) and "fingerprint" in data else None
+
     def series(self, key: str) -> Series:
         """The values of `key` by step; empty where the run never logged it."""
         points = [(step, values[key]) for step, values in sorted(self.metrics.items()) if key in values]

@@ -141,16 +141,20 @@ class CellGroup:
     def differences(self, metric: str) -> list[Estimate]:
         """Paired difference of each cell to the baseline; nan for the baseline itself and where nothing can be paired.
 
-        A seed is paired with the same seed on the same samples. Raises ValueError when a file of samples cannot be read.
+        A seed is paired with the same seed on the same samples of the same data. Raises ValueError when a file of samples cannot be read.
         """
         return [statistics.nothing() if cell is self.baseline else self._paired(cell, metric) for cell in self.cells]
 
+    def pairs(self, cell: Cell) -> list[tuple[RunRecord, RunRecord]]:
+        """The run of the baseline and that of `cell`, for each seed that both have."""
+        base = {seed_of(run): run for run in self.baseline.runs} if self.baseline else {}
+        return [(base[seed_of(run)], run) for run in cell.runs if seed_of(run) in base]
+
     def _paired(self, cell: Cell, metric: str) -> Estimate:
-        base = {seed_of(run): run.grades_after for run in self.baseline.runs} if self.baseline else {}
         pairs = _Values()
-        for run in cell.runs:
-            own, other = run.grades_after, base.get(seed_of(run))
-            if own is not None and other is not None and own.keys() == other.keys():
+        for base, run in self.pairs(cell):
+            own, other = run.grades_after, base.grades_after
+            if own is not None and other is not None and base.data == run.data and _same_samples(own, other):
                 pairs.add_all(other, own, metric, seed_of(run))
         return pairs.gain
 
@@ -190,6 +194,16 @@ def seed_of(run: RunRecord) -> int:
     return int(run.config.get("seed", 0))
 
 
+def require_same_rows(first: RunRecord, second: RunRecord) -> None:
+    """Raise ValueError where two runs recorded different collected rows: a difference between them is not due to the training alone."""
+    if first.data != second.data:
+        both = " and ".join(run.data or "none" for run in (first, second))
+        raise ValueError(
+            f"{first.path} and {second.path} were run on different data (fingerprints {both}); only runs on the same rows are compared. "
+            "Name runs on the same rows, or repeat one of the two (run.overwrite=true)."
+        )
+
+
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Mean and interval averaged over runs that share their samples; nan over none."""
     known = [estimate for estimate in estimates if not math.isnan(estimate.mean)]
@@ -204,6 +218,11 @@ def measured(run: RunRecord, summary: Summary) -> Summary:
     cell = Cell(name=run.cell, label=run.cell, strategy="", runs=(run,))
     parts = {part: {key: cell.estimate(key, part) for key in (*METRICS, *SAMPLED) if key in getattr(summary, part)} for part in PARTS}
     return replace(summary, before=parts["before"], after=parts["after"], gain=parts["gain"])
+
+
+def _same_samples(one: Grades, other: Grades) -> bool:
+    """Whether two evaluations have the same samples of the same puzzles: a task with other options has other puzzles under its keys."""
+    return one.keys() == other.keys() and all(one[name].puzzle == other[name].puzzle for name in one)
 
 
 def _regraded(runs: Sequence[RunRecord], metric: str, part: str) -> Estimate | None:

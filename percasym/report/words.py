@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from percasym.config.escaping import counted as counted
 from percasym.types import Estimate
 
 DASH = "-"
@@ -55,12 +56,3 @@ def sample_count(num_samples: Sequence[int]) -> str:
     if not num_samples:
         return "n not recorded"
     return f"n = {num_samples[0]}" if len(num_samples) == 1 else f"n = {num_samples[0]} to {num_samples[-1]}"
-
-
-def counted(number: int, noun: str, many: str = "") -> str:
-    """A count with its noun in the right number; `many` is a plural that does not end in s.
-
-    >>> counted(1, "run"), counted(2, "run"), counted(0, "study", "studies")
-    ('1 run', '2 runs', '0 studies')
-    """
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -111,6 +111,21 @@ def read_lines(path: Path, *, max_bytes: int = MAX_LINES_BYTES, links: bool = Tr
     return records
 
 
+OPTIONS = {
+    "percasym.tasks.given.task.Given": "jsonl",
+    "percasym.tasks.released.task.Hub": "hub",
+    "percasym.tasks.outside.task.MmHelix": "mm_helix",
+    "percasym.tasks.outside.task.Vgrp": "vgrp",
+    "percasym.runs.trackers.NoTracker": "none",
+    "percasym.runs.trackers.WandbTracker": "wandb",
+    "percasym.config.settings.DeepSpeedSettings": "deepspeed",
+    "percasym.config.settings.TorchSettings": "torch",
+    "percasym.config.sampling.Native": "native",
+    "percasym.config.sampling.Vllm": "vllm",
+}
+"""Classes whose option is named neither after their module nor after them."""
+
+
 def option_name(config: Mapping[str, Any], group: str) -> str | None:
     """The option chosen in a group, from the module of its class, or from the class where a module holds several.
 
@@ -119,7 +134,10 @@ def option_name(config: Mapping[str, Any], group: str) -> str | None:
     >>> option_name({"paradigm": {"_target_": "percasym.config.paradigm.Rl"}}, "paradigm")
     'rl'
     """
-    *path, name = str((config.get(group) or {}).get("_target_", "")).split(".")
+    target = str((config.get(group) or {}).get("_target_", ""))
+    if target in OPTIONS:
+        return OPTIONS[target]
+    *path, name = target.split(".")
     modules = [module for module in path if module != "task"]
     if not modules:
         return None

@@ -95,8 +95,10 @@ class Grammar:
         opened, closed = whole.count(self.open_answer), whole.count(self.close_answer)
         if opened == closed == 0:
             return None, [Fault.no_answer]
-        if opened > 1 or closed > 1 or self.open_answer in perception:
+        if opened > 1 or closed > 1:
             return None, [Fault.many_answers]
+        if self.open_answer in perception:  # Of a perception that is never closed, that is the fault.
+            return None, [Fault.answer_in_perception] if self.close_perception in perception else []
         before, _, after = whole.partition(self.open_answer)
         if not opened or self.close_answer in before:
             return None, [Fault.no_answer]

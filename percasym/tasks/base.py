@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
+from percasym.config.escaping import counted
 from percasym.types import Prompt, Sample, SampleKey
 
 SPLITS: dict[str, int] = {"base": 40, "train_sft": 30, "train_rl": 15, "test": 15}
@@ -126,14 +127,22 @@ def data_summary(about: Mapping[str, Any]) -> str:
     """
     rows = ", ".join(f"{number} {split}" for split, number in about["rows"].items())
     skipped = f", {about['skipped']} skipped ({'; '.join(about['examples'])})" if about["skipped"] else ""
-    return "\n".join([f"{about['path']}: {rows} rows{skipped}", *about.get("notes", ())])
+    noun = "row" if sum(about["rows"].values()) == 1 else "rows"
+    return "\n".join([f"{about['path']}: {rows} {noun}{skipped}", *about.get("notes", ())])
 
 
 def require_rows(task: Task, split: str, num: int, option: str) -> None:
     """Raise ValueError where `num` samples of a split would repeat rows of collected data; `option` is what asked for them."""
     about = task.about()
     if about is not None and num > (rows := about["rows"].get(split, 0)):
-        raise ValueError(f"{about['path']} has {rows} rows of split {split}, and {option}={num} would repeat some. Ask for at most {rows}.")
+        if not rows:
+            raise ValueError(f"{about['path']} has no rows of split {split}, and {option}={num} asks for some. {_held(about)}")
+        held = counted(rows, "row")
+        raise ValueError(f"{about['path']} has {held} of split {split}, and {option}={num} would repeat some. Ask for at most {rows}.")
+
+
+def _held(about: Mapping[str, Any]) -> str:
+    return f"It has {', '.join(f'{number} {split}' for split, number in about['rows'].items())}."
 
 
 def prompt_as_text(sample: Sample) -> Prompt:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from percasym.balance.base import Gramian, SpanStats, equalizing_weight
 from percasym.engine.inner_products import Parts, gramian
@@ -17,10 +17,24 @@ from percasym.training.span_gradients import Share, part, share_of
 SMALL = 0.2
 """Share of the language model's gradient below which balancing is worth a run: `SEEN`; at 36 % it gave none (experiments/sft_balance)."""
 SEEN = (
-    "In our own studies, tiny models with shares of 3 to 12 %, balance=ngdiff raised a_p by 7 to 9 points and cost 5 to 13 points of a_r; "
+    "In our own studies, tiny models with shares of 3 to 12 %, NGDiff raised a_p by 7 to 9 points and cost 5 to 13 points of a_r; "
     "the end result a rose by at most 5 points, and mostly changed within its interval (experiments/sft_balance, sft_miniature)."
 )
 """What balancing gave and cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spelling:
+    """How the reader of an audit writes what the advice names."""
+
+    none: str = "balance=none"
+    ngdiff: str = "balance=ngdiff"
+    fixed: str = "balance=fixed balance.weight={:.2f}"
+    freeze: str = "model.freeze=[{}]"
+    """With the names of parts."""
+    frozen: str = "model.freeze"
+    """What decides which parts are trained."""
+    again: str = "audit that checkpoint, too (model.path=RUN/final)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +51,8 @@ class Audit:
     """How many rows were read and dropped, for tasks that read files; None otherwise."""
     num_samples: int
     """Samples that were measured."""
+    spelling: Spelling = field(default=Spelling(), compare=False, repr=False)
+    """That of the command line, unless someone else's trainer asks."""
 
     @property
     def share(self) -> Share:
@@ -65,15 +81,15 @@ class Audit:
             return None
         return (
             f"A token costs {nats:.1f} nats here, and a blind guess {self.chance:.1f}: this model has never met such texts, and its first "
-            "steps will learn the words. Train briefly and audit that checkpoint, too (model.path=RUN/final)."
+            f"steps will learn the words. Train briefly and {self.spelling.again}."
         )
 
     def advice(self) -> str:
         """Perception's share, what balancing gave and cost at such shares, and which balance to try."""
-        share, weight = self.share, self.ngdiff
+        share, weight, says = self.share, self.ngdiff, self.spelling
         assert self.stats.gramian is not None
         if not min(self.stats.counts) or not min(self.stats.gramian.norms):
-            return "One span has no gradient here, so there is nothing to balance: look at the data and at model.freeze."
+            return f"One span has no gradient here, so there is nothing to balance: look at the data and at {says.frozen}."
         if "language" not in self.groups:
             return "The language model is frozen, so reasoning is hardly trained: balancing has nothing to share out there."
         own = self.gradient_share(self.groups["language"])
@@ -81,16 +97,18 @@ class Audit:
         if own >= SMALL:
             return (
                 f"Perception has {own:.0%} of the language model's gradient; at 36 % balancing raised nothing in our own studies "
-                f"(experiments/sft_balance). Begin with balance=none; balance=ngdiff would start at w = {weight:.2f}, the token average is "
+                f"(experiments/sft_balance). Begin with {says.none}; {says.ngdiff} would start at w = {weight:.2f}, the token average is "
                 f"{share.tokens:.2f}."
             )
         elsewhere = (
-            f" But {' and '.join(trained)} can learn to see at any weight: try model.freeze=[{','.join(trained)}] too." if trained else ""
+            f" But {' and '.join(trained)} can learn to see at any weight: try {says.freeze.format(','.join(trained))} too."
+            if trained
+            else ""
         )
         return (
-            f"Perception has {own:.0%} of the language model's gradient. {SEEN} Run balance=none beside balance=ngdiff, which would start "
-            f"at w = {weight:.2f} (token average: {share.tokens:.2f}), and a smaller constant weight, which costs less: balance=fixed "
-            f"balance.weight={modest(share.tokens, weight):.2f}.{elsewhere}"
+            f"Perception has {own:.0%} of the language model's gradient. {SEEN} Run {says.none} beside {says.ngdiff}, which would start "
+            f"at w = {weight:.2f} (token average: {share.tokens:.2f}), and a smaller constant weight, which costs less: "
+            f"{says.fixed.format(modest(share.tokens, weight))}.{elsewhere}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from percasym.app.audit import audit
 from percasym.balance.base import Gramian, SpanStats
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
+from percasym.integrations.audit import TRAINER
 from percasym.training.audit import Audit
 from percasym.training.span_gradients import Share
 
@@ -82,9 +84,20 @@ def test_advice_follows_the_language_model() -> None:
     assert made_up((0.0, 1.0)).advice().startswith("One span has no gradient here")
 
 
+def test_advice_is_in_the_words_of_the_trainer_that_asks() -> None:
+    asked = replace(made_up((1.0, 1.0), vision=(9.0, 1.0)), spelling=TRAINER)
+    assert 'BalancedTrainer(balance="none") beside balance="ngdiff", which would start at w = 0.' in asked.advice()
+    assert "balance=percasym.Fixed(weight=0." in asked.advice()
+    assert asked.advice().endswith("try freezing vision (requires_grad_(False)) too.")
+    none = replace(made_up((0.0, 1.0)), spelling=TRAINER).advice()
+    wordy = replace(asked, stats=replace(asked.stats, losses=(3.0, 2.6))).caution() or ""
+    for text in (asked.advice(), none, wordy, replace(made_up((9.0, 1.0)), spelling=TRAINER).advice()):
+        assert not re.search(r"model\.|balance=[a-z]+[ ;,.]|balance\.", text.replace("percasym.Fixed", "")), text
+
+
 WRONG = {
     "no file": (["task=jsonl", "task.path=nowhere.jsonl"], "There is no file nowhere.jsonl. Give task.path a file of "),
-    "no path": (["task=jsonl"], "task.path is not set; give it text."),
+    "no path": (["task=jsonl"], "task.path is not set. Write task.path=VALUE: a file of JSON lines, a JSON array or Parquet"),
     "no samples": (["--samples", "0"], "--samples must be at least 1, got 0."),
     "no demonstrations": (["paradigm=rl"], "percasym audit measures demonstrations, and paradigm=rl has none. Leave paradigm=rl out."),
     "no checkpoint": (["model.path=/nowhere/to/be/found"], "No checkpoint directory at /nowhere/to/be/found."),

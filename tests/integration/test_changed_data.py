@@ -65,12 +65,36 @@ def test_an_interrupted_run_resumes_on_the_same_rows_only(
 def test_a_finished_run_is_not_that_of_rows_changed_in_their_place(command: Callable, rows: Path, blank: Path) -> None:
     words = [*FEW, f"model.path={blank}", f"task.path={rows / 'rows.jsonl'}"]
     assert command(*words).code == 0
+    skipped = command("-m", *words)
+    assert skipped.code == 0 and "1 skipped" in skipped.out, skipped.err
     file = rows / "rows.jsonl"
     file.write_text(file.read_text().replace('"answer": 9', '"answer": 8', 1))
     _table.cache_clear()
     refused = command(*words)
     assert refused.code == 2
     assert "holds a run on other data" in refused.err
+    of_a_study = command("-m", *words)
+    assert of_a_study.code == 2 and "skipped" not in of_a_study.out
+    assert "holds a run on other data (fingerprint " in of_a_study.err and "No cell was started" in of_a_study.err
+    assert of_a_study.err.count("\n") == 1
+
+
+def test_evaluations_before_and_after_a_change_of_the_rows_are_not_paired(
+    rows: Path, blank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, few = rows / "rows.jsonl", ["evaluation.num_samples=2", "evaluation.max_new_tokens=4", "scale=smoke"]
+    evaluate = ["evaluate", str(blank), "task=jsonl", f"task.path={file}", *few]
+    assert cli.main(evaluate) == 0
+    (first,) = (tmp_path / "multirun" / "evaluations").iterdir()
+    assert first.name.startswith("jsonl-qwen3vl-evaluate-")
+    file.write_text(file.read_text().replace('"answer": 1', '"answer": 8', 1))
+    _table.cache_clear()
+    assert cli.main([*evaluate, "--out", "second"]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", str(first), "second"]) == 2
+    refused = capsys.readouterr().err
+    assert "were run on different data (fingerprints " in refused and refused.count("\n") == 1
 
 
 def test_an_export_or_audit_never_repeats_a_row(rows: Path, blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -241,7 +241,7 @@ def test_an_int_serves_as_a_float_and_a_list_as_a_tuple() -> None:
         ({"look": 3}, "example.look must be a group of options ("),
         ({"lora": 3}, "example.lora must be a group of options (rank, alpha, dropout, targets) or null, got 3."),
         ({"lora": {"rank": "8"}}, "example.lora.rank must be a whole number, got '8'."),
-        ({"cuont": 3}, "There is no option example.cuont; did you mean example.count? The options of Example are count, rate, "),
+        ({"cuont": 3}, "There is no option example.cuont; did you mean example.count? The options of example are count, rate, "),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(values: dict, message: str) -> None:

@@ -60,7 +60,7 @@ WORDS = {
     "audit --samples x": "percasym audit: argument --samples: invalid int value: 'x'.",
     "audit --samples 0": "--samples must be at least 1, got 0.",
     "audit paradigm=rl": "percasym audit measures demonstrations, and paradigm=rl has none.",
-    "audit task=jsonl": "task.path is not set; give it text.",
+    "audit task=jsonl": "task.path is not set. Write task.path=VALUE: a file of JSON lines, a JSON array or Parquet",
     "audit task=jsonl task.path=nowhere.jsonl": "There is no file nowhere.jsonl. Give task.path a file of JSON lines, ",
     "audit task=jsonl task.path=empty": "empty is a folder without Parquet files. Give task.path a file of JSON lines, a JSON array or ",
     "audit task=jsonl task.path=none.jsonl": "none.jsonl has no rows.",

@@ -17,8 +17,8 @@ WRONG = {
     "no task at all": (["task=null"], "Config group override must be a string"),
     "two tasks without a sweep": (["task=sudoku,graph_coloring"], "task=sudoku,graph_coloring is more than one value: write "),
     "misspelt key": (["balance=fixed", "balance.wieght=0.5"], "There is no option balance.wieght; did you mean balance.weight? "),
-    "key of another choice": (["balance=none", "balance.weight=0.5"], "There is no option balance.weight. NoBalance has no options."),
-    "key of another task": (["task=graph_coloring", "task.givens=[7,9]"], "There is no option task.givens. The options of Graph"),
+    "key of another choice": (["balance=none", "balance.weight=0.5"], "There is no option balance.weight. balance=none has no options."),
+    "key of another task": (["task=graph_coloring", "task.givens=[7,9]"], "There is no option task.givens. The options of task=gr"),
     "misspelt nested key": (["task.look.nois=0.1"], "There is no option task.look.nois; did you mean task.look.noise?"),
     "key of nothing": (["verbosity=3"], "There is no option verbosity. The options of a run are "),
     "text for a number": (["paradigm.steps=ten"], "paradigm.steps must be a whole number, got 'ten'."),
@@ -73,6 +73,12 @@ WRONG = {
 WRONG_WORLD = {
     "no checkpoint directory": (["model.path=/nowhere/to/be/found"], "No checkpoint directory at /nowhere/to/be/found."),
     "a directory that is no checkpoint": (["model.path={empty}"], "{empty} holds no config.json"),
+    "a relative directory that is no checkpoint": (["model.path=pictures"], "pictures holds no config.json, so it is not a Hugging Face "),
+    "a config.json of no model": (["model.path={nameless}"], "{nameless}/config.json names no model_type, so it is not that of a Hugg"),
+    "a checkpoint without an image processor": (
+        ["model.path={blind}"],
+        "The checkpoint {blind} could not be loaded (OSError: Can't load image processor for '{blind}'.). Check model.path.\n",
+    ),
     "damaged safetensors": (
         ["model.path={damaged}"],
         "{damaged}/config.json asks for ",
@@ -98,15 +104,18 @@ def test_a_wrong_input_is_one_sentence(command, tmp_path: Path, what: str) -> No
 
 @pytest.fixture(scope="session")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An empty folder, and a checkpoint whose weights were cut short."""
+    """An empty folder, a config.json of no model, and a checkpoint whose weights were cut short, or that has no image processor."""
     from percasym.models.architecture import write_blank
 
-    empty, whole, damaged = (tmp_path_factory.mktemp(name) for name in ("empty", "whole", "damaged"))
+    empty, whole, damaged, blind, nameless = map(tmp_path_factory.mktemp, ("empty", "whole", "damaged", "blind", "nameless"))
     write_blank(whole, ["Solve the Sudoku."])
     shutil.copytree(whole, damaged, dirs_exist_ok=True)
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    return {"empty": str(empty), "damaged": str(damaged)}
+    shutil.copytree(whole, blind, dirs_exist_ok=True)
+    (blind / "preprocessor_config.json").unlink()
+    (nameless / "config.json").write_text("{}")
+    return {"empty": str(empty), "damaged": str(damaged), "blind": str(blind), "nameless": str(nameless)}
 
 
 @pytest.mark.parametrize("what", WRONG_WORLD)
@@ -115,9 +124,10 @@ def test_a_wrong_checkpoint_or_machine_is_one_sentence(command, places, tmp_path
 
     monkeypatch.setattr(app.torch.cuda, "is_available", lambda: False)
     words, begins = WRONG_WORLD[what]
+    (tmp_path / "pictures").mkdir()
     answer = command("scale=smoke", *[word.format(**places) for word in words])
     refused(answer.code, answer.out, answer.err, begins.format(**places))
-    assert list(tmp_path.iterdir()) == [], "nothing is written"
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"], "nothing is written"
 
 
 def test_a_launch_inside_a_launch_is_one_sentence(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

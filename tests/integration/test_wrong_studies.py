@@ -60,7 +60,7 @@ WRONG = {
     "enormous picture": (["task.look.image_px=100000000"], "look.image_px must lie between 16 and 4096, got 100000000."),
     "nodes beyond the alphabet": (["task=graph_coloring", "task.nodes=[4,400]"], "task.nodes must be [low, high] with "),
     "no machine at the meeting place": (["launch.nnodes=2", "launch.rendezvous=host"], "launch.nnodes=2 needs launch.rendezvous=HOST:PORT"),
-    "no path to the data": ([JSONL], "task.path is not set; give it text."),
+    "no path to the data": ([JSONL], "task.path is not set. Write task.path=VALUE: a file of JSON lines, a JSON array or Parquet"),
     "expression that is none": ([JSONL, "task.path=x", "task.boundary='(['"], "task.boundary must be a regular expression, got '(['"),
     "other way with errors": ([JSONL, "task.path=x", "task.on_error=ignore"], "task.on_error must be raise or skip, got 'ignore'"),
     "expression without a group": (["task=hub", "task.path=x", "task.ground_truth=x"], "task.ground_truth must name a group percept or "),

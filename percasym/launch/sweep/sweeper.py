@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from percasym.config.escaping import visible
 from percasym.config.resolve import force_options, resolve, sentence
 from percasym.config.schema import ConfigError
 from percasym.config.settings import require_engine
+from percasym.data.checks import data_fingerprint
 from percasym.launch.sweep.cell_process import (
     FAILED,
     INTERRUPTED,
@@ -147,7 +149,8 @@ class StudySweeper(Sweeper):
                 del cfg.hydra
             settings = resolve(cfg, choices=choices, path=folder / name)
             require_engine(settings.engine)
-            found = find(settings.path, settings.record, overwrite=settings.run.overwrite)
+            fingerprint = partial(data_fingerprint, settings)
+            found = find(settings.path, settings.record, overwrite=settings.run.overwrite, fingerprint=fingerprint)
         except Exception as error:  # Hydra's or ours, about the words.
             raise ConfigError(f"{sentence(error)} No cell was started; this one is {_shown(words)}.") from error
         return Checked(words=words, folder=folder, name=name, done=found.status == "finished")

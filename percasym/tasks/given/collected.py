@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from percasym.config.files import inside
 from percasym.config.schema import at_least, one_of
 from percasym.tasks.base import RowCheck
-from percasym.tasks.given.picture import Limits, Look, Source, look
+from percasym.tasks.given.picture import ADDRESS, Limits, Look, Source, look
 from percasym.tasks.given.rows import OfflineTable
 
 OnError = Literal["raise", "skip"]
@@ -39,7 +39,14 @@ class Collected(ABC):
 
     def __post_init__(self) -> None:
         one_of("task", OnError, on_error=self.on_error)
+        if ADDRESS.match(self.path):
+            raise ValueError(f"task.path={self.path:.80} is a web address, and nothing is downloaded. Download it and name the file.")
         at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)
+        if self.max_decoded_pixels < self.max_pixels:
+            raise ValueError(
+                f"task.max_decoded_pixels must be at least task.max_pixels={self.max_pixels}, got {self.max_decoded_pixels}: "
+                "pictures are decoded before they are resized."
+            )
 
     @property
     @abstractmethod

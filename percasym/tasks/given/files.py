@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from percasym.config.files import opened
-from percasym.tasks.given.parquet import records
+from percasym.tasks.given.parquet import records, repeated_column
 
 Record = Mapping[str, Any]
 """The columns of a row by name."""
@@ -67,13 +67,27 @@ class Row:
 
 
 def parsed(line: bytes) -> object:
-    """The value of a line of JSON. Raises ValueError when it is none."""
+    """The value of a line of JSON. Raises ValueError when it is none, or an object in it has a key twice."""
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_unique)
+    except _RepeatedKeyError as error:
+        raise ValueError(str(error)) from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
         raise ValueError(f"it is not JSON ({error}).") from None
     except RecursionError:
         raise ValueError("it is nested too deeply.") from None
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object with a key twice; the message is a sentence about its row."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises _RepeatedKeyError: Python would take the last value, other readers the first."""
+    if len(found := dict(pairs)) < len(pairs):
+        (key, number), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise _RepeatedKeyError(f"it has the key {key!r:.60} {number} times. Leave it once.")
+    return found
 
 
 def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterator[Row]:
@@ -140,6 +154,12 @@ def parquet_rows(paths: Sequence[Path], *, max_bytes: int, named: bool = False) 
         _refuse_expanded(path, spent[path])
         split = _split_of_name(path.name) if named else None
         yield Row(where=f"{path}, row {number}", split=None, raw={"split": split, **record} if split and record else record)
+
+
+def require_unique(path: Path, columns: Sequence[str]) -> None:
+    """Raise ValueError for a table with two columns of one name, of which a record would hold one."""
+    if refusal := repeated_column(columns):
+        raise ValueError(f"{path} {refusal}")
 
 
 class _Expanding(io.RawIOBase):
@@ -216,7 +236,7 @@ def _array(path: Path, file: IO[bytes], max_bytes: int, split: str | None) -> It
     while text.next() != "]":
         where = f"{path}, line {text.line}"
         value = text.element()
-        yield Row(where=where, split=split, raw=value if isinstance(value, dict) else json.dumps(value).encode())
+        yield Row(where=where, split=split, raw=value if isinstance(value, dict | bytes) else json.dumps(value).encode())
         if text.next() == ",":
             text.skip(",")
         elif text.next() != "]":
@@ -234,7 +254,7 @@ class _Text:
         """`line` is the number of the line at which the unread text begins."""
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")()
         self._held, self._at = "", 0
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
 
     def next(self) -> str:
         """The next character that is no white space; "" at the end."""
@@ -253,7 +273,9 @@ class _Text:
         self._advance(len(char))
 
     def element(self) -> object:
-        """Read one value. Raises ValueError, with its line, for text that is no JSON and for a value over the limit."""
+        """Read one value; one with a repeated key comes as its text in bytes, for `parsed` to refuse.
+
+        Raises ValueError, with its line, for text that is no JSON and for a value over the limit."""
         where = f"{self.path}, line {self.line}: the element that begins here"
         while True:
             try:
@@ -263,6 +285,10 @@ class _Text:
                     return value
             except RecursionError:
                 raise ValueError(f"{where} is nested too deeply.") from None
+            except _RepeatedKeyError:
+                begin, (_, end) = self._at, json.JSONDecoder().raw_decode(self._held, self._at)
+                self._advance(end - begin)
+                return self._held[begin:end].encode()
             except ValueError as error:
                 if not self._more():
                     raise ValueError(f"{where} is not JSON ({error}).") from None

@@ -24,11 +24,11 @@ from percasym.tasks.given.picture import Source, image_source
 from percasym.types import Demonstration
 
 REMARKS = {
-    "image_tag": "{} questions had a placeholder <image>, which was dropped: the picture stands before the question.",
-    "resized": "{} rows have a picture that was resized to task.max_pixels.",
-    "system": "{} rows have a system message, which was put before the question.",
+    "image_tag": ("question", "had a placeholder <image>, or a picture after the text: the picture now stands before the question."),
+    "resized": ("row", "had a picture that was resized to task.max_pixels."),
+    "system": ("row", "had a system message, which was put before the question."),
 }
-"""What is done to rows, by the remark of an item; `{}` is the number of rows."""
+"""What is done to rows, by the remark of an item: what is counted, and what was done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Item:
 
 def from_columns(record: Record, folder: Path, boundary: Expression | None) -> Item:
     """Parse a row with columns image, query and (perception, reasoning, answer), or image, query, response and optionally answer, or a
-    chat row. A column that is null counts as absent.
+    chat row. A column that is null counts as absent; one that stands beside a response must say the same.
 
     Raises ValueError with the reason when the row is malformed.
     """
@@ -76,7 +76,11 @@ def from_columns(record: Record, folder: Path, boundary: Expression | None) -> I
             raise ValueError(f"it has no response that task.boundary could cut; its columns are {', '.join(record)}.")
         return _item(record, folder, _text(record, "perception"), _text(record, "reasoning"), _number_or_text(record, "answer"))
     answer = _number_or_text(record, "answer") if "answer" in record else None
-    return _item(record, folder, *split_response(_text(record, "response"), boundary, answer))
+    percept, reasoning, answer = split_response(_text(record, "response"), boundary, answer)
+    for name, part in (("perception", percept), ("reasoning", reasoning)):
+        if name in record:
+            _require_same(f"its {name}", _text(record, name), part)
+    return _item(record, folder, percept, reasoning, answer)
 
 
 def from_hub(record: Record, folder: Path, boundary: Expression | None, ground_truth: Expression | None) -> Item:
@@ -109,9 +113,9 @@ def split_response(response: str, boundary: Expression | None, answer: str | Non
     >>> split_response("[2 red] 1 + 1.", compiled("boundary", r"\\[(?P<percept>.*)\\] (?P<reasoning>.*)"), "2")
     ('2 red', '1 + 1.', '2')
 
-    Raises ValueError when the response cannot be parsed, or contradicts `answer`.
+    Raises ValueError when the response cannot be parsed, contradicts `answer`, or is cut into one part and nothing.
     """
-    tags = Grammar()
+    tags, whole = Grammar(), response
     if boundary:
         found = boundary.search(response)
         if not found:
@@ -123,8 +127,11 @@ def split_response(response: str, boundary: Expression | None, answer: str | Non
     if read.percept is None or read.answer is None or read.faults:
         advice = "Tag it, or set task.boundary." if boundary is None else "Look at task.boundary and the answer."
         raise ValueError(f"its response cannot be read: {'; '.join(read.faults)}. {advice}")
-    if answer is not None and not same_words(answer, read.answer):
-        raise ValueError(f"its answer is {answer[:40]!r}, and its response says {read.answer[:40]!r}.")
+    if answer is not None:
+        _require_same("its answer", answer, read.answer)
+    for name, part in (("perception", read.percept), ("reasoning", read.reasoning)):
+        if boundary and not part.strip():
+            raise ValueError(f"task.boundary={boundary.pattern!r} leaves no {name} in its response, and both are trained: {whole[:60]!r}.")
     return read.percept, read.reasoning, read.answer
 
 
@@ -146,6 +153,12 @@ def same_words(one: str, other: str) -> bool:
     return one.split() == other.split()
 
 
+def _require_same(name: str, given: str, stated: str) -> None:
+    """Raise ValueError where a column and the response differ in more than white space."""
+    if not same_words(given, stated):
+        raise ValueError(f"{name} is {given[:40]!r}, and its response says {stated[:40]!r}.")
+
+
 def _cut(response: str, found: regex.Match[str], answer: str | None) -> tuple[str, str | None]:
     """The response with its percept tagged, and its answer."""
     tags, parts = Grammar(), found.groupdict()
@@ -155,8 +168,8 @@ def _cut(response: str, found: regex.Match[str], answer: str | None) -> tuple[st
     if stated is None:
         tagged = re.search(re.escape(tags.open_answer) + "(.*?)" + re.escape(tags.close_answer), response, re.DOTALL)
         stated = tagged[1] if tagged else None
-    if stated is not None and answer is not None and not same_words(answer, stated):
-        raise ValueError(f"its answer is {answer[:40]!r}, and its response says {stated[:40]!r}.")
+    if stated is not None and answer is not None:
+        _require_same("its answer", answer, stated)
     kept = tags.perception(parts["percept"] or "") + (parts["reasoning"] or "").partition(tags.open_answer)[0]
     return kept, answer if stated is None else stated
 
@@ -172,8 +185,10 @@ def _truth(value: object, pattern: Expression | None) -> tuple[str | None, str]:
     found = pattern.search(text)
     if not found:
         raise ValueError(f"task.ground_truth={pattern.pattern!r} matches nothing in its ground_truth: {text[:60]!r}.")
-    groups = found.groupdict()
-    return groups.get("percept"), groups.get("answer") or text
+    groups = {name: part for name, part in found.groupdict().items() if part is not None}
+    if empty := [name for name, part in groups.items() if name in ("percept", "answer") and not part.strip()]:
+        raise ValueError(f"task.ground_truth={pattern.pattern!r} finds an empty {empty[0]} in its ground_truth: {text[:60]!r}.")
+    return groups.get("percept"), groups.get("answer", text)
 
 
 def _item(record: Record, folder: Path, percept: str, reasoning: str, answer: str) -> Item:

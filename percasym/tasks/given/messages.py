@@ -39,7 +39,9 @@ def columns_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
     named = [name for name in ("messages", "conversations") if name in record]
     if not named:
         return record
-    name, rest = named[0], {key: value for key, value in record.items() if key not in ("messages", "conversations")}
+    if len(named) > 1:
+        raise ValueError("it has both messages and conversations. Leave one out.")
+    name, rest = named[0], {key: value for key, value in record.items() if key not in named}
     turns, pictures = _turns(record[name], name)
     system = [text for role, text in turns if role == "system"]
     talk = [(role, text) for role, text in turns if role != "system"]
@@ -52,7 +54,10 @@ def columns_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
         if "image" in rest or "images" in rest:
             raise ValueError(f"its pictures stand in {name} and in a column of their own.")
         rest["image"] = pictures
-    return {**rest, "query": talk[0][1], "response": talk[1][1], **({"system": system[0]} if system and system[0].strip() else {})}
+    said = {"query": talk[0][1], "response": talk[1][1], **({"system": system[0]} if system and system[0].strip() else {})}
+    if twice := [column for column in said if rest.get(column, said[column]) != said[column]]:
+        raise ValueError(f"its {twice[0]} is {rest[twice[0]]!r:.40}, and its {name} say {said[twice[0]]!r:.40}.")
+    return {**rest, **said}
 
 
 def without_image_tag(query: str) -> tuple[str, bool]:
@@ -101,7 +106,7 @@ def _turns(messages: object, name: str) -> tuple[list[tuple[str, str]], list[Any
 
 
 def _content(content: object, name: str) -> tuple[str, list[Any]]:
-    """The text of a message, with `<image>` where a picture stands among its parts, and these pictures."""
+    """The text of a message, with `<image>` where a picture stands elsewhere than first among its parts, and these pictures."""
     if isinstance(content, str):
         return content, []
     if not isinstance(content, list | tuple):
@@ -119,4 +124,6 @@ def _content(content: object, name: str) -> tuple[str, list[Any]]:
                 pictures.append(value)
         else:
             raise ValueError(f"a message of its {name} has a part of type {kind!r:.40}; the parts are text, image and image_url.")
+    if texts.count(IMAGE_TAG) == 1 and texts[0] == IMAGE_TAG:  # It stands where the template puts it.
+        texts = texts[1:]
     return "".join(texts), pictures

@@ -17,10 +17,13 @@ import selectors
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
+
+from percasym.config.escaping import shortened
 
 MEMORY_BYTES = 2**32
 """What reading may allocate beyond what the imports did (our choice): a batch of rows, and pages of some hundred megabytes."""
@@ -63,6 +66,16 @@ def records(paths: Sequence[Path], *, max_bytes: int) -> Iterator[tuple[Path, in
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+def repeated_column(columns: Sequence[str]) -> str | None:
+    """What is wrong with a table that has two columns of one name, of which a record would hold one; None for another.
+
+    >>> repeated_column(["question", "image", "question"])
+    "has more than one column 'question'. Leave one."
+    """
+    repeated = [name for name, number in Counter(columns).items() if number > 1]
+    return f"has more than one column {repeated[0]!r:.60}. Leave one." if repeated else None
 
 
 class _Plain(pickle.Unpickler):
@@ -109,6 +122,9 @@ def main(memory_bytes: int, max_bytes: int) -> None:
         number = 0
         try:
             with parquet.ParquetFile(path, buffer_size=2**20) as rows:  # With a buffer, a column is not read as a whole.
+                if refusal := repeated_column(rows.schema_arrow.names):
+                    _write((file, number, refusal, 0))
+                    continue
                 for batch in rows.iter_batches(batch_size=BATCH, use_threads=False):
                     for place in range(len(batch)):
                         record = _plain(batch.slice(place, 1).to_pylist()[0])
@@ -118,7 +134,7 @@ def main(memory_bytes: int, max_bytes: int) -> None:
         except MemoryError:  # Arrow's own is one, too.
             _write((file, number, f"cannot be read as Parquet: after row {number}, decoding takes more than {memory_bytes:,} bytes.", 0))
         except (pyarrow.ArrowException, OSError, ValueError) as error:  # A text that is not UTF-8 is a ValueError.
-            _write((file, number, f"cannot be read as Parquet ({' '.join(str(error).split())[:200].rstrip('.')}).", 0))
+            _write((file, number, f"cannot be read as Parquet ({shortened(error)}).", 0))
     _write(None)
 
 

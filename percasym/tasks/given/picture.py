@@ -135,16 +135,22 @@ def look(source: Source, limits: Limits) -> Look:
 
 
 def read_image(source: Source, limits: Limits) -> bytes:
-    """A picture as PNG bytes: a PNG that every decoder shows alike unchanged, any other picture encoded again in RGB.
+    """A picture as PNG bytes. Raises ValueError as `look` does."""
+    return read_sized_image(source, limits)[0]
+
+
+def read_sized_image(source: Source, limits: Limits) -> tuple[bytes, tuple[int, int]]:
+    """A picture as PNG bytes (a PNG that every decoder shows alike unchanged, any other picture encoded again in RGB), and its (width,
+    height) in pixels.
 
     Raises ValueError as `look` does.
     """
     data, seen, _ = _decoded(source, limits)
     if data is not None:
-        return data
+        return data, seen.size
     out = io.BytesIO()
     seen.convert("RGB").save(out, "PNG", compress_level=1)  # For memory, not for disk: four times as fast as the default.
-    return out.getvalue()
+    return out.getvalue(), seen.size
 
 
 def _decoded(source: Source, limits: Limits) -> tuple[bytes | None, Image.Image, bool]:

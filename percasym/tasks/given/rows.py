@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from percasym.config.escaping import counted, shortened
 from percasym.config.network import unreachable
 from percasym.tasks.base import RowCheck, split_of
 from percasym.tasks.given.files import Record, Row, json_lines
@@ -59,7 +60,7 @@ class OfflineTable:
         epoch, position = divmod(key.index, len(items))
         if key.split == "test" and epoch:
             raise ValueError(
-                f"{self.source} has {len(items)} test rows, and sample {key.index + 1} of them was asked for. "
+                f"{self.source} has {counted(len(items), 'test row')}, and sample {key.index + 1} of them was asked for. "
                 f"Set evaluation.num_samples and evaluation.num_curve_samples (of an export: --num) to at most {len(items)}."
             )
         epoch_key = SampleKey(task=key.task, split=key.split, seed=key.seed, index=epoch)
@@ -133,6 +134,8 @@ class _Builder:
         if check is not None:
             check(item.named_texts, seen.size)
         split = self._split(row, record, seen)
+        if split == "train_sft" and not item.reasoning.strip():
+            raise ValueError("its reasoning is empty, and rows of train_sft train both perception and reasoning.")
         content = hashlib.blake2b(f"{seen.digest}{item.query}".encode(), digest_size=16).hexdigest()
         if row.split and self.split_of_content.setdefault(content, split) != split:
             raise ValueError(f"its picture and question stand in split {self.split_of_content[content]} too.")
@@ -141,12 +144,12 @@ class _Builder:
 
     def finished(self, source: str) -> OfflineTable:
         """The table of all rows."""
-        notes = [REMARKS[remark].format(number) for remark, number in sorted(self.remarks.items())]
+        notes = [f"{counted(number, REMARKS[remark][0])} {REMARKS[remark][1]}" for remark, number in sorted(self.remarks.items())]
         present = Counter(split for split, _ in self.added)
         if present[VALIDATION] and present["test"]:
-            notes.append(f"{present[VALIDATION]} validation rows were left out, because there are test rows.")
+            notes.append(f"{counted(present[VALIDATION], 'validation row')} left out, because there are test rows.")
         elif present[VALIDATION]:
-            notes.append(f"The {present[VALIDATION]} validation rows are the test split.")
+            notes.append(f"{counted(present[VALIDATION], 'validation row')} taken as the test split.")
             self.added = [("test" if split == VALIDATION else split, item) for split, item in self.added]
         items: dict[str, list[Item]] = {split: [] for split in SPLITS}
         digest = hashlib.blake2b(digest_size=8)
@@ -227,5 +230,5 @@ def _load_dataset(path: str) -> Any:
                 f"task.path={path} is no folder here, is not in the local cache, and the Hugging Face hub cannot be reached ({offline}). "
                 "Give task.path a folder, or download the set where there is a network."
             ) from error
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error)
         raise ValueError(f"task.path={path} could not be loaded ({type(error).__name__}: {reason}).") from error

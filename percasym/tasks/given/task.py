@@ -58,11 +58,6 @@ class Given(Collected):
     def __post_init__(self) -> None:
         one_of("task", Format, format=self.format)
         Collected.__post_init__(self)
-        if self.max_decoded_pixels < self.max_pixels:
-            raise ValueError(
-                f"task.max_decoded_pixels must be at least task.max_pixels={self.max_pixels}, got {self.max_decoded_pixels}: "
-                "pictures are decoded before they are resized."
-            )
         cut = self._boundary()
         if cut and cut.groupindex and not {"percept", "reasoning"} <= set(cut.groupindex):
             raise ValueError(f"A boundary with groups must name both percept and reasoning, as (?P<percept>...), got {cut.pattern!r}.")

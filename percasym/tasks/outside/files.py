@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from percasym.config.files import home
-from percasym.tasks.given.files import Row, read_rows
+from percasym.tasks.given.files import Row, read_rows, require_unique
 from percasym.tasks.given.picture import Source, image_source
 from percasym.tasks.outside.graphs import literal
 
@@ -84,6 +84,7 @@ def _tab_separated(path: Path, max_bytes: int) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(_lines(path, file, max_bytes), delimiter="\t", strict=True)
         try:
+            require_unique(path, reader.fieldnames or ())
             for record in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in record or None in record.values():

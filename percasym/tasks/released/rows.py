@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from percasym.config.escaping import counted
 from percasym.spans.grammar import Grammar
 from percasym.tasks.base import RowCheck
 from percasym.tasks.given.files import Record, Row, json_lines, line_at
@@ -64,6 +65,8 @@ def parse_row(record: Record, notation: Notation, *, folder: Path, trained: bool
     if not query.strip():
         raise ValueError("its query is empty.")
     reasoning, stated = _reasoning(texts["response"], percept, notation)
+    if trained and not reasoning.strip():
+        raise ValueError("its response has no reasoning, and rows of train_sft train both perception and reasoning.")
     later = "image" not in record or (deferred and is_encoded(record["image"]))
     for name, text in (("query", query), ("response", reasoning)):
         refuse_tags(name, text)
@@ -219,11 +222,11 @@ def _reader(rows: Sequence[Mapping[str, object]], number: int) -> Callable[[], o
 def _origins(origins: Counter[tuple[str, str]]) -> Iterator[str]:
     for (percept, answer), number in origins.most_common():
         solution = "computed" if answer == "solver" else f"in {answer}"
-        yield f"{number:,} rows: p* is the unsolved puzzle in {percept}, the solution is {solution}; any valid solution is right."
+        yield f"{counted(number, 'row')}: p* is the unsolved puzzle in {percept}, the solution is {solution}; any valid solution is right."
 
 
 def _unstated(number: int) -> list[str]:
-    return [f"{number:,} responses do not state p*; it was put before them."] if number else []
+    return [f"{counted(number, 'response')} without p*, which was put before the response."] if number else []
 
 
 def _leaks(items: Mapping[str, Sequence[Item]], notation: Notation) -> list[str]:

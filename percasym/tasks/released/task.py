@@ -18,7 +18,7 @@ from typing import Literal
 from percasym.config.schema import one_of
 from percasym.tasks.base import Skill
 from percasym.tasks.given.files import Record
-from percasym.tasks.given.picture import Source, image_source, read_image
+from percasym.tasks.given.picture import Source, image_source, read_sized_image
 from percasym.tasks.given.rows import OfflineTable
 from percasym.tasks.given.task import Format, Given
 from percasym.tasks.released.found import Notation
@@ -69,10 +69,10 @@ class Hub(Given):
         if self._notation is None:
             return Given.sample(self, key)
         item = self.table.item(key)
-        picture = _picture(self, item)
+        image, size = read_sized_image(_picture(self, item), self._limits)
         if self._check is not None:
-            self._check(item.named_texts, self.look(picture).size)
-        prompt = Prompt(key=key, image=read_image(picture, self._limits), question=item.query)
+            self._check(item.named_texts, size)
+        prompt = Prompt(key=key, image=image, question=item.query)
         return Sample(prompt=prompt, truth=item.percept, solution=item.answer, demonstration=item.demonstration)
 
     def right(self, key: SampleKey, truth: str, answer: str) -> bool:

@@ -85,6 +85,12 @@ CHATS: dict[str, dict[str, Any]] = {
         ],
         "images": [{"bytes": None, "path": "pictures/1.png"}],
     },
+    "OpenAI, the picture at the end": {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "What is in picture 1?"}, {"type": "image", "image": "pictures/1.png"}]},
+            {"role": "assistant", "content": TAGGED},
+        ]
+    },
     "ms-swift": {"query": "<image>What is in picture 1?", "response": TAGGED, "history": [], "images": ["pictures/1.png"]},
 }
 
@@ -94,7 +100,10 @@ def test_a_chat_row_is_the_sample_of_its_columns(row: Callable, write: Callable,
     wanted = only(Given(path=write([row(1)], "columns.jsonl")))
     task = Given(path=write([CHATS[kind]]))
     assert only(task) == wanted
-    assert task.about()["notes"] == ["1 questions had a placeholder <image>, which was dropped: the picture stands before the question."]
+    placed = "1 question had a placeholder <image>, or a picture after the text: the picture now stands before the question."
+    assert task.about()["notes"] == [placed] * (kind not in ("OpenAI, a path", "transformers")), (
+        "of those, the picture stands there already"
+    )
 
 
 def write_kind(kind: str, rows: list[dict[str, Any]], folder: Path) -> Path:
@@ -176,6 +185,11 @@ def turns(*roles: str) -> dict[str, Any]:
 
 
 CHAT_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "both kinds of chat": (CHATS["LLaVA"] | CHATS["LLaMA-Factory"], "it has both messages and conversations. Leave one out."),
+    "a response beside the messages": (
+        CHATS["LLaMA-Factory"] | {"response": "Blue."},
+        "its response is 'Blue.', and its messages say '<perception>red 1</perception>",
+    ),
     "two turns": (turns("user", "assistant", "user", "assistant"), "its messages have 2 responses, and one turn (a question and its respo"),
     "no response": (turns("user"), "its messages must be a question and its response, got the roles user."),
     "a tool": (turns("user", "tool", "assistant"), "its messages have the role 'tool'; the roles are user, human, assistant,"),
@@ -205,7 +219,7 @@ def test_a_system_message_is_put_before_the_question_and_that_is_said(row: Calla
     system = {"role": "system", "content": "Be brief."}
     task = Given(path=write([chat | {"messages": [system, *chat["messages"]]}]))
     assert only(task).prompt.question == "Be brief.\nWhat is in picture 1?"
-    assert "1 rows have a system message, which was put before the question." in task.about()["notes"]
+    assert "1 row had a system message, which was put before the question." in task.about()["notes"]
     with pytest.raises(ValueError, match=r"must be a question and its response, got the roles user, assistant, system"):
         assert Given(path=write([chat | {"messages": [*chat["messages"], system]}], "late.jsonl")).table
 
@@ -345,8 +359,8 @@ def test_validation_rows_are_the_test_split_where_there_is_no_other(row: Callabl
     rows = [row(1) | {"split": "train"}, row(2) | {"split": "val"}]
     alone, beside = Given(path=write(rows, "a.jsonl")), Given(path=write([*rows, row(3) | {"split": "test"}], "b.jsonl"))
     assert (alone.about()["rows"]["test"], beside.about()["rows"]["test"]) == (1, 1)
-    assert alone.about()["notes"] == ["The 1 validation rows are the test split."]
-    assert beside.about()["notes"] == ["1 validation rows were left out, because there are test rows."]
+    assert alone.about()["notes"] == ["1 validation row taken as the test split."]
+    assert beside.about()["notes"] == ["1 validation row left out, because there are test rows."]
 
 
 def test_a_split_is_known_and_named_by_every_row_or_none(row: Callable, write: Callable) -> None:
@@ -521,7 +535,7 @@ def test_a_large_picture_is_resized_and_that_is_said(row: Callable, write: Calla
     data = saved(Image.new("RGB", (200, 50)))
     assert seen(data, row, write, tmp_path, max_pixels=2500).size == (100, 25)  # A quarter of the area, half of each side.
     task = Given(path=str(tmp_path / "rows.jsonl"), max_pixels=2500)
-    assert task.about()["notes"] == ["1 rows have a picture that was resized to task.max_pixels."]
+    assert task.about()["notes"] == ["1 row had a picture that was resized to task.max_pixels."]
     assert seen(saved(Image.new("RGB", (4000, 1))), row, write, tmp_path, max_pixels=1000).size == (1000, 1)
     with pytest.raises(ValueError, match=r"its image has 200 x 50 pixels, and task.max_decoded_pixels=9999"):
         seen(data, row, write, tmp_path, max_pixels=2500, max_decoded_pixels=9999)

@@ -96,7 +96,9 @@ def test_the_form_of_chat_files_comes_back_with_the_same_texts(task: Task, tmp_p
     path = export(task, split="train_sft", seed=0, num=6, out=tmp_path, format="messages")
     made, given = samples_of(task, "train_sft", 6), Given(path=str(path))
     assert all(any(same_sample(one, other) for other in read_back(given)) for one in made)
-    assert given.about()["notes"] == ["6 questions had a placeholder <image>, which was dropped: the picture stands before the question."]
+    assert given.about()["notes"] == [
+        "6 questions had a placeholder <image>, or a picture after the text: the picture now stands before the question."
+    ]
 
 
 def test_chat_rows_have_the_documented_form_of_llama_factory_and_ms_swift(tmp_path: Path) -> None:
@@ -182,6 +184,14 @@ def test_percept_and_answer_are_found_by_the_users_own_patterns(tmp_path: Path) 
     trained, tested = (given.sample(SampleKey(task="given", split=split, seed=0, index=0)) for split in ("train_sft", "test"))
     assert (trained.truth, trained.solution, tested.truth, tested.solution) == ("I see 12", "21", "34", "43")
     assert trained.demonstration.reasoning == " Thus 21.<answer>21</answer>"
+
+
+@pytest.mark.parametrize("response", ["", "I see 34. ### Thus 43."])
+@pytest.mark.parametrize(("pattern", "part"), [("(?P<percept>)", "percept"), (r"(?P<percept>\d*)x?(?P<answer>\s*)", "answer")])
+def test_a_ground_truth_that_matches_an_empty_part_is_refused(tmp_path: Path, response: str, pattern: str, part: str) -> None:
+    path = released_rows(tmp_path, test=[{"ground_truth": "34", "response": response}])
+    with pytest.raises(ValueError, match=rf"test.jsonl, line 1: task.ground_truth='.*' finds an empty {part} in its ground_truth: '34'\."):
+        assert Given(path=path, format="hub", ground_truth=pattern, boundary=r"\. ###").table
 
 
 def test_a_ground_truth_without_percept_cannot_stand_alone(tmp_path: Path) -> None:

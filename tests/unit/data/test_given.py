@@ -24,7 +24,7 @@ from percasym.rewards.blindfold_self import BlindfoldSelf
 from percasym.rewards.consensus import Consensus
 from percasym.rewards.rerender import Rerender
 from percasym.spans.grammar import Grammar
-from percasym.tasks.base import SKILLS, data_summary
+from percasym.tasks.base import SKILLS, data_summary, require_rows
 from percasym.tasks.given.item import same_words, tidy
 from percasym.tasks.given.rows import SPLITS
 from percasym.tasks.given.task import Given, similarity
@@ -156,6 +156,16 @@ BAD: dict[str, tuple[Any, str]] = {
         {"response": "<perception>red</perception><answer>4</answer>"},
         "its answer is '2', and its response says '4'.",
     ),
+    "a perception that the response contradicts": (
+        {"perception": "red 9", "reasoning": None, "response": "<perception>red 2</perception> I count. <answer>2</answer>"},
+        "its perception is 'red 9', and its response says 'red 2'.",
+    ),
+    "a reasoning that the response contradicts": (
+        {"reasoning": "I guess.", "response": "<perception>red 2</perception> I count. <answer>2</answer>"},
+        "its reasoning is 'I guess.', and its response says ' I count. '.",
+    ),
+    "a key twice": ('{"query": "a", "query": "b"}', "it has the key 'query' 2 times. Leave it once."),
+    "a key twice in a message": ('{"messages": [{"role": "user", "role": "assistant"}]}', "it has the key 'role' 2 times. Leave it once."),
 }  # fmt: skip
 
 
@@ -186,6 +196,53 @@ def test_the_reason_of_a_broken_picture_is_the_same_in_every_run(row: Callable, 
     with pytest.raises(ValueError, match="is no whole picture of") as refusal:
         assert Given(path=write([row(1), row(2) | {"image": "broken.png"}])).table
     assert " at 0x" not in str(refusal.value)
+
+
+def test_columns_that_agree_with_the_response_are_taken(row: Callable, write: Callable) -> None:
+    response = "<perception>red  1</perception>\nI count.<answer>1</answer>"
+    assert content(Given(path=write([row(1) | {"response": response}], "both.jsonl"))) == content(
+        Given(path=write([row(1) | {"perception": "red 1", "reasoning": "\nI count."}]))
+    )
+
+
+@pytest.mark.parametrize(
+    "empty", [{"reasoning": " "}, {"reasoning": None, "response": "<perception>red 2</perception> <answer>2</answer>"}]
+)
+def test_an_empty_reasoning_is_refused_where_it_is_trained(row: Callable, write: Callable, empty: dict) -> None:
+    rows = [row(1) | {"split": "train"}, row(2) | empty | {"split": "test"}]
+    assert Given(path=write(rows)).about()["rows"] == {"train_sft": 1, "train_rl": 0, "test": 1}
+    rows[1]["split"] = "train"
+    with pytest.raises(
+        ValueError, match=r"line 2: its reasoning is empty, and rows of train_sft train both perception and reasoning\. Corr"
+    ):
+        assert Given(path=write(rows, "trained.jsonl")).table
+
+
+@pytest.mark.parametrize(
+    ("boundary", "part"), [("$", "reasoning"), (r"\s*\Z", "reasoning"), ("^", "perception"), ("(?P<percept>)(?P<reasoning>.*)", "perc")]
+)
+def test_a_boundary_that_leaves_one_part_empty_is_refused(row: Callable, write: Callable, boundary: str, part: str) -> None:
+    columns = {name: value for name, value in row(1).items() if name in ("image", "query", "answer")}
+    with pytest.raises(ValueError, match=rf"line 1: task.boundary=.* leaves no {part}.* in its response, and both are trained: 'red 1"):
+        assert Given(path=write([columns | {"response": "red 1, I count."}]), boundary=boundary).table
+
+
+def test_a_repeated_key_in_an_array_has_its_line_and_can_be_skipped(row: Callable, tmp_path: Path) -> None:
+    good, bad = json.dumps(row(1)), json.dumps(row(2)).replace('"answer"', '"query"')
+    (tmp_path / "rows.json").write_text(f"[\n{bad},\n{good}\n]")
+    with pytest.raises(ValueError, match=r"rows.json, line 2: it has the key 'query' 2 times\. Leave it once\. Correct the row, or set"):
+        assert Given(path=str(tmp_path / "rows.json")).table
+    task = Given(path=str(tmp_path / "rows.json"), on_error="skip")
+    assert ({texts[1] for texts in content(task)}, task.about()["skipped"]) == ({"red 1"}, 1)
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(row: Callable, tmp_path: Path) -> None:
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    values = {**row(1), "again": "other"}
+    table = pyarrow.table([[value] for value in values.values()], names=["query" if name == "again" else name for name in values])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows.parquet has more than one column 'query'. Leave one."):
+        assert Given(path=str(tmp_path / "rows.parquet")).table
 
 
 def test_a_missing_column_is_named(row: Callable, write: Callable) -> None:
@@ -225,6 +282,16 @@ def test_a_file_that_is_not_there_or_empty_is_one_sentence(write: Callable) -> N
         assert Given(path="/nowhere.jsonl").table
     with pytest.raises(ValueError, match=r"rows.jsonl has no rows."):
         assert Given(path=write(["", "  "])).table
+    with pytest.raises(ValueError, match=r"task.path=https://a.b/rows.jsonl is a web address, and nothing is downloaded."):
+        Given(path="https://a.b/rows.jsonl")
+
+
+def test_a_split_without_rows_is_not_said_to_be_repeated(row: Callable, write: Callable) -> None:
+    task = Given(path=write([row(number) | {"split": "test"} for number in range(2)]))
+    with pytest.raises(ValueError, match=r"rows.jsonl has no rows of split train_sft, and --num=3 asks for some. It has 0 train_sft, "):
+        require_rows(task, "train_sft", 3, "--num")
+    with pytest.raises(ValueError, match=r"has 2 rows of split test, and --num=3 would repeat some. Ask for at most 2."):
+        require_rows(task, "test", 3, "--num")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_it_measures_what_the_first_step_of_the_own_loop_logs(rows, own_loop, ti
     assert found.stats.gramian.norms == pytest.approx((line["grad/perception"], line["grad/reasoning"]), rel=1e-4)
     assert found.ngdiff == pytest.approx(line["balance/weight"], rel=1e-4)
     assert found.num_samples == 8
+    assert 'balance="ngdiff"' in found.advice() and "model." not in found.advice(), "in the words of BalancedTrainer"
     whole = sum(gramian.perception for gramian in found.groups.values())
     assert set(found.groups) == {"language", "projector", "vision"}
     assert whole == pytest.approx(found.stats.gramian.perception, rel=1e-6)

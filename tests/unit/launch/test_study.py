@@ -53,7 +53,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(study, tmp_path: Pat
 def test_a_study_with_a_wrong_cell_starts_none(study, tmp_path: Path) -> None:
     done = study("-m", "balance=none,fixed", "balance.weight=0.1")
     assert done.returncode == 2
-    assert done.stderr.startswith("There is no option balance.weight. NoBalance has no options. No cell was started; this one is ")
+    assert done.stderr.startswith("There is no option balance.weight. balance=none has no options. No cell was started; this one is ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

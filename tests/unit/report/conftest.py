@@ -109,18 +109,19 @@ def regraded(records: Sequence[dict[str, Any]], grades: Graded, puzzles: Sequenc
 
 def write_cell_run(
     study: Path, balance: str, seed: int, after: float, *, verdicts: Sequence[Verdict] = EACH_KIND, steps: int = 4,
-    grades: tuple[Graded, Graded] | None = None, puzzles: Sequence[str] | None = None, **more: Any
+    grades: tuple[Graded, Graded] | None = None, puzzles: Sequence[str] | None = None, data: str | None = None, **more: Any
 ) -> Path:  # fmt: skip
     """A finished run of `balance` (none, ngdiff, or a weight such as 0.5) whose three metrics are all `after`.
 
     `grades` are those of the samples before and after training; without them only the samples after training are kept.
+    `data` is the fingerprint of its collected rows.
     """
     verdicts = verdicts if grades is None else [(True, True)] * len(grades[1])
     target, weight = STRATEGIES.get(balance, ("fixed.Fixed", float(balance) if balance[0].isdigit() else None))
     shown = balance if balance in STRATEGIES else f"fixed{balance}"
     path = study / f"sudoku-qwen3vl-sft-{shown}" / f"seed{seed}"
     config = {"seed": seed, "study": study.name, "balance": {"_target_": f"percasym.balance.{target}"}, "paradigm": {"steps": steps}}
-    run = RunDirectory.open(path, config)
+    run = RunDirectory.open(path, config, about={"data": {"fingerprint": data}} if data else {})
     for step in (0, steps):
         run.log(step, {f"eval/{name}": 0.1 + (after - 0.1) * (step > 0) for name in METRICS} | {"eval/num_samples": len(verdicts)})
     for step in range(1, steps + 1):

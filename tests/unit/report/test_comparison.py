@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from percasym.cli.main import main
 from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
 from percasym.report.comparison_table import comparison_rows
 from percasym.report.load import last_evaluation, load_runs, read_grades
@@ -169,6 +170,34 @@ def test_two_runs_of_one_cell_and_seed_are_refused(cell_run: Callable[..., Path]
         cell_run(tmp_path / study, "none", 0, 0.5)
     with pytest.raises(ValueError, match=r"one/.*seed0 and .*two/.*seed0 are the same cell and seed\. Name the runs of one study\."):
         compared(tmp_path)
+
+
+@pytest.mark.parametrize("other", [("ngdiff", 0), ("none", 1)], ids=["another cell", "another seed"])
+def test_runs_on_different_rows_are_not_compared_and_the_report_says_so(
+    cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture, other: tuple[str, int]
+) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT), data="aaaa")
+    changed = cell_run(tmp_path / "s", *other, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT), data="bbbb")
+    said = f"seed0 and {changed} were run on different data (fingerprints aaaa and bbbb); only runs on the same rows are compared. Name"
+    assert main(["compare", str(tmp_path / "s")]) == 2
+    refused = capsys.readouterr().err
+    assert said in refused and refused.count("\n") == 1
+    assert main(["report", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
+    assert said in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "Not compared: " in page and "[-76.1, -3.9]" not in page + (tmp_path / "out" / "cells.csv").read_text()
+
+
+def test_runs_on_the_same_rows_are_compared(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    for balance, seed in (("none", 0), ("ngdiff", 0), ("none", 1)):
+        cell_run(tmp_path / "s", balance, seed, 0.5, grades=(ALL_WRONG, PERCEPTION_RIGHT), data="aaaa")
+    assert compared(tmp_path).cells[1].changes["perception"].difference.n == 8
+
+
+def test_samples_of_other_puzzles_are_not_paired(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT), puzzles=[f"larger {i}" for i in range(8)])
+    assert math.isnan(compared(tmp_path).cells[1].changes["perception"].difference.mean)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from percasym.types import Estimate
 GRADES = ("end_to_end", "perception", "reasoning", "faithful")
 
 
-def evaluation(path: Path, right: list[bool | None], *, puzzles: list[str] | None = None, kind: str = "evaluation") -> Path:
+def evaluation(
+    path: Path, right: list[bool | None], *, puzzles: list[str] | None = None, kind: str = "evaluation", data: str | None = None
+) -> Path:
     """An evaluation directory in which sample i has grade `right[i]` in every metric."""
-    run = RunDirectory.open(path, {"task": {"size": 4}}, about={"kind": kind})
+    run = RunDirectory.open(path, {"task": {"size": 4}}, about={"kind": kind, **({"data": {"fingerprint": data}} if data else {})})
     puzzles = puzzles or [f"puzzle {i}" for i in range(len(right))]
     records: list[dict[str, Any]] = [
         {"key": {"task": "sudoku", "split": "test", "seed": 0, "index": i}, "truth": puzzle, "grades": dict.fromkeys(GRADES, grade)}
@@ -65,6 +67,18 @@ def test_other_samples_or_other_puzzles_are_refused_in_a_sentence(tmp_path: Path
         assert sentence in shown and shown.count("\n") == 1
     assert main(["compare", str(tmp_path)]) == 2
     assert "pairs two evaluations, got 3" in capsys.readouterr().err
+
+
+def test_evaluations_on_different_rows_are_refused_although_their_pictures_are_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    places = {data: evaluation(tmp_path / name, [True, False], data=data) for name, data in (("a", "aaaa"), ("b", "bbbb"))}
+    again = evaluation(tmp_path / "c", [True, True], data="aaaa")
+    assert main(["compare", *map(str, places.values())]) == 2
+    refused = capsys.readouterr().err
+    assert "were run on different data (fingerprints aaaa and bbbb); only runs on the same rows are compared." in refused
+    assert refused.count("\n") == 1
+    assert main(["compare", str(places["aaaa"]), str(again)]) == 0
 
 
 def test_report_reads_evaluation_directories(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

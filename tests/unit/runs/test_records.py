@@ -3,17 +3,24 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from percasym.runs.records import line, read_lines, write_lines, write_whole
+from percasym.runs.records import line, option_name, read_lines, write_lines, write_whole
 from percasym.types import Fault, Span
 
 
 def test_names_of_spans_and_faults_are_plain_values() -> None:
     record = {"labels": (Span.perception, Span.reasoning), "fault": Fault.no_answer}
     assert json.loads(line(record)) == {"labels": [0, 1], "fault": "no answer is stated"}
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).resolve().parents[3] / "conf").glob("*/*.yaml")), ids=lambda file: file.stem)
+def test_the_option_of_a_class_is_the_name_of_its_yaml(file: Path) -> None:
+    if target := re.search(r"^_target_: (\S+)$", file.read_text(), re.MULTILINE):
+        assert option_name({file.parent.name: {"_target_": target[1]}}, file.parent.name) == file.stem
 
 
 def test_lines_come_back_as_they_went(tmp_path: Path) -> None:

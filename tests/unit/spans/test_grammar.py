@@ -16,7 +16,9 @@ FAULTY = {
     "": {Fault.no_perception, Fault.no_answer},
     "P so A": {Fault.no_perception, Fault.no_answer},
     "x" + GOOD: {Fault.perception_not_first},
-    "<perception>P so <answer>A</answer>": {Fault.perception_not_closed, Fault.many_answers},
+    "<perception>P so <answer>A</answer>": {Fault.perception_not_closed},
+    "<perception>P so <answer>A</answer><answer>B</answer>": {Fault.perception_not_closed, Fault.many_answers},
+    "<perception>P so A": {Fault.perception_not_closed, Fault.no_answer},
     "<perception>P</perception><perception>P</perception><answer>A</answer>": {Fault.many_perceptions},
     "<perception><perception>P</perception><answer>A</answer>": {Fault.many_perceptions},
     "<perception>P</perception><answer>A": {Fault.answer_not_closed},
@@ -25,7 +27,7 @@ FAULTY = {
     "<perception>P</perception><answer>A</answer><answer>B</answer>": {Fault.many_answers},
     "<perception>P</perception><answer>A</answer> and more": {Fault.text_after_answer},
     "<answer>A</answer><perception>P</perception>": {Fault.perception_not_first, Fault.text_after_answer},
-    "<perception><answer>A</answer></perception>": {Fault.many_answers},
+    "<perception><answer>A</answer></perception>": {Fault.answer_in_perception},
 }
 
 

@@ -212,12 +212,21 @@ def test_bad_rows_are_one_sentence_with_their_place(tmp_path: Path) -> None:
         MmHelix(path="x", category=("maze",))
     with pytest.raises(ValueError, match="There is no file"):
         MmHelix(path=str(tmp_path / "missing.tsv")).about()
+    (tmp_path / "double.tsv").write_text("index\tquestion\tquestion\n1\ta\tb\n")
+    with pytest.raises(ValueError, match=r"double.tsv has more than one column 'question'. Leave one."):
+        MmHelix(path=str(tmp_path / "double.tsv")).about()
     (tmp_path / "torn.tsv").write_text("index\tcategory\n1\n")
     with pytest.raises(ValueError, match="more or fewer cells than the header"):
         MmHelix(path=str(tmp_path / "torn.tsv")).about()
     task = MmHelix(path=str(write_helix_tsv(tmp_path, rows)))
     with pytest.raises(ValueError, match=r"has no rows of split train_sft\. Train on another task"):
         task.sample(key(task, 0, "train_sft"))
+
+
+@pytest.mark.parametrize("kind", [MmHelix, Vgrp])
+def test_a_picture_must_be_decoded_before_it_can_be_resized(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"task.max_decoded_pixels must be at least task.max_pixels=100, got 99: pictures are decoded"):
+        kind(path="rows.tsv", max_pixels=100, max_decoded_pixels=99)
 
 
 def test_a_picture_outside_the_folder_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from percasym import metrics
 from percasym.config.schema import ConfigError
 from percasym.spans.grammar import Grammar
 from percasym.tasks.base import data_summary
+from percasym.tasks.given import picture
 from percasym.tasks.released.graphs import GraphNotation
 from percasym.tasks.released.grids import GridNotation, from_text, to_text
 from percasym.tasks.released.task import RELEASED, Hub
@@ -238,6 +241,13 @@ SUDOKU, GRAPHS = "sudoku", "graph_coloring"
             "its response states no complete answer",
         ),
         (SUDOKU, "unsolved", "test", {"ground_truth": SMALL, "response": f"{SOLUTION}\n\n{SMALL}"}, "states its answer before its puzzle"),
+        (
+            SUDOKU,
+            "unsolved",
+            "train_sft",
+            {"ground_truth": SMALL, "response": f"{SMALL}\n\n{SOLUTION}"},
+            "its response has no reasoning, and rows of train_sft train both perception and reasoning",
+        ),
         (SUDOKU, "unsolved", "test", {"image": "gone.png"}, "is no file"),
         (SUDOKU, "unsolved", "test", {"image": "../outside.png"}, "lies outside"),
         (SUDOKU, "unsolved", "test", {"query": " "}, "its query is empty"),
@@ -251,6 +261,17 @@ def test_a_row_that_contradicts_itself_is_named(
         task.about()
     skipping = Hub(path=task.path, preset=task.preset, on_error="skip")
     assert skipping.about()["skipped"] == 1 and skipping.about()["rows"][split] == COUNTS[split] - 1
+
+
+def test_a_picture_is_checked_and_read_in_one_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, decoded = [], []
+    task = hub(tmp_path, "sudoku", "unsolved").checked(lambda texts, size: sizes.append(size))
+    task.about()
+    sizes.clear()
+    real = picture._decoded
+    monkeypatch.setattr(picture, "_decoded", lambda *arguments: decoded.append(1) or real(*arguments))
+    sample = task.sample(key(0))
+    assert len(decoded) == 1 and sizes == [Image.open(io.BytesIO(sample.prompt.image)).size]
 
 
 def test_a_released_id_chooses_its_preset_and_any_other_has_none(tmp_path: Path) -> None:
