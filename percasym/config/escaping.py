@@ -31,6 +31,15 @@ def sentence(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def shortened(name: object) -> str:
+    """A name in a file, such as a key of its JSON, for a sentence: one line, at most 80 characters.
+
+    >>> shortened("vocab_size"), shortened("a\\nb")
+    ('vocab_size', 'a b')
+    """
+    return sentence(str(name))[:80]
+
+
 def csv_cell(text: str) -> str:
     """`text` as a cell that no spreadsheet computes: a quote before what would be a formula; numbers stay.
 
