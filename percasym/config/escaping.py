@@ -53,6 +53,15 @@ def counted(number: int, noun: str, many: str = "") -> str:
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
+def short_name(name: object) -> str:
+    """A name in a file, such as a key of its JSON, for a sentence: one line, at most 80 characters.
+
+    >>> short_name("vocab_size"), short_name("a\\nb")
+    ('vocab_size', 'a b')
+    """
+    return sentence(str(name))[:80]
+
+
 def csv_cell(text: str) -> str:
     """`text` as a cell that no spreadsheet computes: a quote before what would be a formula; numbers stay.
 

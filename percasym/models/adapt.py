@@ -140,7 +140,7 @@ def merge_adapters(base: PreTrainedModel, directory: str) -> PreTrainedModel:
     """Merge the adapters of a directory into the weights of `base`, in the type of those weights (float32, so without rounding error)."""
     from peft import PeftModel
 
-    if not any((Path(directory) / f"adapter_model.{kind}").is_file() for kind in ("safetensors", "bin")):  # peft would ask the hub.
+    if not (Path(directory) / "adapter_model.safetensors").is_file():  # peft would ask the hub.
         raise ValueError("it has no adapter_model.safetensors")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys")  # They would be initialised from scratch.

@@ -15,6 +15,7 @@ from re import _constants as opcodes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
+from percasym.config.escaping import short_name
 from percasym.config.files import UnfitFileError, opened, parsed_json, read_json, read_text
 
 LIMITS = {
@@ -117,25 +118,25 @@ def check_numbers(values: Any, where: str, name: str = "") -> None:
             if key == "return_dict" and value is not None and value is not True:
                 raise UnfitFileError(f"{where} sets return_dict to {value!r:.80}, and outputs are read by their names. Take it out.")
             if IMPLEMENTATION.fullmatch(str(key)) and "/" in str(value):
-                raise UnfitFileError(f"{where} sets {key} to {value!r:.80}, code that would be downloaded. Take it out.")
+                raise UnfitFileError(f"{where} sets {short_name(key)} to {value!r:.80}, code that would be downloaded. Take it out.")
             check_numbers(value, where, str(key))
     elif isinstance(values, list):
         if len(values) > MAX_ITEMS:
-            raise UnfitFileError(f"{where} has {len(values):,} items under {name}, and at most {MAX_ITEMS:,} are read.")
+            raise UnfitFileError(f"{where} has {len(values):,} items under {short_name(name)}, and at most {MAX_ITEMS:,} are read.")
         for value in values:
             check_numbers(value, where, name)
     elif isinstance(values, str) and name in ("image_processor_type", "feature_extractor_type"):
         if values.removesuffix("Fast").removesuffix("Pil") not in IMAGE_PROCESSORS:
             raise UnfitFileError(f"{where} names the image processor {values!r:.80}, and {', '.join(IMAGE_PROCESSORS)} are read.")
     elif isinstance(values, str) and len(values) > MAX_TEXT:
-        raise UnfitFileError(f"{where} has {len(values):,} characters under {name}, and at most {MAX_TEXT:,} are read.")
+        raise UnfitFileError(f"{where} has {len(values):,} characters under {short_name(name)}, and at most {MAX_TEXT:,} are read.")
     elif isinstance(values, int | float) and not isinstance(values, bool):
         limit = next((limit for pattern, limit in _LIMITS if pattern.fullmatch(name)), None)
         least = int(name.endswith(("patch_size", "merge_size")))
         if limit is not None and not least <= values <= limit:
-            raise UnfitFileError(f"{where} sets {name} to {_shown(values)}, and {least} to {limit:,} are allowed.")
+            raise UnfitFileError(f"{where} sets {short_name(name)} to {_shown(values)}, and {least} to {limit:,} are allowed.")
         if name != "model_max_length" and isinstance(values, int) and abs(values) > MAX_NUMBER:  # 10^30 there means none.
-            raise UnfitFileError(f"{where} sets {name} to {_shown(values)}, a number beyond reason.")
+            raise UnfitFileError(f"{where} sets {short_name(name)} to {_shown(values)}, a number beyond reason.")
 
 
 def check_adapter(values: Mapping[str, Any], where: str) -> None:
@@ -221,9 +222,11 @@ def _check_weights(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_ranks(config: Mapping[str, Any], folder: Path) -> None:
-    """Adapters cannot have a higher rank than their file holds, for those of each layer are built before it is read."""
+    """Adapters are safetensors, and of no higher rank than their file holds, for those of each layer are built before it is read."""
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
+        if (pickled := folder / "adapter_model.bin").exists():  # Its tensors have no sizes before it is loaded.
+            raise UnfitFileError(f"{pickled} is a pickle, and adapters are read from {file.name}. Save them as safetensors.")
         return
     held = max((size[0] for name, size in shapes(file).items() if re.search(r"lora_(embedding_)?A\b", name) and size), default=0)
     patterns = config.get("rank_pattern") or {}

@@ -19,6 +19,7 @@ from re import _constants as opcodes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
+from percasym.config.escaping import short_name
 from percasym.config.files import UnfitFileError, parsed_json, read_bytes
 
 VERSION = "1"
@@ -221,7 +222,7 @@ def _check_settings(values: Mapping[str, Any], where: str) -> None:
         raise UnfitFileError(f"{where} names the tokenizer class {name!r:.80}, and {', '.join(CLASSES)} are read.")
     for key, value in values.items():
         if key.endswith(("_file", "_files")) and value is not None:
-            raise UnfitFileError(f"{where} names other files ({key}={value!r:.80}), and those beside it are read. Take it out.")
+            raise UnfitFileError(f"{where} names other files ({short_name(key)}={value!r:.80}), and those beside it are read. Take it out.")
     longest = values.get("model_max_length")
     if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int | float) or not longest > 0):
         raise UnfitFileError(f"{where} sets model_max_length to {longest!r:.80}, and a number above 0 is read.")

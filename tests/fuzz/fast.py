@@ -34,6 +34,7 @@ SCALARS: tuple[Any, ...] = (
 )  # fmt: skip
 WIDE, EVERY = [0] * 30_000, 500
 """A list that costs many cases' time, in one value of so many."""
+KEYS = ("x", "", "type", "_target_", "\x1b", "a\nb", "k" * 2000, "x_file", "vocab_size")
 TEXTS = (
     "", "a", "[", "]", "{", "}", ": ", "- ", "&a ", "*a", "!!python/object:os.system ", "\n", "  ", "\t", "\"", "'", "|", ">", "9" * 5000,
     "\ufeff",
@@ -101,7 +102,7 @@ def altered(random: Random, original: Any) -> Any:
             case 0:
                 del inside[last]
             case 1 if isinstance(inside, dict):
-                inside[random.choice(("x", "", "type", "_target_", "\x1b"))] = value(random)
+                inside[random.choice(KEYS)] = value(random)
             case 2:
                 inside[last] = {"x": inside[last]} if random.random() < 0.5 else [inside[last]] * random.choice((1, 2, 100))
             case _:
@@ -205,5 +206,5 @@ if __name__ == "__main__":
     parser.add_argument("number", type=int, help="cases of each target")
     parser.add_argument("names", nargs="*", help="targets; all of them where none is named")
     parser.add_argument("--start", type=int, default=0, help="the first case")
-    words = parser.parse_args()
+    words = parser.parse_intermixed_args()
     sys.exit(main(words.number, words.names, words.start))

@@ -51,6 +51,7 @@ TOKENIZER: dict[str, object] = {
         "merges": [["a", "b"]],
     },
 }
+DOUBLES = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 IDS = torch.arange(6).reshape(2, 3)
 DUMP = save({"0.ids": IDS, "0.mask": torch.ones_like(IDS), "0.labels": IDS % 2, "0.inputs.pixel_values": torch.ones(2, 4)})
 META = {"id": "0123abcd", "status": "running", "seconds": 1.5}
@@ -90,6 +91,8 @@ def test_json_of_others(data: bytes) -> None:
 
 @cases()
 @given(config=altered([CONFIG]), adapter=altered([ADAPTER]))
+@example(config={"a\n": 10**30}, adapter=ADAPTER)
+@example(config=CONFIG, adapter={"k" * 2000: 10**30})
 def test_configurations_of_checkpoints(folder: Path, config: object, adapter: object) -> None:
     for name, value in (("config.json", config), ("adapter_config.json", adapter)):
         (folder / name).write_text(json.dumps(value))
@@ -150,6 +153,7 @@ def test_a_run_of_others_is_found_or_refused_and_deletes_nothing_outside(folder:
 
 @cases(cost=4)
 @given(tokenizer=altered([TOKENIZER]), text=st.text(max_size=200))
+@example(tokenizer={**TOKENIZER, "normalizer": {"type": "Sequence", "normalizers": [DOUBLES] * 15}}, text="aaaa")
 @example(tokenizer={**TOKENIZER, "padding": {"strategy": {"Fixed": 10**400}}}, text="a")
 def test_a_tokenizer_that_is_accepted_is_built_and_encodes(tokenizer: object, text: str) -> None:
     from tokenizers import Tokenizer
@@ -191,6 +195,7 @@ def test_a_split_pattern_that_is_linear_splits_in_time(pattern: str) -> None:
 @example("~nouser/x.png")
 @example("../../etc/passwd")
 @example({"path": "\0"})
+@example("QUFB" * 500)
 def test_a_picture_of_others_is_read_or_refused(folder: Path, value: object) -> None:
     limits = Limits(max_bytes=1000, max_pixels=100, max_decoded_pixels=100)
     said = ""

@@ -36,6 +36,9 @@ AS_IT_IS = ("1", "L", "P", "RGB")
 LONGEST_NAME = 4096
 """Characters of a path on Linux; longer text can only be base64."""
 
+LONGEST_SHOWN = 300
+"""Characters of a path in a sentence."""
+
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -175,7 +178,7 @@ def _decoded(source: Source, limits: Limits) -> tuple[bytes | None, Image.Image,
             f"its image has more pixels than PIL decodes, and task.max_decoded_pixels={limits.max_decoded_pixels}."
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:  # What PIL's decoders raise for broken files.
-        shown_as = source if isinstance(source, Path) else f"of {len(data):,} bytes"
+        shown_as = _shown(source) if isinstance(source, Path) else f"of {len(data):,} bytes"
         reason = re.sub(r" ?<[^>]* object at 0x[0-9a-f]+>", "", str(error))  # An address would differ from run to run.
         raise ValueError(f"its image {shown_as} is no whole picture of {', '.join(FORMATS)} ({reason}).") from None
 
@@ -188,11 +191,18 @@ def _bytes_of(source: Source, max_bytes: int) -> bytes:
         return read_bytes(source, max_bytes=max_bytes)
     except FileNotFoundError:
         known = "" if "." in source.name else " If it is base64, it is not that of a picture."
-        raise ValueError(f"its image {source!s} cannot be read (No such file or directory).{known}") from None
+        raise ValueError(f"its image {_shown(source)} cannot be read (No such file or directory).{known}") from None
     except OSError as error:
-        raise ValueError(f"its image {source!s} cannot be read ({error.strerror}).") from None
+        raise ValueError(f"its image {_shown(source)} cannot be read ({error.strerror}).") from None
     except UnfitFileError as error:
-        raise ValueError(f"its image is unfit: {error} task.max_bytes={max_bytes}.") from None
+        reason = str(error).replace(str(source), _shown(source))
+        raise ValueError(f"its image is unfit: {reason} task.max_bytes={max_bytes}.") from None
+
+
+def _shown(path: Path) -> str:
+    """A path for a sentence: base64 that is none of a picture is taken for one of thousands of characters."""
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN // 2]}...{text[-LONGEST_SHOWN // 2 :]}"
 
 
 def _as_seen(image: Image.Image) -> Image.Image:

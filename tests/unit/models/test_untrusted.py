@@ -160,6 +160,16 @@ def test_adapters_of_a_rank_that_their_file_does_not_hold_are_refused(copy: Path
         check_checkpoint(copy)
 
 
+def test_a_pickle_of_adapters_whose_rank_nobody_can_tell_is_not_loaded(tmp_path: Path) -> None:
+    import torch
+
+    settings = {"base_model_name_or_path": packaged("qwen3vl"), "peft_type": "LORA", "r": 60_000, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path}/adapter_model.bin is a pickle, and adapters are read from adapter_model.saf"):
+        checkpoint.model(str(tmp_path))
+
+
 def test_a_tokenizer_with_tokens_beyond_the_embeddings_is_refused(copy: Path) -> None:
     from percasym.models import chat
 

@@ -50,7 +50,7 @@ def test_a_cell_of_markdown_stays_one_cell() -> None:
 
 def test_a_dollar_sign_in_a_figure_is_no_mathematics() -> None:
     with canvas(1) as (figure, (axes,)):
-        axes.set_title(r"$\frac{1}$ a $")
+        axes.set_title(r"$\frac{1}$ a")  # An even number of dollar signs: with an odd one matplotlib reads no mathematics.
     figure.canvas.draw()  # With mathematics it raises ValueError.
 
 
