@@ -22,7 +22,8 @@ from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
 from percasym.rollout.agreement import logprob_gap
 from percasym.rollout.base import ForcedPrefix, Gather
-from percasym.rollout.vllm_engine import VllmEngine, VllmMismatchError, vllm
+from percasym.rollout.vllm_engine import USE_NATIVE, VllmEngine, VllmMismatchError, vllm
+from percasym.spans.codec import Codec
 from percasym.types import Completion, Demonstration, Prompt, Rollout
 
 MAX_LOGPROB_GAP = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -114,8 +115,7 @@ class VllmRollouts:
         if not gap <= most:
             raise VllmMismatchError(
                 f"The log-probabilities of vLLM and of the trainer differ by {gap:.3g} nats a token on {len(rollouts)} rollouts "
-                f"(at most {most} is rounding): they do not hold the same weights, or read the same pictures. "
-                "Use rollout=native."
+                f"(at most {most} is rounding): they hold other weights, or read other pictures. Use rollout=native."
             )
         self._unchecked, self._due = self._unchecked - 1, False
 
@@ -168,7 +168,7 @@ def request(family: Family, prefix: ForcedPrefix) -> dict[str, Any]:
     return {"prompt_token_ids": [*ids, *prefix.forced]} | ({"multi_modal_data": {"image": picture}} if picture is not None else {})
 
 
-def sampling_params(codec: Any, *, max_tokens: int, seed: int | None, temperature: float, top_p: float, top_k: int) -> Any:
+def sampling_params(codec: Codec, *, max_tokens: int, seed: int | None, temperature: float, top_p: float, top_k: int) -> Any:
     """vllm.SamplingParams with the end token and the banned tokens of a codec, and the log-probability of each sampled token."""
     return vllm().SamplingParams(
         temperature=temperature,
@@ -188,7 +188,7 @@ def completion_of(answer: Any, expected: Sequence[int], end: int) -> Completion:
     if tuple(answer.prompt_token_ids) != tuple(expected):
         raise VllmMismatchError(
             f"vLLM read a prompt of {len(answer.prompt_token_ids)} tokens where the trainer reads {len(expected)}, or other ones: "
-            "it prepares pictures in another way. Use rollout=native."
+            f"it prepares pictures in another way. {USE_NATIVE}"
         )
     (output,) = answer.outputs
     ids = tuple(output.token_ids)

@@ -1,7 +1,7 @@
 """One vLLM engine in the process of the trainer: started from the checkpoint, refreshed with the weights of the model in training.
 
-Unlike a server beside the trainer, it shares the process and the GPU: weights are handed over as tensors, one layer at a time, and leave
-the GPU between rounds (`rollout.sleep`). A process can hold one engine, which rollouts and evaluations share.
+Unlike a server beside the trainer, it shares the process and the GPU: weights are passed as tensors, one at a time, and leave the GPU
+between rounds (`rollout.sleep`). A process can hold one engine, which rollouts and evaluations share.
 
 After each refresh every weight is compared with the trainer's (`percasym.rollout.agreement`).
 """
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from percasym.config.sampling import Vllm
+from percasym.config.sampling import Precision, Vllm
 from percasym.config.schema import ConfigError
 from percasym.models import checkpoint
 from percasym.rollout.agreement import Probes
@@ -48,6 +48,10 @@ ENVIRONMENT = {
 """Defaults of vLLM's environment; a variable that is set stays, except the first, which cannot be another."""
 
 
+USE_NATIVE = "Use rollout=native and evaluation.engine=native."
+"""What to do where vLLM, which rollouts and evaluations may share, is not the model in training."""
+
+
 class VllmMismatchError(RuntimeError):
     """vLLM does not sample from the model in training: other weights, or another prompt."""
 
@@ -65,7 +69,7 @@ class VllmEngine:
     _asleep: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raise ConfigError without vLLM, or with a release that was not tested."""
+        """Raise ConfigError without vLLM, with a release that was not tested, or for ranks that `tensor_parallel` does not divide."""
         vllm()
         if self.num_ranks % self.options.tensor_parallel:
             raise ConfigError(
@@ -106,8 +110,7 @@ class VllmEngine:
 
     def generate(self, requests: Sequence[dict[str, Any]], parameters: Sequence[Any]) -> list[Any]:
         """vLLM's answers, in the order of the requests."""
-        assert self._llm is not None, "refresh comes before generate"
-        assert not self._asleep, "refresh comes before generate"
+        assert self._llm is not None and not self._asleep, "refresh comes before generate"
         return self._llm.generate(requests, parameters, use_tqdm=False)
 
     @property
@@ -121,7 +124,7 @@ class VllmEngine:
         (served,) = self._llm.apply_model(lambda module: Probes.of_served(module, self.dtype))
         if wrong := probes.mismatches(served):
             raise VllmMismatchError(
-                f"After a refresh {len(wrong)} weights of vLLM differ from the trainer's, {wrong[0]} among them. Use rollout=native."
+                f"After a refresh {len(wrong)} weights of vLLM differ from the trainer's, {wrong[0]} among them. {USE_NATIVE}"
             )
 
     def _started(self, model: PreTrainedModel) -> Any:
@@ -129,9 +132,9 @@ class VllmEngine:
         options = self.options
         use_trainers_images(type(checkpoint.image_processor(model.name_or_path)).__name__.removesuffix("Pil"))
         limit = model.config.get_text_config().max_position_embeddings
-        parallel = {"tensor_parallel_size": options.tensor_parallel}
+        parallel: dict[str, Any] = {"tensor_parallel_size": options.tensor_parallel}
         if self.num_ranks > 1:  # One engine on each `tensor_parallel` ranks, within the launched processes.
-            parallel |= {"distributed_executor_backend": "external_launcher", "data_parallel_size": 1}  # type: ignore[dict-item]
+            parallel |= {"distributed_executor_backend": "external_launcher", "data_parallel_size": 1}
         return vllm().LLM(
             model=servable(model.name_or_path),
             load_format="auto",
@@ -173,7 +176,7 @@ def reload_weights(llm: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
     llm.apply_model(finish)
     if unloaded := sorted(names - loaded):
-        raise VllmMismatchError(f"vLLM found no values for {len(unloaded)} of its weights, {unloaded[0]} among them. Use rollout=native.")
+        raise VllmMismatchError(f"vLLM found no values for {len(unloaded)} of its weights, {unloaded[0]} among them. {USE_NATIVE}")
 
 
 def repack_heads(module: Any, loaded: Collection[str]) -> None:
@@ -222,13 +225,12 @@ def vllm() -> Any:
     return vllm
 
 
-def served_dtype(precision: str) -> torch.dtype:
-    """bfloat16 where the device computes it natively, or as `precision` says."""
+def served_dtype(precision: Precision) -> torch.dtype:
+    """The type that `precision` names; of "auto", bfloat16 where a GPU computes it natively, else float32."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.float32
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
 
 
 def use_trainers_images(name: str) -> None:
@@ -260,12 +262,10 @@ def servable(path: str) -> str:
     completed = Path(tempfile.mkdtemp(prefix="percasym-"))
     atexit.register(shutil.rmtree, completed, ignore_errors=True)
     for file in folder.iterdir():
-        if file.is_file():
+        if file.name in checkpoint.PROCESSOR_FILES:  # Written by `complete_processor`.
+            shutil.copy(file, completed)
+        elif file.is_file():
             (completed / file.name).symlink_to(file.absolute())
-    for name in checkpoint.PROCESSOR_FILES:
-        if (completed / name).is_symlink():
-            (completed / name).unlink()
-            shutil.copy(folder / name, completed / name)
     checkpoint.complete_processor(completed)
     return str(completed)
 

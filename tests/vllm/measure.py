@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from percasym.rollout.vllm import VllmAnswers, VllmRollouts
 from percasym.rollout.vllm_engine import VllmEngine, VllmMismatchError
 from percasym.tasks.base import prompt_as_text
 from percasym.tasks.sudoku.task import Sudoku
-from percasym.types import SampleKey
+from percasym.types import Prompt, SampleKey
 
 TOKENS, GROUP = 24, 2
 TIE = 1e-4
@@ -48,9 +49,8 @@ def main(name: str, how: str, precision: str = "float32") -> dict[str, Any]:
     family: Family = stock(lora=Lora(rank=4, targets=("language", "projector", "vision"))) if how == "lora" else stock()
     model, sampling = family.load().eval(), Vllm(max_new_tokens=TOKENS, precision=precision)  # type: ignore[arg-type]
     engine = VllmEngine(options=sampling, max_new_tokens=TOKENS)
-    rollouts, native = VllmRollouts(family=family, sampling=sampling, engine=engine), NativeRollouts(
-        family=family, sampling=Native(max_new_tokens=TOKENS)
-    )
+    rollouts = VllmRollouts(family=family, sampling=sampling, engine=engine)
+    native = NativeRollouts(family=family, sampling=Native(max_new_tokens=TOKENS))
     task = Sudoku(givens=(12, 14))
     samples = [task.sample(SampleKey(task=task.name, split="test", seed=0, index=index)) for index in range(4)]
     prompts = {"picture": [sample.prompt for sample in samples], "text": [prompt_as_text(sample) for sample in samples]}
@@ -68,12 +68,20 @@ def main(name: str, how: str, precision: str = "float32") -> dict[str, Any]:
         lower.refresh(model)
         return {"refreshed": gaps(rollouts), "native": gaps(lower), "stale_after_refresh": stale(engine, model)}
 
-    before = torch.random.get_rng_state()
-    rollouts.refresh(model)
-    native.refresh(model)
     found: dict[str, Any] = {"limit": model.config.get_text_config().max_position_embeddings}
+    before, reload = torch.random.get_rng_state(), vllm_engine.reload_weights
+
+    def recording(llm: Any, weights: Any) -> None:
+        found["stale_at_start"] = stale(engine, model)
+        reload(llm, weights)
+
+    vllm_engine.reload_weights = recording
+    rollouts.refresh(model)
+    vllm_engine.reload_weights = reload
+    native.refresh(model)
     found["same_random_state"] = bool(torch.equal(before, torch.random.get_rng_state()))
     found["start"] = gaps(rollouts)
+    found["crowded"] = crowded(rollouts, task)
 
     moved(model, family, {"vision"})
     found["vision_not_refreshed"] = gaps(replace_checks(rollouts))
@@ -102,6 +110,19 @@ def replace_checks(rollouts: VllmRollouts) -> VllmRollouts:
     """The same rollouts without the comparison of log-probabilities, to measure a gap that would be refused."""
     rollouts._unchecked, rollouts._due = 0, False
     return rollouts
+
+
+def crowded(rollouts: VllmRollouts, task: Sudoku) -> dict[str, int]:
+    """Sample a token after each of more prompts than one step of vLLM holds; one cut between two steps would raise on a CPU."""
+    engine, family = rollouts.engine, rollouts.family
+    assert engine._llm is not None
+    room, used = engine._llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens, 0
+    prompts: list[Prompt] = []
+    while used <= room:
+        prompts.append(prompt_as_text(task.sample(SampleKey(task=task.name, split="train", seed=0, index=len(prompts)))))
+        used += len(family.prompt(prompts[-1]).ids)
+    short = VllmRollouts(family=family, sampling=replace(rollouts.sampling, max_new_tokens=1), engine=engine)
+    return {"prompts": len(prompts), "rollouts": sum(len(group) for group in short.generate(prompts, group_size=1, seed=0))}
 
 
 def stale(engine: VllmEngine, model: Any) -> list[str]:

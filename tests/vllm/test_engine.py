@@ -81,6 +81,12 @@ def test_stale_weights_are_named_where_log_probabilities_show_nothing(family: st
     assert found["stale_after_refresh"] == []
 
 
+@pytest.mark.parametrize(("family", "how"), CASES)
+def test_the_engine_starts_from_the_checkpoint(family: str, how: str) -> None:
+    """Before any refresh: load_format="dummy" would randomise persistent buffers too, which no refresh overwrites."""
+    assert measured(family, how)["stale_at_start"] == []
+
+
 @pytest.mark.parametrize("family", ["qwen3vl", "internvl35"])
 def test_a_tied_head_that_is_not_repacked_is_refused(family: str) -> None:
     """Fully trained only: adapters leave the embedding, and so the head, as it was."""
@@ -100,6 +106,13 @@ def test_the_engine_starts_quietly_within_the_models_limit_and_leaves_the_genera
     assert found["same_random_state"]
     assert found["limit"] < 4096 + 24, "the default room for a prompt would exceed it"
     assert not [line for line in found["lines"] if re.match(r"(INFO|WARNING|DEBUG) ", line)], found["lines"][:5]
+
+
+@pytest.mark.parametrize(("family", "how"), CASES)
+def test_more_prompts_than_a_step_of_vllm_holds_are_sampled(family: str, how: str) -> None:
+    """A prompt cut between two steps rewinds the generator of its rollout, which raises on a CPU."""
+    crowded = measured(family, how)["crowded"]
+    assert crowded["rollouts"] == crowded["prompts"] > 8, "more than the other measurements sample at once"
 
 
 @pytest.mark.parametrize("family", ["qwen3vl", "internvl35"])

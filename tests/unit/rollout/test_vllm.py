@@ -49,7 +49,7 @@ class SamplingParams:
 
 @dataclass(kw_only=True)
 class LLM:
-    """vllm.LLM on the library's own model: weights come through `load_weights`, image features are cached."""
+    """vllm.LLM on the library's own model: weights come through `load_weights` within `reload_weights`, image features are cached."""
 
     family: Family
     model: str
@@ -69,6 +69,7 @@ class LLM:
     """Weights whose name begins so are reported as loaded and keep their old value."""
     requests: list[Any] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    reloading: bool = False
 
     def __post_init__(self) -> None:
         assert self.load_format == "auto" and Path(self.model, "config.json").is_file()
@@ -78,6 +79,7 @@ class LLM:
         self.held.__class__ = type("Served", (type(self.held),), {"load_weights": lambda module, weights: self.load_weights(weights)})
 
     def load_weights(self, weights) -> set[str]:
+        assert self.reloading, "packed layers have no loader outside of reload_weights"
         own, loaded = dict(self.held.named_parameters()), set()
         for name, value in weights:
             if self.not_loaded and name.startswith(self.not_loaded):
@@ -89,7 +91,9 @@ class LLM:
 
     def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
         assert method == "reload_weights"
+        self.reloading = True
         self.held.load_weights(kwargs["weights_iterator"])
+        self.reloading = False
 
     def apply_model(self, function) -> list[Any]:
         return [function(self.held)]
