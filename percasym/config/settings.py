@@ -44,11 +44,6 @@ class Evaluation:
     """Token limit of a response."""
     batch_size: int
     """Responses decoded in one batch."""
-    num_sampled: int = 0
-    """Prompts of the test split that each evaluation also answers `samples_per_prompt` times at temperature 1, which is what RL trains:
-    `sampled_*`, with p* forced for a_r; the first ones, at most `num_samples`; 0 for none."""
-    samples_per_prompt: int = 8
-    """Sampled answers to each of these prompts."""
     engine: EvaluationEngine = "native"
     """Decode with the model itself, in its own precision (native), or with vLLM, whose options under RL are `rollout.*`."""
     precision: Precision = "auto"
@@ -59,6 +54,11 @@ class Evaluation:
     """Ranks that share one copy of vLLM's weights; it divides the number of ranks."""
     seed: int = 0
     """Seed of the test samples, so that runs with different training seeds share one test set."""
+    num_sampled: int = 0
+    """Prompts of the test split that each evaluation also answers `samples_per_prompt` times at temperature 1, which is what RL trains:
+    `sampled_*`, with p* forced for a_r; the first ones, at most `num_samples`; 0 for none."""
+    samples_per_prompt: int = 8
+    """Sampled answers to each of these prompts."""
 
     def __post_init__(self) -> None:
         at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,

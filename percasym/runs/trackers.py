@@ -223,8 +223,8 @@ class SampleTable:
 def sample_table(records: Iterable[Mapping[str, Any]]) -> SampleTable:
     """The first `MAX_ROWS` rows of the records of one `samples/<split>_<step>.jsonl`.
 
-    A record of an evaluation is one row, the response to the picture; a group of rollouts has a row for each rollout, with every reward
-    and the advantage.
+    A record of an evaluation is one row, the response to the picture; that of sampled answers one row with their shares; a group of
+    rollouts has a row for each rollout, with every reward and the advantage.
     """
     found = list(islice((row for record in records for row in _rows(record)), MAX_ROWS))
     columns = tuple(dict.fromkeys(name for row in found for name in row))
@@ -234,10 +234,13 @@ def sample_table(records: Iterable[Mapping[str, Any]]) -> SampleTable:
 def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt = {
         "sample": record["key"]["index"],
-        "picture": b64decode(record["image"]) if record["image"] else None,
+        "picture": b64decode(record["image"]) if record.get("image") else None,
         "question": record.get("question"),
         "p*": record["truth"],
     }
+    if "verdicts" in record:
+        yield prompt | {name.removeprefix("sampled_"): share for name, share in record["grades"].items()}
+        return
     if "rollouts" not in record:
         grades = record["grades"]
         accuracies = {"a": grades["end_to_end"], "a_r": grades["reasoning"]}

@@ -41,6 +41,14 @@ def test_each_sibling_is_a_row_with_its_rewards_and_its_advantage(picture: str) 
     assert b64decode(picture) == first["picture"] == second["picture"]
 
 
+def test_sampled_answers_to_a_prompt_are_one_row_of_shares() -> None:
+    grades = {"sampled_end_to_end": 0.25, "sampled_perception": 0.5, "sampled_reasoning": None}
+    record = {"key": {"index": 4}, "truth": "12", "puzzle": "12", "verdicts": {"end_to_end": [0, 0, 0, 1]}, "grades": grades}
+    (row,) = rows([record])
+    shares = {"end_to_end": 0.25, "perception": 0.5, "reasoning": None}
+    assert row == {"sample": 4, "picture": None, "question": None, "p*": "12", **shares}
+
+
 def test_a_table_has_an_end(evaluated: dict[str, Any]) -> None:
     assert len(sample_table([evaluated] * 1000).rows) == MAX_ROWS
     assert sample_table([]).rows == []
