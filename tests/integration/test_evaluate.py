@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ def test_a_checkpoint_of_a_stranger_imports_no_package(
     (tmp_path / "site" / "evil").mkdir(parents=True)
     (tmp_path / "site" / "evil" / "__init__.py").write_text("import os\nos.makedirs('owned', exist_ok=True)\n")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
     step = tmp_path / "run" / "checkpoints" / "step_000001"
     step.mkdir(parents=True)
     (step / "DONE").touch()

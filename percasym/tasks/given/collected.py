@@ -39,6 +39,8 @@ class Collected(ABC):
 
     def __post_init__(self) -> None:
         one_of("task", OnError, on_error=self.on_error)
+        if not self.path.strip():  # An unset shell variable.
+            raise ValueError("task.path is empty. Name the file or folder of the data.")
         if ADDRESS.match(self.path):
             raise ValueError(f"task.path={self.path:.80} is a web address, and nothing is downloaded. Download it and name the file.")
         at_least("task", 1, max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_decoded_pixels=self.max_decoded_pixels)

@@ -80,9 +80,8 @@ def released_rows(path: str, *, max_bytes: int) -> Iterator[Row]:
                 yield from json_lines(file, max_bytes=max_bytes, split=split)
         return
     for split, rows in _load_dataset(str(folder) if folder.exists() else path).items():
-        if split in SPLITS:
-            for number, record in enumerate(rows):
-                yield Row(where=f"{path}, {split} row {number}", split=split, raw=record)
+        for number, record in enumerate(rows):
+            yield Row(where=f"{path}, {split} row {number}", split=split, raw=record)
 
 
 def build_table(
@@ -211,7 +210,14 @@ def _permutation(key: SampleKey, num: int) -> list[int]:
 
 
 def _load_dataset(path: str) -> Any:
-    """A `datasets` dictionary of splits; images stay encoded. Without a network, what the package has in its cache."""
+    """A `datasets` dictionary of splits, one of `SPLITS` at least; images stay encoded. Without a network, what the package has in its
+    cache.
+
+    Raises ValueError when there is none.
+    """
+    if Path(path).expanduser().is_file():
+        names = ", ".join(f"{split}.jsonl" for split in SPLITS)
+        raise ValueError(f"task.path={path} is a file, and task=hub reads a folder of {names}, or a hub id. Set task=jsonl for a file.")
     try:
         import datasets  # Optional dependency.
     except ImportError:
@@ -222,8 +228,12 @@ def _load_dataset(path: str) -> Any:
     offline = None if Path(path).expanduser().exists() else unreachable()
     if offline and hasattr(datasets, "config"):
         datasets.config.HF_HUB_OFFLINE = True  # Read when the package was imported.
+    if hasattr(datasets, "disable_progress_bars"):
+        datasets.disable_progress_bars()
     try:
-        return {split: rows.cast_column("image", datasets.Image(decode=False)) for split, rows in datasets.load_dataset(path).items()}
+        found = datasets.load_dataset(path)
+        if splits := {split: rows.cast_column("image", datasets.Image(decode=False)) for split, rows in found.items() if split in SPLITS}:
+            return splits
     except Exception as error:  # datasets raises many types for one cause: the set cannot be read.
         if offline:
             raise ValueError(
@@ -232,3 +242,5 @@ def _load_dataset(path: str) -> Any:
             ) from error
         reason = shortened(error)
         raise ValueError(f"task.path={path} could not be loaded ({type(error).__name__}: {reason}).") from error
+    held, wanted = ", ".join(map(str, found)) or "none", ", ".join(SPLITS)
+    raise ValueError(f"task.path={path} has none of the splits {wanted} (it has {held}). Rename them, or set task=jsonl for a file.")

@@ -101,10 +101,8 @@ def rows_of(path: str, *, max_bytes: int) -> Iterator[tuple[Row, Callable[[], ob
                     yield row, partial(_image_of_line, file, row.start or 0, row.where, max_bytes)
         return
     for split, rows in _load_dataset(str(folder) if folder.exists() else path).items():
-        if split in SPLITS:
-            texts = rows.remove_columns("image")
-            for number, record in enumerate(texts):
-                yield Row(where=f"{path}, {split} row {number}", split=split, raw=record), _reader(rows, number)
+        for number, record in enumerate(rows.remove_columns("image")):
+            yield Row(where=f"{path}, {split} row {number}", split=split, raw=record), _reader(rows, number)
 
 
 def _image_of_line(file: Path, start: int, where: str, max_bytes: int) -> object:

@@ -28,6 +28,7 @@ from percasym.tasks.base import SKILLS, data_summary, require_rows
 from percasym.tasks.given.item import same_words, tidy
 from percasym.tasks.given.rows import SPLITS
 from percasym.tasks.given.task import Given, similarity
+from percasym.tasks.released.task import Hub
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.types import Completion, Rollout, SampleKey
 
@@ -284,6 +285,23 @@ def test_a_file_that_is_not_there_or_empty_is_one_sentence(write: Callable) -> N
         assert Given(path=write(["", "  "])).table
     with pytest.raises(ValueError, match=r"task.path=https://a.b/rows.jsonl is a web address, and nothing is downloaded."):
         Given(path="https://a.b/rows.jsonl")
+    with pytest.raises(ValueError, match=r"^task.path is empty. Name the file or folder of the data.$"):
+        Given(path=" ")
+
+
+@pytest.mark.parametrize("preset", ["none", "sudoku"])
+def test_a_file_is_no_folder_of_splits(row: Callable, write: Callable, preset: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"rows.jsonl is a file, and task=hub reads a folder of train_sft.* Set task=jsonl"
+    ):
+        assert Hub(path=write([row(1)]), preset=preset).table
+
+
+def test_a_data_set_without_our_splits_is_named_with_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda path: {"train": None, "validation": None})
+    with pytest.raises(ValueError, match=r"has none of the splits train_sft, train_rl, test \(it has train, validation\). Rename them, or"):
+        assert Given(path=str(tmp_path), format="hub").table
 
 
 def test_a_split_without_rows_is_not_said_to_be_repeated(row: Callable, write: Callable) -> None:
