@@ -115,7 +115,7 @@ def _run(settings: Settings, device: torch.device, ranks: Ranks, heartbeat: Hear
         console.print(f"{settings.path} on {where}", soft_wrap=True, highlight=False)
         for remark in directory.remarks:
             console.print(remark, soft_wrap=True, highlight=False, markup=False)
-        train_and_evaluate(settings, directory, engine, recipe, ranks, began)
+        train_and_evaluate(settings, directory, engine, recipe, ranks, began, final)
     ranks.leave()
     return show(settings.path, console)
 
@@ -136,10 +136,12 @@ def end_frozen(path: Path, report: Callable[[Exception], object] | None, error: 
         os._exit(1)  # No exception can reach the main thread while it is blocked in a collective.
 
 
-def train_and_evaluate(settings: Settings, directory: Run, engine: Engine, recipe: Recipe, ranks: Ranks, began: float) -> None:
+def train_and_evaluate(
+    settings: Settings, directory: Run, engine: Engine, recipe: Recipe, ranks: Ranks, began: float, final: torch.dtype
+) -> None:
     """Evaluate, train, evaluate again and write the summary; an interrupted run continues from its last checkpoint.
 
-    The seconds in the summary are those of this session, from `began` on.
+    The seconds in the summary are those of this session, from `began` on; final/ is written in the format `final`.
     """
     greedy = greedy_engine(settings, getattr(recipe, "rollouts", None), ranks.num_ranks)
     evaluator = Evaluator(settings, directory, engine, ranks, greedy, sampling_engine(settings, greedy))
@@ -157,7 +159,7 @@ def train_and_evaluate(settings: Settings, directory: Run, engine: Engine, recip
     training_summary = recipe.train(engine, directory, evaluator.evaluate_curve, latest[1] if latest else None)
     train_seconds = time.perf_counter() - began_training - (evaluator.seconds - evaluated_seconds)
     after = evaluator.evaluate_all(settings.paradigm.steps, "evaluating after")
-    with engine.whole_weights() as model:
+    with engine.whole_weights(final) as model:
         directory.final(lambda path: settings.family.save(model, path))
     results = {"before": before.metrics, "after": after.metrics, "gain": after.gain_over(before)}
     seconds = {"setup": setup_seconds, "train": train_seconds, "evaluate": evaluator.seconds}

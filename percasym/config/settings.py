@@ -98,8 +98,8 @@ class DeepSpeedSettings:
     offload: bool = False
     """Keep optimizer state and master weights in CPU memory and run the optimizer there (ZeRO 1 to 3)."""
     weights: WeightType = "float32"
-    """Type of the model's own weights: float32, or bfloat16 beside float32 masters that the optimizer updates (ZeRO-3): 18 bytes for each
-    trained parameter in place of 24."""
+    """Type of the model's own weights: float32, or bfloat16 beside float32 masters that the optimizer updates (ZeRO-3): 20 bytes for each
+    trained parameter in place of 24; 18 in place of 20 where no gradient of a span is kept."""
 
     def __post_init__(self) -> None:
         one_of("engine", Precision, precision=self.precision)

@@ -53,8 +53,8 @@ class Engine(Protocol):
         """Within the context, the Hugging Face model with all its weights on every rank, for decoding, not for training."""
         ...
 
-    def whole_weights(self) -> AbstractContextManager[PreTrainedModel]:
-        """Within the context, on rank 0 the model with all its weights in float32, for saving."""
+    def whole_weights(self, dtype: torch.dtype = torch.float32) -> AbstractContextManager[PreTrainedModel]:
+        """Within the context, on rank 0 the model with all its weights, for saving: collected in `dtype`, or as a rank holds them whole."""
         ...
 
     def partitioned_weights(self) -> AbstractContextManager[tuple[PreTrainedModel, Gather | None]]:
@@ -159,8 +159,8 @@ class Updater(Protocol):
         """Which part of which parameter each tensor of that state holds, for ranks of another number."""
         ...
 
-    def shapes(self) -> Sequence[torch.Size]:
-        """The shapes of those tensors."""
+    def tensors(self) -> Sequence[Tensor]:
+        """What the optimizer updates, one for each tensor of that layout: its state has their shapes and lies on their devices."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def read_state(directory: Path, ranks: Ranks, updater: Updater) -> dict[str, Any
     others = [_read(directory / _file(rank), "optimizer", "layout") for rank in range(1, written)] if split else []
     with _readable(directory / _file(0)):
         shares = [(share["layout"], share["optimizer"]) for share in (first, *others)]
-        return {**own, "optimizer": repartitioned(shares, updater.layout(), updater.shapes(), updater.state_dict())}
+        return {**own, "optimizer": repartitioned(shares, updater.layout(), updater.tensors(), updater.state_dict())}
 
 
 def load_state(state: dict[str, Any], updater: Updater) -> None:

@@ -39,7 +39,7 @@ from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.inner_products import Parts
 from percasym.engine.loading import assign_whole, give_room, hand_over_buffers, handed_over
 from percasym.engine.partition import Layout
-from percasym.engine.precision import compute_dtype, lowered, rounded
+from percasym.engine.precision import compute_dtype, lowered, rounded, stored_bytes
 from percasym.engine.ranks import SINGLE_RANK, Ranks
 from percasym.engine.reference import reference_nll
 from percasym.engine.torch import WholeUpdater, adamw, set_lr
@@ -214,7 +214,7 @@ def require_room_to_decode(model: PreTrainedModel, settings: DeepSpeedSettings, 
     """Raise ConfigError for a model whose partitioned weights fit the device and whose gathered weights, for an evaluation, do not."""
     if device.type != "cuda" or settings.zero_stage != 3:
         return
-    needed = sum(parameter.numel() for parameter in model.parameters()) * (2 if settings.weights == "bfloat16" else 4)
+    needed = stored_bytes(model, compute_dtype(settings.precision, device), all_rounded=settings.weights == "bfloat16")
     there = torch.cuda.get_device_properties(device).total_memory
     if needed > MAX_WEIGHTS_FRAC * there:
         sizes = f"{needed / 1e9:.0f} GB of weights on each device, which has {there / 1e9:.0f} GB"
@@ -320,9 +320,9 @@ class ZeroUpdater:
         ]
         return partition.of_flat_groups(placed, zero.partition_size, self._rank)
 
-    def shapes(self) -> Sequence[torch.Size]:
-        """The sizes of this rank's flat tensors."""
-        return [master.shape for master in self._masters]
+    def tensors(self) -> Sequence[Tensor]:
+        """This rank's flat masters."""
+        return self._masters
 
     @property
     def _groups(self) -> range:

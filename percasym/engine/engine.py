@@ -86,11 +86,14 @@ class SpanEngine:
         with inference(self.model, self._device):
             yield self.model, self._backend.gather
 
-    def whole_weights(self) -> AbstractContextManager[PreTrainedModel]:
-        """Within the context, on rank 0 the model with all its weights in float32, for saving: collected one by one into host memory."""
+    def whole_weights(self, dtype: torch.dtype = torch.float32) -> AbstractContextManager[PreTrainedModel]:
+        """Within the context, on rank 0 the model with all its weights, for saving.
+
+        Under ZeRO-3 they are collected one by one into host memory, in `dtype`; else they are the model's own, in float32.
+        """
         if self._backend.collect is None:
             return nullcontext(self.model)
-        return whole_on_host(self.model, self._backend.collect, first=self.rank == 0)
+        return whole_on_host(self.model, self._backend.collect, first=self.rank == 0, dtype=dtype)
 
     def nll(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of every supervised token, [B, T]; zero elsewhere."""

@@ -90,8 +90,10 @@ def assign_whole(ranks: Ranks, parameter: nn.Parameter, value: Tensor | None) ->
 
 
 @contextmanager
-def whole_on_host(model: PreTrainedModel, collect: Callable[[nn.Parameter], Tensor], *, first: bool) -> Iterator[PreTrainedModel]:
-    """Within the context the parameters of the model are whole, in the host's memory of rank 0 (`first`), for saving only.
+def whole_on_host(
+    model: PreTrainedModel, collect: Callable[[nn.Parameter], Tensor], *, first: bool, dtype: torch.dtype = torch.float32
+) -> Iterator[PreTrainedModel]:
+    """Within the context the parameters of the model are whole, in `dtype` and in the host's memory of rank 0 (`first`), for saving only.
 
     `collect` completes one parameter on every rank; all ranks call it in the same order, and rank 0 keeps the result.
     """
@@ -101,7 +103,7 @@ def whole_on_host(model: PreTrainedModel, collect: Callable[[nn.Parameter], Tens
             value = collect(parameter)
             if first:
                 kept.append((parameter, parameter.data))
-                parameter.data = value.detach().to("cpu", copy=True)
+                parameter.data = value.detach().to("cpu", dtype, copy=True)
         yield model
     finally:
         for parameter, part in kept:

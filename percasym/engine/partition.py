@@ -76,12 +76,13 @@ def of_split_parameters(groups: Sequence[Sequence[tuple[str, int, int]]], rank: 
 
 
 def repartitioned(
-    shares: Sequence[tuple[Layout, Mapping[str, Any]]], layout: Layout, shapes: Sequence[torch.Size], empty: Mapping[str, Any]
+    shares: Sequence[tuple[Layout, Mapping[str, Any]]], layout: Layout, updated: Sequence[Tensor], empty: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The `state_dict` of an optimizer with this layout, from those of all ranks that wrote one.
 
-    `shares` are layout and `state_dict` of each of them, `shapes` those of the tensors of the new optimizer, `empty` its own `state_dict`,
-    which gives the options of the parameter groups. A parameter that had no state (it never had a gradient) gets zeros.
+    `shares` are layout and `state_dict` of each of them, `updated` the tensors of the new optimizer, `empty` its own `state_dict`, which
+    gives the options of the parameter groups. A parameter that had no state (it never had a gradient) gets zeros. The result lies on the
+    device of `updated`: the moments of all ranks together are two models, for which a host need not have room.
 
     Raises ValueError when the shares do not hold every element.
     """
@@ -92,17 +93,17 @@ def repartitioned(
     scalars = {name: value for _, state in shares for values in state["state"].values() for name, value in values.items()}
     names = [name for name, value in scalars.items() if isinstance(value, Tensor) and value.ndim]  # The moments.
     states = {}
-    for i, (pieces, shape) in enumerate(zip(layout, shapes, strict=True)):
+    for i, (pieces, tensor) in enumerate(zip(layout, updated, strict=True)):
         sources = [source for piece in pieces for source in _sources(piece, held.get(piece.name, []))]
         if not scalars or (pieces and not any(state for _, _, state in sources)):
             continue  # None of its parameters has been updated yet.
-        flat = {name: torch.zeros(shape.numel(), dtype=scalars[name].dtype) for name in names}
+        flat = {name: torch.zeros(tensor.numel(), dtype=scalars[name].dtype, device=tensor.device) for name in names}
         for piece, part, state in sources:
             for name in names if state else ():
                 start = part.offset + piece.start - part.start
                 flat[name][piece.offset : piece.offset + piece.numel] = state[name].flatten()[start : start + piece.numel]
         shared = next((state for _, _, state in sources if state), scalars)
-        states[i] = {name: flat[name].view(shape) if name in flat else value for name, value in shared.items()}
+        states[i] = {name: flat[name].view(tensor.shape) if name in flat else value for name, value in shared.items()}
     return {"state": states, "param_groups": empty["param_groups"]}
 
 

@@ -7,6 +7,7 @@ type: half the memory, and the same bits in every product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -47,11 +48,27 @@ def lowered(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 def rounded_linear(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """The same model with its frozen linear layers stored in `dtype`, to which autocast would round them at each use."""
+    for module in frozen_linear(model):
+        module.to(dtype)
+    return model
+
+
+def frozen_linear(model: PreTrainedModel) -> Iterator[nn.Linear]:
+    """The frozen linear layers, but a head that is tied to the embeddings."""
     embeddings = model.get_input_embeddings().weight
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.weight is not embeddings and not module.weight.requires_grad:
-            module.to(dtype)
-    return model
+            yield module
+
+
+def stored_bytes(model: PreTrainedModel, dtype: torch.dtype, *, all_rounded: bool) -> int:
+    """Bytes of all weights as an engine that computes in `dtype` will store them: `all_rounded`, or only what `lowered` rounds."""
+    numel = sum(parameter.numel() for parameter in model.parameters())
+    if all_rounded:
+        return dtype.itemsize * numel
+    adapted = getattr(model, "_hf_peft_config_loaded", False)
+    frozen = sum(parameter.numel() for module in frozen_linear(model) for parameter in module.parameters()) if adapted else 0
+    return torch.float32.itemsize * (numel - frozen) + dtype.itemsize * frozen
 
 
 def rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -110,9 +110,9 @@ class WholeUpdater:
         """One tensor for each trained parameter."""
         return partition.whole(self._module, self._optimizer)
 
-    def shapes(self) -> Sequence[torch.Size]:
-        """The shapes of the trained parameters, in the optimizer's order."""
-        return [parameter.shape for group in self._optimizer.param_groups for parameter in group["params"]]
+    def tensors(self) -> Sequence[Tensor]:
+        """The trained parameters, in the optimizer's order."""
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def _reached(self) -> list[Tensor]:
         """The gradients of all parameters that have one on any rank; zeros where this rank has none."""

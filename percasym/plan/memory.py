@@ -34,6 +34,7 @@ BUCKET = 500_000_000  # Elements of ZeRO's reduce bucket (DeepSpeed's default), 
 LIVE = 1_000_000_000  # Maximum elements that stage 3 keeps gathered (stage3_max_live_parameters, DeepSpeed's default).
 CHUNK = 2**27  # Bytes of the logits of one chunk (percasym.objectives.token_nll.CHUNK_BYTES; a test keeps them equal).
 GRANULE = 64  # Tokens; the buffers of the key-value cache hold a multiple (percasym.rollout.cache.GRANULE; a test keeps them equal).
+SAVED_AT_ONCE = 50 * 10**9  # Bytes of one weight file (transformers' max_shard_size): its tensors leave a GPU together.
 RESERVE = 2 * 10**9  # CUDA context, NCCL, kernel workspaces and fragmentation (our choice).
 
 Bytes = Mapping[str, int]
@@ -93,17 +94,30 @@ def on_host(parameters: Parameters, layout: Layout) -> Bytes:
 def host(parameters: Parameters, layout: Layout) -> Bytes:
     """Host memory of one machine: while its first rank loads the model in float32, or collects it for a checkpoint, and then in training.
 
-    What the ranks keep there in training (offload, a vLLM that sleeps) stands beside it while a checkpoint is written.
+    What the ranks keep there in training (offload, a vLLM that sleeps) stands beside it while a checkpoint is written. Stage 3 collects the
+    whole model for it, the other stages write from the GPU, one file at a time. Reading a checkpoint takes what loading the model takes.
     """
     training = layout.ranks_of_machine * (sum(on_host(parameters, layout).values()) + asleep_bytes(parameters, layout))
     whole = FLOAT32 * parameters.total
-    return {"loading": whole, "training": training, "saving": training + (whole if layout.zero_stage == 3 else 0)}
+    written = FLOAT32 * parameters.num_trained if layout.adapters else whole
+    return {"loading": whole, "training": training, "saving": training + (whole if layout.zero_stage == 3 else min(written, SAVED_AT_ONCE))}
 
 
 def asleep_bytes(parameters: Parameters, layout: Layout) -> int:
     """A rank's weights of a vLLM that sleeps, in the compute type."""
     used = layout.vllm_evaluation or (layout.sampled and layout.sampled.vllm_frac)
     return layout.computing_bytes * parameters.total // layout.tensor_parallel if used and layout.vllm_sleeps else 0
+
+
+def vllm_bytes(anatomy: Anatomy, parameters: Parameters, layout: Layout, lengths: Lengths) -> int:
+    """The least that vLLM needs of one GPU: its weights, and keys and values of the longest sequence, in the compute type; 0 without it."""
+    rolled = layout.sampled.max_new_tokens if layout.sampled and layout.sampled.vllm_frac else 0
+    longest = max(rolled, layout.evaluation.max_new_tokens if layout.vllm_evaluation else 0)
+    if not longest:
+        return 0
+    language = anatomy.language
+    cache = 2 * language.kv_heads * language.head_dim * language.layers * (math.ceil(lengths.prefix) + longest)
+    return layout.computing_bytes * (parameters.total + cache) // layout.tensor_parallel
 
 
 def checkpoint_bytes(parameters: Parameters, layout: Layout) -> int:

@@ -62,13 +62,24 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak fits into one GPU."""
-        return self.peak <= self.gpu_bytes
+        """Whether the peak fits into one GPU, and vLLM into its share of it."""
+        return self.peak <= self.gpu_bytes and self.vllm_fits
+
+    @property
+    def vllm_fits(self) -> bool:
+        """Whether the share of a GPU that vLLM takes holds its weights and one sequence."""
+        return memory.vllm_bytes(self.anatomy, self.parameters, self.layout, self.lengths) <= self.vllm_share
+
+    @property
+    def vllm_share(self) -> int:
+        """Bytes of one GPU that vLLM takes; 0 without it."""
+        return round((self._vllm_rollouts or self.layout.vllm_evaluation) * self.gpu_bytes)
 
     def remedies(self) -> Iterator[tuple[str, int]]:
         """Single changes of the configuration that lower the peak, each with the new peak."""
         for words, change in self._changes().items():
-            if (peak := replace(self, layout=change(self.layout)).peak) < self.peak:
+            changed = replace(self, layout=change(self.layout))
+            if (peak := changed.peak) < self.peak and changed.vllm_fits:
                 yield words, peak
 
     def fitting(self) -> tuple[str, int] | None:
@@ -79,8 +90,8 @@ class Plan:
                 keys = [word.partition("=")[0] for words in chosen for word in words.split()]
                 if len(keys) == len(set(keys)):
                     layout = reduce(lambda held, words: changes[words](held), chosen, self.layout)
-                    if (peak := replace(self, layout=layout).peak) <= self.gpu_bytes:
-                        return " ".join(chosen), peak
+                    if (changed := replace(self, layout=layout)).fits:
+                        return " ".join(chosen), changed.peak
         return None
 
     def _changes(self) -> dict[str, Callable[[Layout], Layout]]:
@@ -88,11 +99,12 @@ class Plan:
         layout, evaluation, sampled = self.layout, self.layout.evaluation, self.layout.sampled
         fewer = max(1, evaluation.rows // 4)
         stage_3 = "engine=deepspeed engine.zero_stage=3" if layout.plain else "engine.zero_stage=3"
+        rounded: dict[str, Callable[[Layout], Layout]] = {
+            f"{stage_3} engine.weights=bfloat16": lambda held: replace(held, zero_stage=3, stored_bytes=2, eval_bytes=held.computing_bytes)
+        }
         changes: dict[str, Callable[[Layout], Layout]] = {
             stage_3: lambda held: replace(held, zero_stage=3 if held.num_ranks > 1 else held.zero_stage),
-            f"{stage_3} engine.weights=bfloat16": lambda held: replace(
-                held, zero_stage=3, stored_bytes=2, eval_bytes=held.computing_bytes
-            ),
+            **(rounded if layout.computing_bytes == 2 else {}),  # A run in float32 refuses them.
             "engine.offload=true": lambda held: replace(held, offload=held.zero_stage > 0),
             "model.gradient_checkpointing=true": lambda held: replace(held, checkpointing=True),
             "paradigm.micro_batch_size=1": lambda held: replace(held, rows=1),
@@ -100,9 +112,14 @@ class Plan:
                 held, evaluation=replace(held.evaluation, rows=fewer, prompts=fewer)
             ),
         }  # fmt: skip
-        if layout.num_ranks > 1 and not layout.vllm_evaluation:
+        if layout.num_ranks > 1 and not layout.vllm_evaluation and self._vllm_rollouts:  # They share the engine of the rollouts.
+            changes["evaluation.engine=vllm"] = lambda held: replace(held, vllm_evaluation=self._vllm_rollouts)
+        elif layout.num_ranks > 1 and not layout.vllm_evaluation:
             words = f"evaluation.engine=vllm evaluation.tensor_parallel={layout.num_ranks}"
             changes[words] = lambda held: replace(held, vllm_evaluation=0.4, tensor_parallel=held.num_ranks)
+        if self.vllm_share and layout.tensor_parallel < layout.num_ranks:
+            words = f"{self._vllm_section}.tensor_parallel={layout.num_ranks}"
+            changes[words] = lambda held: replace(held, tensor_parallel=held.num_ranks)
         if sampled:
             changes["paradigm.kl=0"] = lambda held: replace(held, sampled=replace(_sampled(held), reference=False))
         if sampled and sampled.decoded:
@@ -111,6 +128,11 @@ class Plan:
             decoded = replace(sampled.decoded, rows=rows, prompts=prompts)
             changes[f"rollout.batch_size={rows}"] = lambda held: replace(held, sampled=replace(_sampled(held), decoded=decoded))
         return changes
+
+    @property
+    def _vllm_section(self) -> str:
+        """The section of the configuration that starts vLLM."""
+        return "rollout" if self._vllm_rollouts else "evaluation"
 
     @property
     def _vllm_rollouts(self) -> float:
@@ -195,15 +217,24 @@ def _lines(plan: Plan) -> list[str]:
     size = f"{plan.gpu_bytes / 1e9:g} GB"
     if plan.fits:
         return [*lines, f"It fits: {_gb(plan.peak)} of {size}."]
-    lines.append(f"It does not fit: {_gb(plan.peak)} of {size}.")
+    if not plan.vllm_fits:
+        needed, section = memory.vllm_bytes(plan.anatomy, plan.parameters, plan.layout, plan.lengths), plan._vllm_section
+        lines.append(
+            f"vLLM does not fit: its weights and one sequence need {_gb(needed)} GB of each GPU, and it takes {_gb(plan.vllm_share)}. "
+            f"Raise {section}.tensor_parallel or {section}.gpu_memory_frac."
+        )
+    if plan.peak > plan.gpu_bytes:
+        lines.append(f"It does not fit: {_gb(plan.peak)} of {size}.")
     remedies = dict(plan.remedies())
-    lines += [f"  {words}: {_gb(peak)} GB{', which fits' if peak <= plan.gpu_bytes else ''}" for words, peak in remedies.items()]
-    if not any(peak <= plan.gpu_bytes for peak in remedies.values()):
+    if plan.vllm_fits:
+        lines += [f"  {words}: {_gb(peak)} GB{', which fits' if peak <= plan.gpu_bytes else ''}" for words, peak in remedies.items()]
+    if not plan.vllm_fits or not any(peak <= plan.gpu_bytes for peak in remedies.values()):
         found = plan.fitting()
         lines.append(
-            f"No set of {MAX_CHANGES} of these fits. Choose a smaller model.size, adapters (model.lora.rank=16), or more and larger GPUs."
+            f"No set of {MAX_CHANGES} of these fits. Choose a smaller model.size"
+            f"{'' if plan.layout.adapters else ', adapters (model.lora.rank=16)'}, or more and larger GPUs."
             if found is None
-            else f"These fit together, {_gb(found[1])} GB: {found[0]}"
+            else f"{'These fit together' if ' ' in found[0] else 'This fits'}, {_gb(found[1])} GB: {found[0]}"
         )
     return lines
 

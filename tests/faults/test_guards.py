@@ -181,6 +181,21 @@ def test_room_is_needed_for_all_that_is_kept_and_one_being_written(num_checkpoin
     assert Needs(**NEEDS, num_checkpoints=num_checkpoints, num_kept=num_kept).most_bytes == most
 
 
+@pytest.mark.parametrize(("kept", "num_kept"), [("run.keep_last=2", 2), ("run.keep_last=2 run.keep_best=true", 3), ("run.keep_last=0", 4)])
+def test_what_a_run_will_write_follows_from_its_settings(kept: str, num_kept: int) -> None:
+    import torch
+
+    from percasym.app.run import disk_needs
+    from percasym.config.resolve import composed
+
+    settings = composed(["paradigm.steps=8", "paradigm.save_every=2", *kept.split()], Path(__file__).resolve().parents[2] / "conf")
+    model: Any = torch.nn.Sequential(torch.nn.Linear(10, 10, bias=False), torch.nn.Linear(10, 5, bias=False).requires_grad_(False))
+    # 150 weights of 4 bytes and two moments of the 100 that are trained; final/ in bfloat16.
+    assert disk_needs(settings, model, torch.bfloat16) == Needs(
+        checkpoint_bytes=1400, num_checkpoints=4, num_kept=num_kept, final_bytes=300
+    )
+
+
 def test_a_disk_too_small_for_all_that_will_be_kept_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = Needs(checkpoint_bytes=4 * 10**11, final_bytes=64 * 10**9, num_checkpoints=9, num_kept=2)
     monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(0, 0, 5 * 10**11))  # Enough for one checkpoint.

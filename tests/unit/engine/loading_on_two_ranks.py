@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -16,6 +20,7 @@ from percasym.engine.deepspeed import _config, _partition, _start, deepspeed_eng
 from percasym.engine.loading import loaded
 from percasym.engine.ranks import Ranks
 from percasym.engine.reference import whole_reference
+from percasym.models import stored
 from percasym.models.adapt import Lora
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
@@ -176,67 +181,121 @@ def test_zero3_with_checkpointing_trains_as_one_rank_does(kind, ranks, family, m
     assert_close(weights(engine), weights(alone), rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_two_ranks_need_less_than_one_and_a_half_models(dtype, ranks, place) -> None:
-    """Both ranks' memory above what they had before, while one model is read and partitioned; a model is one in float32.
+@pytest.fixture
+def large(ranks, place):
+    """`large(dtype)`: a checkpoint of some 300 MB in float32 (half of it in bfloat16), and the bytes of its model in float32."""
 
-    Mapped pages of the weight files do not count: the system drops them when it needs the memory.
+    def make(dtype: torch.dtype) -> tuple[Path, int]:
+        from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+        text = {
+            "vocab_size": 16_384, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4, "num_attention_heads": 16,
+            "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [12, 10, 10], "mrope_interleaved": True},
+        }  # fmt: skip
+        vision = {
+            "depth": 2,
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "num_heads": 4,
+            "out_hidden_size": 1024,
+            "deepstack_visual_indexes": [0],
+        }
+        source = place / "large"
+        if ranks.rank == 0 and (pid := os.fork()) == 0:  # In a process of its own, whose memory does not count.
+            torch.manual_seed(0)
+            config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
+            Qwen3VLForConditionalGeneration(config).to(dtype).save_pretrained(source, max_shard_size="100MB")
+            os._exit(0)
+        elif ranks.rank == 0:
+            os.waitpid(pid, 0)
+        ranks.barrier()
+        size = 4 / dtype.itemsize * sum(file.stat().st_size for file in source.glob("*.safetensors"))
+        planned = memory.FLOAT32 * Qwen3VL(path=str(source)).anatomy().numel  # The plan's line for loading (`memory.host`).
+        assert size > 300e6 and size == pytest.approx(planned, rel=0.01)
+        return source, planned
+
+    return make
+
+
+@pytest.fixture
+def peak_of(ranks):
+    """`peak_of(work)`: the most memory of both ranks at one moment of `work`, above what they had before.
+
+    Mapped pages of weight files do not count: the system drops them when it needs the memory.
     """
-    import time
-    from threading import Event, Thread
-
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
-
-    text = {
-        "vocab_size": 16_384, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4, "num_attention_heads": 16,
-        "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [12, 10, 10], "mrope_interleaved": True},
-    }  # fmt: skip
-    vision = {
-        "depth": 2,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_heads": 4,
-        "out_hidden_size": 1024,
-        "deepstack_visual_indexes": [0],
-    }
-    source = place / "large"
-    if ranks.rank == 0 and (pid := os.fork()) == 0:  # In a process of its own, whose memory does not count.
-        torch.manual_seed(0)
-        config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
-        Qwen3VLForConditionalGeneration(config).to(dtype).save_pretrained(source, max_shard_size="100MB")
-        os._exit(0)
-    elif ranks.rank == 0:
-        os.waitpid(pid, 0)
-    ranks.barrier()
-    size = 4 / dtype.itemsize * sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    planned = memory.FLOAT32 * Qwen3VL(path=str(source)).anatomy().numel  # The plan's line for loading (`memory.host`).
-    assert size > 300e6 and size == pytest.approx(planned, rel=0.01)
 
     def resident() -> int:
         fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
         return 1024 * int(fields["RssAnon"].split()[0])
 
-    stop, samples, before = Event(), [], resident()
+    def measure(work: Callable[[], object]) -> int:
+        gc.collect()
+        ranks.barrier()
+        stop, samples, before = Event(), [], resident()
 
-    def sample() -> None:
-        while not stop.wait(0.01):
-            samples.append((round(time.time() / 0.05), resident() - before))
+        def sample() -> None:
+            while not stop.wait(0.01):
+                samples.append((time.time(), ranks.rank, resident() - before))
 
-    watcher = Thread(target=sample)
-    watcher.start()
-    model = loaded(Qwen3VL(path=str(source)), ranks)
-    settings = DeepSpeedSettings(zero_stage=3)
+        watcher = Thread(target=sample)
+        watcher.start()
+        work()
+        ranks.barrier()
+        stop.set()
+        watcher.join()
+        latest, peak = [0] * ranks.num_ranks, 0  # A busy machine samples one rank more often than the other.
+        for _, rank, held in sorted(sample for share in ranks.gather(samples) for sample in share):
+            latest[rank] = held
+            peak = max(peak, sum(latest))
+        return peak
+
+    return measure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_two_ranks_load_with_less_than_one_and_a_half_models(dtype, ranks, large, peak_of) -> None:
+    """Both ranks' memory while one model is read and partitioned; a model is one in float32."""
+    source, size = large(dtype)
     os.environ.setdefault("LOCAL_RANK", "0")
-    _partition(_start(CPU), TokenNll(model), _config(settings, pin_memory=False), CPU, ranks)
-    ranks.barrier()
-    stop.set()
-    watcher.join()
-    together: dict[int, list[int]] = {}
-    for shares in map(dict, ranks.gather(samples)):
-        for moment, held in shares.items():
-            together.setdefault(moment, []).append(held)
-    peak = max(sum(held) for held in together.values() if len(held) == ranks.num_ranks)
+    kept = []
+
+    def load() -> None:
+        kept.append(loaded(Qwen3VL(path=str(source)), ranks))
+        _partition(_start(CPU), TokenNll(kept[0]), _config(DeepSpeedSettings(zero_stage=3), pin_memory=False), CPU, ranks)
+
+    peak = peak_of(load)
     print(f"model {size / 1e6:.0f} MB, peak of both ranks {peak / 1e6:.0f} MB")
-    assert 0.9 * size < peak < 1.5 * size
+    assert 0.8 * size < peak < 1.5 * size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights_in", ["float32", "bfloat16"])
+def test_two_ranks_save_and_resume_with_less_than_one_and_a_half_models(weights_in, ranks, place, large, peak_of) -> None:
+    """The same while a checkpoint and final/ are written and while a checkpoint is read, above the states that training keeps."""
+    source, size = large(torch.bfloat16)
+    lower = {"weights": "bfloat16", "precision": "bfloat16"} if weights_in == "bfloat16" else {}
+    settings, family = DeepSpeedSettings(zero_stage=3, **lower), Qwen3VL(path=str(source))
+    engine = deepspeed_engine(loaded(family, ranks), settings=settings, paradigm=PARADIGM, device=CPU, ranks=ranks)
+    for master in engine._updater._masters:
+        master.grad = torch.zeros_like(master)
+    engine._updater._assign()
+    engine._updater._optimizer.step()
+    engine._updater._unassign()
+    for master in engine._updater._masters:
+        master.grad = None
+    (place / "checkpoint").mkdir(exist_ok=True)
+
+    def final() -> None:
+        with engine.whole_weights(torch.bfloat16) as model:
+            if ranks.rank == 0:
+                stored.save_as(model, torch.bfloat16, place / "final")
+
+    peaks = {
+        "saving": peak_of(lambda: engine.save(place / "checkpoint")),
+        "final": peak_of(final),
+        "resuming": peak_of(lambda: engine.load(place / "checkpoint")),
+    }
+    print(f"model {size / 1e6:.0f} MB, peaks of both ranks {[f'{name} {peak / 1e6:.0f} MB' for name, peak in peaks.items()]}")
+    assert all(peak < 1.5 * size for peak in peaks.values())

@@ -48,7 +48,7 @@ def filled(layout: Layout, sizes: list[int]) -> dict:
 def test_any_partition_becomes_any_other(sizes, before, after) -> None:
     shares = [(layout, filled(layout, lengths)) for layout, lengths in layouts(sizes, *before)]
     for layout, lengths in layouts(sizes, *after):
-        made = repartitioned(shares, layout, [torch.Size([length]) for length in lengths], {"param_groups": ["own"]})
+        made = repartitioned(shares, layout, [torch.empty(length) for length in lengths], {"param_groups": ["own"]})
         expected = filled(layout, lengths)
         assert made["param_groups"] == ["own"]
         assert made["state"].keys() == expected["state"].keys()
@@ -64,14 +64,26 @@ def test_a_parameter_keeps_its_shape_and_one_that_was_never_updated_has_zeros() 
     flat = [[Piece("a", 0, 6, 0), Piece("b", 0, 2, 6)]]
     ours = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.arange(6.0).view(2, 3)}}, "param_groups": []}
     written: Layout = [[Piece("a", 0, 6, 0)], [Piece("b", 0, 2, 0)]]  # `b` has no state: a frozen tower's neighbour, say.
-    made = repartitioned([(written, ours)], flat, [torch.Size([10])], {"param_groups": []})
+    made = repartitioned([(written, ours)], flat, [torch.empty(10)], {"param_groups": []})
     assert made["state"][0]["exp_avg"].tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
-    back = repartitioned([(flat, made)], written, [torch.Size([2, 3]), torch.Size([2])], {"param_groups": []})
+    back = repartitioned([(flat, made)], written, [torch.empty(2, 3), torch.empty(2)], {"param_groups": []})
     assert torch.equal(back["state"][0]["exp_avg"], ours["state"][0]["exp_avg"])
-    assert repartitioned([(written, {"state": {}})], flat, [torch.Size([10])], {"param_groups": []})["state"] == {}
+    assert repartitioned([(written, {"state": {}})], flat, [torch.empty(10)], {"param_groups": []})["state"] == {}
 
 
 def test_a_missing_stretch_is_an_error() -> None:
     shares = [([[Piece("a", 0, 2, 0)]], filled([[Piece("0.0", 0, 2, 0)]], [2])), ([[Piece("a", 3, 3, 0)]], {"state": {}})]
     with pytest.raises(ValueError, match="lacks the optimizer state of a from element 2 on"):
-        repartitioned(shares, [[Piece("a", 0, 6, 0)]], [torch.Size([6])], {"param_groups": []})
+        repartitioned(shares, [[Piece("a", 0, 6, 0)]], [torch.empty(6)], {"param_groups": []})
+
+
+def test_new_states_are_made_where_their_tensors_are() -> None:
+    """Made on the host, the moments of all ranks of a GPU machine would take two models of its memory at once."""
+    layout: Layout = [[Piece("a", 0, 4, 0)]]
+    ours = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.ones(4), "exp_avg_sq": torch.ones(4)}}, "param_groups": []}
+    made = repartitioned([(layout, ours)], layout, [torch.empty(4, device="meta")], {"param_groups": []})
+    assert {name: value.device.type for name, value in made["state"][0].items()} == {
+        "step": "cpu",
+        "exp_avg": "meta",
+        "exp_avg_sq": "meta",
+    }

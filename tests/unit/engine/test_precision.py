@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from percasym.config.schema import ConfigError
-from percasym.engine.precision import inference, lowered
+from percasym.config.settings import DeepSpeedSettings
+from percasym.engine.deepspeed import MAX_WEIGHTS_FRAC, require_room_to_decode
+from percasym.engine.precision import inference, lowered, rounded, stored_bytes
 from percasym.models.adapt import Adaptation, Lora, adapt
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
@@ -106,3 +110,25 @@ def blank_family_rows():
     family, task = Qwen3VL(lora=Lora(rank=2)), Sudoku()
     samples = [task.sample(SampleKey(task=task.name, split="test", seed=0, index=index)) for index in range(2)]
     return family, [family.prompt(sample.prompt) for sample in samples]
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["whole", "adapters"])
+def test_stored_bytes_are_those_of_the_weights_that_an_engine_keeps(lora, tiny_qwen):
+    model = adapt(tiny_qwen(), Adaptation(lora=lora), Qwen3VL.parts)
+    planned, all_rounded = (stored_bytes(model, BF16, all_rounded=value) for value in (False, True))
+    assert planned == sum(parameter.nbytes for parameter in lowered(model, BF16).parameters())
+    assert all_rounded == sum(parameter.nbytes for parameter in rounded(model, BF16).parameters())
+
+
+def test_adapters_are_not_refused_for_float32_weights_that_they_do_not_have(bfloat16, tiny_qwen, monkeypatch):
+    """ZeRO-3 gathers 33 GB for an evaluation of adapters on 14B, whose frozen layers are in bfloat16; 60 GB were counted."""
+    model, settings = adapt(tiny_qwen(), Adaptation(lora=Lora(rank=2)), Qwen3VL.parts), DeepSpeedSettings(zero_stage=3)
+    needed = stored_bytes(model, BF16, all_rounded=False)
+    assert needed < 0.8 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    for there, fits in ((needed / MAX_WEIGHTS_FRAC + 1, True), (needed / MAX_WEIGHTS_FRAC - 1, False)):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, there=there: SimpleNamespace(total_memory=there))
+        if fits:
+            require_room_to_decode(model, settings, torch.device("cuda"))
+        else:
+            with pytest.raises(ConfigError, match=r"engine\.zero_stage=3 trains in parts, but evaluating gathers"):
+                require_room_to_decode(model, settings, torch.device("cuda"))

@@ -148,15 +148,15 @@ def kept_bytes(model: torch.nn.Module, batch, dtype: torch.dtype) -> int:
 def packaged(family_name):
     """The packaged tiny model's configuration with random weights, a batch of long rows, and what the model is made of."""
     from percasym.config.resolve import composed
+    from percasym.models import locate
     from percasym.models.checkpoint import config_from_dict
-    from percasym.models.locate import PACKAGED
     from percasym.tasks.sudoku.task import Sudoku
     from percasym.types import SampleKey
 
     family, task = composed([f"model={family_name}"], ROOT / "conf").family, Sudoku(verbosity=2)
     keys = [SampleKey(task=task.name, split="test", seed=0, index=index) for index in range(4)]
     batch = family.collate([family.row(task.sample(key)) for key in keys])
-    values = json.loads((PACKAGED / family_name / "config.json").read_text())
+    values = json.loads((Path(locate.packaged(family_name)) / "config.json").read_text())
 
     def make(attention: str, adaptation: Adaptation, layers: int | None = None):
         from transformers import AutoModelForImageTextToText
@@ -247,6 +247,22 @@ def test_the_reference_is_the_copy_that_rl_holds(family_name, words):
     cost = plan(settings)
     assert cost.training["reference"] == cost.evaluation["reference"] == cost.rollouts["reference"] == held
     assert (held == 0) == ("model.lora.rank=8" in words)
+
+
+def test_under_zero_3_rl_shards_its_reference(monkeypatch):
+    from percasym.app.recipes import rl
+    from percasym.config.resolve import composed
+    from percasym.engine.ranks import SINGLE_RANK
+
+    chosen = {}
+    monkeypatch.setattr(rl, "loaded", lambda family, ranks: "the initial model")
+    for name in ("sharded_reference", "whole_reference"):
+        monkeypatch.setattr(rl, name, lambda model, name=name, **options: chosen.setdefault(name, (model, options["temperature"])))
+    for stage in (2, 3):
+        words = ["paradigm=rl", "paradigm.kl=0.1", "rollout.temperature=0.7", "engine=deepspeed", f"engine.zero_stage={stage}"]
+        rl.RlRecipe(composed(words, ROOT / "conf"), torch.device("cpu"), SINGLE_RANK)._reference(AdapterModel())
+    assert chosen == dict.fromkeys(["whole_reference", "sharded_reference"], ("the initial model", 0.7))
+    assert list(chosen) == ["whole_reference", "sharded_reference"], "stage 2, then stage 3"
 
 
 class AdapterModel:

@@ -138,6 +138,24 @@ def test_vllm_spares_an_evaluation_the_whole_weights() -> None:
     assert "gathered weights" not in served and "key-value cache" not in served
 
 
+def test_vllm_must_fit_into_its_share(capsys) -> None:
+    line = "scale=paper experiment=eight_gpus model.size=32B engine.offload=true evaluation.engine=vllm"
+    cost = planned(line)
+    # 33,357,390,064 weights in bfloat16 are 66.7 GB, and one sequence of 64 layers a few hundred MB; the share is 0.4 of 80 GB.
+    needed = memory.vllm_bytes(cost.anatomy, cost.parameters, cost.layout, cost.lengths)
+    assert cost.vllm_share == 32e9 < 66_714_780_128 < needed < 68e9 and cost.peak < 80e9
+    assert not cost.fits
+    assert planned(f"{line} evaluation.tensor_parallel=4").fits
+    assert cost.fitting() == ("evaluation.tensor_parallel=8", cost.peak)
+    assert cli.main(["plan", *line.split()]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "vLLM does not fit: its weights and one sequence need 67" in out and "It fits" not in out
+    assert "Raise evaluation.tensor_parallel or evaluation.gpu_memory_frac." in out
+    assert "This fits, 47.5 GB: evaluation.tensor_parallel=8" in out
+    sampled = planned("scale=paper experiment=eight_gpus_rl_vllm model.size=32B engine.offload=true paradigm.diagnose_every=0")
+    assert not sampled.vllm_fits and sampled.fitting() == ("rollout.tensor_parallel=8", sampled.peak)
+
+
 @pytest.mark.parametrize(("model", "size"), [("qwen3vl", "32B"), ("internvl35", "38B")])
 def test_the_largest_dense_sizes_fit_eight_gpus_with_offload(model: str, size: str) -> None:
     more = "engine.offload=true evaluation.engine=vllm evaluation.tensor_parallel=8"
@@ -190,7 +208,11 @@ def test_where_no_single_change_suffices_a_set_of_them_is_said(capsys) -> None:
     assert f"These fit together, {peak / 1e9:.1f} GB: {words}" in capsys.readouterr().out
     assert planned(f"{line} --gpu-gb 0.5").fitting() is None
     assert cli.main(["plan", *line.split(), "--gpu-gb", "0.5"]) == 0
-    assert "No set of 4 of these fits. Choose a smaller model.size" in capsys.readouterr().out
+    assert "No set of 4 of these fits. Choose a smaller model.size, adapters (model.lora.rank=16), or more" in capsys.readouterr().out
+    assert cli.main(["plan", "scale=paper", "experiment=one_24gb_gpu", "model.size=32B", "--gpu-gb", "24"]) == 0
+    assert "Choose a smaller model.size, or more and larger GPUs." in capsys.readouterr().out, "there are adapters already"
+    exact = planned("scale=paper launch.nproc=8 engine.precision=float32")
+    assert "engine.zero_stage=3 engine.weights=bfloat16" not in dict(exact.remedies()), "a run in float32 refuses it"
 
 
 @pytest.mark.parametrize(
@@ -277,6 +299,11 @@ def test_a_plan_counts_the_memory_of_the_host_and_a_checkpoint() -> None:
     assert memory.checkpoint_bytes(cost.parameters, cost.layout) == 4 * (8_767_123_696 + 2 * 8_190_735_360)
     lines = "\n".join(str(line) for line in table(cost).renderables if isinstance(line, str))
     assert "Host memory of a machine: 35.1 GB while its first rank loads the model, " in lines
+    assert host["saving"] == host["training"] + 4 * 8_767_123_696, "a file of 35 GB, copied from the GPU"
+    large = planned("scale=paper model.size=32B launch.nproc=8 engine.zero_stage=2")
+    assert memory.host(large.parameters, large.layout)["saving"] == 50e9, "files of 50 GB, one at a time"
+    adapters = planned("scale=paper model.lora.rank=16 launch.nproc=8 engine.zero_stage=2")
+    assert memory.host(adapters.parameters, adapters.layout)["saving"] == 4 * adapters.parameters.num_trained
     sharded = planned("scale=paper launch.nproc=8 engine.zero_stage=3")
     assert memory.host(sharded.parameters, sharded.layout)["saving"] == 4 * 8_767_123_696, "collected on the first rank"
     assert "A checkpoint: 100.6 GB." in lines
