@@ -141,14 +141,28 @@ def is_linear(pattern: str) -> bool:
     >>> is_linear(r"\s?\p{L}+|\s+"), is_linear(r"(a+)+$"), is_linear(r"a+b")
     (True, False, False)
     """
-    plain = re.sub(r"\\[pP]\{\^?\w+\}", lambda _: r"\w", pattern)  # Python has no classes of Unicode; their content does not matter here.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            parsed = parser.parse(plain)
+            parsed = parser.parse(_plain(pattern))
     except (re.error, RecursionError, OverflowError, Warning):
         return False
     return _ways(parsed, last=True) <= MAX_WAYS
+
+
+def _takes_something(pattern: Mapping[str, str]) -> bool:
+    """Whether each match of a pattern that `check_split` accepted has a character.
+
+    >>> _takes_something({"String": "a"}), _takes_something({"String": ""}), _takes_something({"Regex": "a?"})
+    (True, False, False)
+    """
+    ((kind, text),) = pattern.items()
+    return bool(text) if kind == "String" else parser.parse(_plain(text)).getwidth()[0] > 0
+
+
+def _plain(pattern: str) -> str:
+    """A pattern for Python, which has no classes of Unicode; their content does not matter here."""
+    return re.sub(r"\\[pP]\{\^?\w+\}", lambda _: r"\w", pattern)
 
 
 def _ways(parsed: Iterable[Any], *, last: bool) -> float:
@@ -197,6 +211,8 @@ def _check_part(part: object, kind: str, where: str) -> float:
         _check_template(part, where)
     if name in ("Split", "Replace"):
         check_split(part.get("pattern"), where)
+    if name == "Replace" and not _takes_something(part["pattern"]):  # The library then panics on some texts.
+        raise UnfitFileError(f"{where} replaces a pattern that matches nothing at all, {part['pattern']!r:.80}. Take it out.")
     growth = float(GROWTH.get(str(name), 1))
     texts = [part.get(key) for key in ("content", "prepend", "replacement") if part.get(key) is not None]
     if any(not isinstance(text, str) or len(text) > MAX_ADDED_CHARACTERS for text in texts):

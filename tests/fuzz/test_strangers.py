@@ -92,6 +92,7 @@ def test_json_of_others(data: bytes) -> None:
 @cases()
 @given(config=altered([CONFIG]), adapter=altered([ADAPTER]))
 @example(config={"a\n": 10**30}, adapter=ADAPTER)
+@example(config=CONFIG, adapter={**ADAPTER, "target_modules": "("})
 @example(config=CONFIG, adapter={"k" * 2000: 10**30})
 def test_configurations_of_checkpoints(folder: Path, config: object, adapter: object) -> None:
     for name, value in (("config.json", config), ("adapter_config.json", adapter)):
@@ -154,6 +155,7 @@ def test_a_run_of_others_is_found_or_refused_and_deletes_nothing_outside(folder:
 @cases(cost=4)
 @given(tokenizer=altered([TOKENIZER]), text=st.text(max_size=200))
 @example(tokenizer={**TOKENIZER, "normalizer": {"type": "Sequence", "normalizers": [DOUBLES] * 15}}, text="aaaa")
+@example(tokenizer={**TOKENIZER, "normalizer": {**DOUBLES, "pattern": {"String": ""}}}, text="ab é")
 @example(tokenizer={**TOKENIZER, "padding": {"strategy": {"Fixed": 10**400}}}, text="a")
 def test_a_tokenizer_that_is_accepted_is_built_and_encodes(tokenizer: object, text: str) -> None:
     from tokenizers import Tokenizer

@@ -52,6 +52,10 @@ BOMBS: dict[str, tuple[str, Callable[[dict[str, Any]], Any], str]] = {
     "a replaced pattern": (
         "tokenizer.json", lambda it: it.update(decoder={"type": "Replace", "pattern": {"Regex": ".*.*x"}, "content": ""}), "split pattern",
     ),
+    "nothing replaced": ("tokenizer.json", lambda it: it.update(normalizer={**BOMB, "pattern": {"String": ""}}), "matches nothing at all"),
+    "perhaps nothing replaced": (
+        "tokenizer.json", lambda it: it.update(normalizer={**BOMB, "pattern": {"Regex": "a?"}}), "matches nothing at all, {'Regex': 'a?'}",
+    ),
     "a template that repeats": ("tokenizer.json", lambda it: it.update(post_processor=LOOP), "has a template that repeats its text"),
     "padding to a billion": (
         "tokenizer.json", lambda it: it.update(padding={"strategy": {"Fixed": 10**9}, "pad_id": 0}), "sets padding to 1000000000 tokens",
