@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.models.auto import image_processing_auto
 
 from percasym.config.sampling import Vllm
-from percasym.models import checkpoint
+from percasym.models import checkpoint, locate
 from percasym.rollout import vllm_engine
 from percasym.rollout.vllm_engine import VllmEngine, VllmMismatchError, merged_weights, quiet, reload_weights, servable, served_dtype
 
@@ -208,7 +208,7 @@ def test_many_ranks_run_vllm_in_the_launched_processes(monkeypatch: pytest.Monke
 
 
 def test_a_prompt_has_the_room_of_the_options_or_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = checkpoint.config(checkpoint.packaged("qwen3vl")).get_text_config().max_position_embeddings
+    limit = checkpoint.config(locate.packaged("qwen3vl")).get_text_config().max_position_embeddings
     assert limit < 4096 + 3, "the default room would exceed it"
     assert started(monkeypatch)["max_model_len"] == limit
     assert started(monkeypatch, max_prompt_tokens=100)["max_model_len"] == 103
@@ -216,7 +216,7 @@ def test_a_prompt_has_the_room_of_the_options_or_of_the_model(monkeypatch: pytes
 
 def started(monkeypatch: pytest.MonkeyPatch, *, gpu: bool = True, num_ranks: int = 1, **options: Any) -> dict[str, Any]:
     """The arguments with which an engine starts vLLM for the packaged Qwen3-VL."""
-    path = checkpoint.packaged("qwen3vl")
+    path = locate.packaged("qwen3vl")
     model: Any = SimpleNamespace(name_or_path=path, config=checkpoint.config(path))
     module = ModuleType("vllm")
     module.LLM, module.__version__ = dict, "0.30.0"  # type: ignore[attr-defined]
@@ -314,7 +314,7 @@ def test_vllm_loads_the_trainers_image_processor_on_pil_and_no_other(monkeypatch
 
 
 def test_a_checkpoint_is_served_as_it_is_or_from_links_beside_a_completed_processor(tmp_path: Path) -> None:
-    complete = checkpoint.packaged("internvl35")
+    complete = locate.packaged("internvl35")
     assert servable(complete) == complete
     old = tmp_path / "old"
     shutil.copytree(complete, old)
