@@ -119,7 +119,7 @@ def crowded(rollouts: VllmRollouts, task: Sudoku) -> dict[str, int]:
     room, used = engine._llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens, 0
     prompts: list[Prompt] = []
     while used <= room:
-        prompts.append(prompt_as_text(task.sample(SampleKey(task=task.name, split="train", seed=0, index=len(prompts)))))
+        prompts.append(prompt_as_text(task.sample(SampleKey(task=task.name, split="test", seed=0, index=len(prompts)))))
         used += len(family.prompt(prompts[-1]).ids)
     short = VllmRollouts(family=family, sampling=replace(rollouts.sampling, max_new_tokens=1), engine=engine)
     return {"prompts": len(prompts), "rollouts": sum(len(group) for group in short.generate(prompts, group_size=1, seed=0))}

@@ -120,7 +120,7 @@ def llm(events: list[str], monkeypatch: pytest.MonkeyPatch) -> Llm:
     """The stand-in, started by every engine of the test."""
     made = Llm(events)
     module = ModuleType("vllm")
-    module.__version__ = "0.30.0"  # type: ignore[attr-defined]
+    module.__version__ = "0.30.0"
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setattr(VllmEngine, "_started", lambda self, model: made)
     return made
@@ -145,10 +145,10 @@ def test_a_weight_without_a_value_is_named(llm: Llm) -> None:
 
 
 def test_a_head_that_kept_its_old_copy_is_refused(llm: Llm, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine().refresh(Model(seed=1))  # type: ignore[arg-type]
+    engine().refresh(Model(seed=1))
     monkeypatch.setattr(vllm_engine, "repack_heads", lambda module, loaded: None)
     with pytest.raises(VllmMismatchError, match=r"After a refresh 1 weights of vLLM differ from the trainer's, lm_head\.weight"):
-        engine().refresh(Model(seed=2))  # type: ignore[arg-type]
+        engine().refresh(Model(seed=2))
 
 
 @pytest.mark.parametrize(("ranks", "refused"), [(1, True), (2, False)])
@@ -158,9 +158,9 @@ def test_weights_are_compared_unless_a_rank_holds_slices(llm: Llm, monkeypatch: 
     monkeypatch.setattr(vllm_engine, "reload_weights", lambda llm, weights: list(weights))
     if refused:
         with pytest.raises(VllmMismatchError, match="After a refresh"):
-            ours.refresh(Model())  # type: ignore[arg-type]
+            ours.refresh(Model())
     else:
-        ours.refresh(Model())  # type: ignore[arg-type]
+        ours.refresh(Model())
 
 
 def test_vllm_sleeps_between_rounds_and_wakes_its_cache_after_the_weights(
@@ -169,14 +169,14 @@ def test_vllm_sleeps_between_rounds_and_wakes_its_cache_after_the_weights(
     monkeypatch.setattr(VllmEngine, "_sleeps", True)
     ours = engine()
     ours.release()  # Nothing has been started.
-    ours.refresh(Model())  # type: ignore[arg-type]
-    assert ours.generate(["a", "b"], []) == ["a False", "b False"]  # type: ignore[list-item]
+    ours.refresh(Model())
+    assert ours.generate(["a", "b"], []) == ["a False", "b False"]
     events.clear()
     ours.release()
     ours.release()
     with pytest.raises(AssertionError, match="refresh comes before generate"):
         ours.generate([], [])
-    ours.refresh(Model(seed=1))  # type: ignore[arg-type]
+    ours.refresh(Model(seed=1))
     assert events == ["sleep 1", "wake weights", "reload", "wake kv_cache", "reset prefix cache", "reset encoder cache"]
     ours.generate([], [])
 
@@ -184,7 +184,7 @@ def test_vllm_sleeps_between_rounds_and_wakes_its_cache_after_the_weights(
 def test_without_a_gpu_nothing_sleeps(llm: Llm, events: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     ours = engine()
-    ours.refresh(Model())  # type: ignore[arg-type]
+    ours.refresh(Model())
     ours.release()
     assert events == ["reload", "reset prefix cache", "reset encoder cache"]
 
@@ -219,7 +219,7 @@ def started(monkeypatch: pytest.MonkeyPatch, *, gpu: bool = True, num_ranks: int
     path = locate.packaged("qwen3vl")
     model: Any = SimpleNamespace(name_or_path=path, config=checkpoint.config(path))
     module = ModuleType("vllm")
-    module.LLM, module.__version__ = dict, "0.30.0"  # type: ignore[attr-defined]
+    module.LLM, module.__version__ = dict, "0.30.0"
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "vllm", module)
         patch.setattr(image_processing_auto, "_resolve_backend", image_processing_auto._resolve_backend)  # Restored afterwards.
@@ -249,7 +249,7 @@ def test_the_type_is_bfloat16_where_the_gpu_computes_it(
 
 def test_vllms_log_is_an_error_log_unless_the_user_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("vllm")
-    module.__version__ = "0.30.0"  # type: ignore[attr-defined]
+    module.__version__ = "0.30.0"
     monkeypatch.setitem(sys.modules, "vllm", module)
     for name in vllm_engine.ENVIRONMENT:
         monkeypatch.setenv(name, "any")  # So that it is restored afterwards.
