@@ -309,6 +309,13 @@ def test_the_question_of_a_study_stands_at_its_head(cell_run: Callable[..., Path
     assert all(stated_in(file) for file in EXPERIMENTS.glob("strategies.yaml"))
 
 
+def test_a_study_of_collected_rows_names_their_file(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    config = cell_run(tmp_path / "mine", "none", 0, 0.5) / "config.yaml"
+    config.write_text(config.read_text() + "task: {_target_: percasym.tasks.given.task.Given, path: /home/me/<b>.jsonl}\n")
+    page = publish(load_runs(tmp_path), tmp_path / "out").page.read_text()
+    assert "<dt>task</dt><dd>rows of &lt;b&gt;.jsonl</dd>" in page and "/home/me" not in page.split("<main>")[0]
+
+
 def test_a_statement_goes_on_over_lines_until_the_next(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("# @package _global_\n# A title.\n# Question: One\n#   or two?\n# Prediction: Two.\n# Cost: none\nstudy: mine\n")
