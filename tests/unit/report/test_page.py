@@ -259,9 +259,11 @@ def test_two_cells_at_one_place_are_both_seen_and_read(cell_run: Callable[..., P
     one.chart.tooltip.setActiveElements(at, { x: shown[0].x, y: shown[0].y });
     one.chart.update("none");
     const lines = one.chart.tooltip.body.flatMap(part => part.lines);
-    document.title = [shown[0].x === shown[1].x, shown[0].options.radius < shown[1].options.radius, ...lines].join("|");
+    const line = charts.find(one => one.panel.kind === "line").chart, over = line.getSortedVisibleDatasetMetas().map(meta => meta.index);
+    document.title = [over.join(), shown[0].x === shown[1].x, shown[0].options.radius < shown[1].options.radius, ...lines].join("|");
     """
-    same, rim, *lines = title(dumped(publish(load_runs(tmp_path / "s"), tmp_path / "out").page, tmp_path, script)).split("|")
+    over, same, rim, *lines = title(dumped(publish(load_runs(tmp_path / "s"), tmp_path / "out").page, tmp_path, script)).split("|")
+    assert over == "1,0", "the last is drawn first: of two lines at one place the dashes of the second are on top"
     assert (same, rim) == ("true", "true")
     assert [line.split(":")[0] for line in lines] == ["none", "ngdiff"]
 
