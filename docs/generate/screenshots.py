@@ -21,7 +21,7 @@ SHOTS = {"report_desktop": (1280, 2420, False), "report_phone": (390, 2900, Fals
 """Name -> width and height in CSS pixels, and whether dark."""
 LEAST_WINDOW = 500
 """Width below which Chromium makes no window: a narrower page is shown in a frame."""
-COLORS = 128
+COLORS = 256
 """Of a palette, which such a page needs no more than."""
 
 
@@ -37,7 +37,7 @@ def main(page: Path) -> int:
     for name, (width, height, dark) in SHOTS.items():
         picture = Image.open(io.BytesIO(shot(browser, page.resolve(), width, height, dark=dark))).convert("RGB")
         path = FIGURES / f"{name}.png"
-        picture.crop((0, 0, width, height)).quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.crop((0, 0, width, height)).quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
         print(path)
     return 0
 

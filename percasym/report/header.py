@@ -20,6 +20,7 @@ from percasym.runs.records import option_name
 
 NAMES = {
     "internvl35": "InternVL3.5", "qwen3vl": "Qwen3-VL", "sudoku": "Sudoku", "graph_coloring": "Graph Coloring", "sft": "SFT", "rl": "GRPO",
+    "given": "rows", "released": "rows", "outside": "rows",
 }  # fmt: skip
 """Options as a title writes them."""
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment"
@@ -64,7 +65,7 @@ def stated_in(file: Path) -> Mapping[str, str]:
 def _facts(runs: Sequence[RunRecord], comparisons: Sequence[Comparison]) -> Iterable[tuple[str, str]]:
     configs = [run.config for run in runs]
     yield from _listed("model", (_model(config) for config in configs))
-    yield from _listed("task", (_named(config, "task") for config in configs))
+    yield from _listed("task", (_task(config) for config in configs))
     yield from _listed("training", (_training(config) for config in configs))
     yield from _listed("balance", (run.cell for run in runs), lambda cells: counted(len(cells), "cell"))
     yield from _listed("seeds", sorted({str(seed_of(run)) for run in runs}, key=int))
@@ -87,6 +88,16 @@ def _listed(term: str, texts: Iterable[str], write: Any = ", ".join) -> Iterable
 def _named(config: Mapping[str, Any], group: str) -> str:
     name = option_name(config, group) or ""
     return NAMES.get(name, name)
+
+
+def _task(config: Mapping[str, Any]) -> str:
+    """The task; of collected data the name of the file or folder.
+
+    >>> _task({"task": {"_target_": "percasym.tasks.given.task.Given", "path": "mine/train.jsonl"}})
+    'rows of train.jsonl'
+    """
+    name, path = _named(config, "task"), (config.get("task") or {}).get("path")
+    return f"{name} of {Path(str(path)).name}" if path else name
 
 
 def _model(config: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ function dataset(panel, series) {
   const mute = Boolean(series.quiet || series.faint);
   const points = series.points.filter(point => isShown(panel, point.cell));
   return {
-    label: series.label ?? "", data: points, borderColor: ink, backgroundColor: ink, quiet: mute,
+    label: series.label ?? "", data: points, order: panel.kind === "line" ? -(series.cell ?? 0) : 0,  // Dashes on top of the first, solid line.
+    borderColor: ink, backgroundColor: ink, quiet: mute,
     pointStyle: SHAPES[(series.cell ?? 0) % SHAPES.length], showLine: Boolean(series.line),
     radius: series.quiet || series.dots === false ? 0 : series.faint ? 2 : panel.kind === "scatter" ? item => item.raw?.size ?? rim : 4,
     hoverRadius: series.quiet ? 0 : series.faint ? 2 : rim + 2, hitRadius: mute ? 0 : 14,

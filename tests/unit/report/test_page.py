@@ -259,9 +259,11 @@ def test_two_cells_at_one_place_are_both_seen_and_read(cell_run: Callable[..., P
     one.chart.tooltip.setActiveElements(at, { x: shown[0].x, y: shown[0].y });
     one.chart.update("none");
     const lines = one.chart.tooltip.body.flatMap(part => part.lines);
-    document.title = [shown[0].x === shown[1].x, shown[0].options.radius < shown[1].options.radius, ...lines].join("|");
+    const line = charts.find(one => one.panel.kind === "line").chart, over = line.getSortedVisibleDatasetMetas().map(meta => meta.index);
+    document.title = [over.join(), shown[0].x === shown[1].x, shown[0].options.radius < shown[1].options.radius, ...lines].join("|");
     """
-    same, rim, *lines = title(dumped(publish(load_runs(tmp_path / "s"), tmp_path / "out").page, tmp_path, script)).split("|")
+    over, same, rim, *lines = title(dumped(publish(load_runs(tmp_path / "s"), tmp_path / "out").page, tmp_path, script)).split("|")
+    assert over == "1,0", "the last is drawn first: of two lines at one place the dashes of the second are on top"
     assert (same, rim) == ("true", "true")
     assert [line.split(":")[0] for line in lines] == ["none", "ngdiff"]
 
@@ -307,6 +309,13 @@ def test_the_question_of_a_study_stands_at_its_head(cell_run: Callable[..., Path
     assert "4 steps of ? · asymmetry" in text.splitlines()[0]
     assert stated_in(EXPERIMENTS / "../config.yaml") == {}
     assert all(stated_in(file) for file in EXPERIMENTS.glob("strategies.yaml"))
+
+
+def test_a_study_of_collected_rows_names_their_file(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    config = cell_run(tmp_path / "mine", "none", 0, 0.5) / "config.yaml"
+    config.write_text(config.read_text() + "task: {_target_: percasym.tasks.given.task.Given, path: /home/me/<b>.jsonl}\n")
+    page = publish(load_runs(tmp_path), tmp_path / "out").page.read_text()
+    assert "<dt>task</dt><dd>rows of &lt;b&gt;.jsonl</dd>" in page and "/home/me" not in page.split("<main>")[0]
 
 
 def test_a_statement_goes_on_over_lines_until_the_next(tmp_path: Path) -> None:
