@@ -298,4 +298,5 @@ def test_two_ranks_save_and_resume_with_less_than_one_and_a_half_models(weights_
         "resuming": peak_of(lambda: engine.load(place / "checkpoint")),
     }
     print(f"model {size / 1e6:.0f} MB, peaks of both ranks {[f'{name} {peak / 1e6:.0f} MB' for name, peak in peaks.items()]}")
-    assert all(peak < 1.5 * size for peak in peaks.values())
+    assert max(peaks.values()) < 1.5 * size
+    assert peaks["final"] < size, "half a model in bfloat16, and what completes one parameter"
