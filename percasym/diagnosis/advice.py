@@ -138,7 +138,7 @@ def _warnings(best: RewardDiagnosis, where_scored: Coupling) -> list[str]:
         sentences.append(
             f"Beware: in {scores.zero_variance:.0%} of the prompts all siblings earn the same of it, and nothing is learned there;"
         )
-        sentences.append("sample larger groups, sample hotter, or set paradigm.resample.")
+        sentences.append("sample larger groups, sample hotter, or set paradigm.resample with paradigm.resample_by=perception.")
     if across.ci95[1] < 0:
         sentences.append(f"Beware: across prompts the sign is the other ({across}), so it pays most where the model sees worst.")
     return sentences
