@@ -180,6 +180,7 @@ def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) 
     if change.verdict is None:
         return None
     size, name = _size(change.difference), {**HEADLINE, **SAMPLED_HEADLINE}[metric]
+    n = n if metric in HEADLINE else f"{sample_count((change.difference.n,))} prompts"
     if metric == A_R and change.difference.mean < 0:
         statement = f"{cell.label}: costs {size} points of {name} against {baseline}"
     else:

@@ -250,7 +250,9 @@ def test_sampled_answers_are_compared_by_prompt_beside_the_greedy_ones(cell_run:
     assert first.after == proportion(none, puzzles)
     assert second.gain == gain(before, half, puzzles)
     assert second.difference == gain(none, half, puzzles)
-    assert any("sampled a is 16.7 points higher than with none" in finding.sentence for finding in findings(comparison))
+    (said,) = (finding.sentence for finding in findings(comparison) if "sampled a " in finding.sentence)
+    assert said.startswith("0.5: sampled a is 16.7 points higher than with none (95 % interval [")
+    assert ", n = 6 prompts): " in said, "not the number of greedy samples"
     assert any(row.metric == "sampled a" for row in comparison_rows(comparison))
 
 
