@@ -25,7 +25,7 @@ WORDS = {
     "plan --gpu-gb 1e400": "--gpu-gb must be a number above 0, got inf.",
     "plan --gpu-gb 0": "--gpu-gb must be a number above 0, got 0.",
     "plan scale=hug": "There is no scale=hug. The choices are ",
-    "plan model.size=9B": "model.size must be one of tiny, 2B, ",
+    "plan model.size=9B": "model.size must be one of tiny, tiny-graphs, 2B, ",
     "plan model.path=": "model.path is empty. Give it a Hugging Face directory or a hub id, or leave it out.",
     "plan model.path=./empty": "Nothing is recorded of model.path=./empty: it is no directory with a config.json, ",
     "plan task=sudoku,graph_coloring": "task=sudoku,graph_coloring is more than one value: ",

@@ -92,7 +92,7 @@ def test_damaged_weights_are_one_sentence(tmp_path) -> None:
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"model.size must be one of tiny, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'"):
+    with pytest.raises(ValueError, match=r"model.size must be one of tiny, tiny-graphs, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'"):
         Qwen3VL(size="7B")
 
 

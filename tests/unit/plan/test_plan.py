@@ -219,7 +219,7 @@ def test_where_no_single_change_suffices_a_set_of_them_is_said(capsys) -> None:
     ("words", "message"),
     [
         (["taks=sudoku"], "There is no option taks; did you mean task?"),
-        (["model.size=7B"], "model.size must be one of tiny, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'."),
+        (["model.size=7B"], "model.size must be one of tiny, tiny-graphs, 2B, 4B, 8B, 30B-A3B, 32B, got '7B'."),
         (["model.path=someone/else"], "Nothing is recorded of model.path=someone/else: "),
         (["scale=paper", "launch.nproc=7"], "paradigm.batch_size=64 cannot be dealt out evenly to 7 ranks."),
         (["--gpu-gb", "0"], "--gpu-gb must be a number above 0, got 0."),
