@@ -20,7 +20,7 @@ from percasym.runs.records import option_name
 
 NAMES = {
     "internvl35": "InternVL3.5", "qwen3vl": "Qwen3-VL", "sudoku": "Sudoku", "graph_coloring": "Graph Coloring", "sft": "SFT", "rl": "GRPO",
-    "given": "rows", "released": "rows", "outside": "rows",
+    "jsonl": "rows", "hub": "rows", "mm_helix": "MM-HELIX", "vgrp": "VGRP-Bench",
 }  # fmt: skip
 """Options as a title writes them."""
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment"

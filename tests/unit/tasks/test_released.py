@@ -415,22 +415,22 @@ class Rows(list):
         return [{key: value for key, value in row.items() if key != name} for row in self]
 
 
-def test_a_set_may_lack_splits_and_have_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_may_lack_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = hub(tmp_path, "sudoku", "unsolved")
     (Path(task.path) / "train_rl.jsonl").unlink()
     assert task.about()["rows"] == COUNTS | {"train_rl": 0}
     rows = [json.loads(line) for line in (Path(task.path) / "test.jsonl").read_text().splitlines()]
-    splits = {"test": Rows(rows), "validation": Rows([{"query": "not read", "image": None}])}
+    splits = {"test": Rows(rows)}
     monkeypatch.setattr(sys.modules["percasym.tasks.released.rows"], "_load_dataset", lambda path: splits)
     assert Hub(path="me/mine", preset="sudoku").about()["rows"] == {"train_sft": 0, "train_rl": 0, "test": 3}
 
 
-def test_free_text_of_a_set_may_lack_splits_and_have_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_text_of_a_set_may_lack_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = base64.b64encode(released_rows.picture(Random(0))).decode()
     row = {"image": picture, "query": "?", "ground_truth": "<perception>two</perception><answer>2</answer>"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
     assert Hub(path=str(tmp_path)).about()["rows"] == {"train_sft": 0, "train_rl": 0, "test": 1}
-    splits = {"train_rl": [row], "validation": [{"query": "not read"}]}
+    splits = {"train_rl": [row]}
     monkeypatch.setattr(sys.modules["percasym.tasks.given.rows"], "_load_dataset", lambda path: splits)
     task = Hub(path="me/mine")
     assert task.about()["rows"] == {"train_sft": 0, "train_rl": 1, "test": 0}
