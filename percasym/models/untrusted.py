@@ -71,6 +71,8 @@ TEMPLATE = "chat_template.jinja"
 TEMPLATES = "additional_chat_templates"
 WEIGHTS = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors")
 """Name of a file of weights: no folder, no parent."""
+STARTS = re.compile(r"gaussian|orthogonal|olora|pissa(_niter_\d{1,2})?")
+"""How adapters may begin, where it is a text: peft computes it again when it reads them, others as often as the file says, or from data."""
 MAX_HOPS = 8
 """Adapters on adapters (our choice)."""
 MAX_LOOSE = 2
@@ -143,6 +145,9 @@ def check_adapter(values: Mapping[str, Any], where: str) -> None:
     """Raise ValueError for patterns of modules that could search without end, and for adapters of another kind than LoRA."""
     if (kind := values.get("peft_type", "LORA")) != "LORA":
         raise UnfitFileError(f"{where} has adapters of type {kind!r:.80}, and LORA is read.")
+    start = values.get("init_lora_weights")
+    if not (start is None or isinstance(start, bool) or (isinstance(start, str) and STARTS.fullmatch(start))):
+        raise UnfitFileError(f"{where} sets init_lora_weights to {start!r:.80}, and {STARTS.pattern} is read. Set it to true.")
     patterns = [
         values.get(name) for name in ("target_modules", "exclude_modules", "modules_to_save", "target_parameters", "layers_pattern")
     ]

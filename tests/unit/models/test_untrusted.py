@@ -134,10 +134,10 @@ def test_patterns_that_backtrack_and_packages_of_peft_are_refused(copy: Path) ->
         check_pattern(pattern, "f")
     for key, value in (
         ("megatron_config", {"a": 1}), ("target_modules", "(a+)+$"), ("rank_pattern", {"(a+)+$": 1}), ("peft_type", "PROMPT_TUNING"),
-        ("layer_replication", [[0, 10**6]]),
+        ("layer_replication", [[0, 10**6]]), ("init_lora_weights", "loftq"), ("init_lora_weights", "pissa_niter_99999"),
     ):  # fmt: skip
         (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", "target_modules": ["q_proj"], key: value}))
-        with pytest.raises(ValueError, match=r"megatron_config|pattern of modules|of type 'PROMPT|sets layer_replication"):
+        with pytest.raises(ValueError, match=r"megatron_config|pattern of modules|of type 'PROMPT|sets layer_replication|sets init_lora"):
             check_checkpoint(copy)
 
 

@@ -85,10 +85,10 @@ def test_bombs_are_refused_before_they_are_built(copy: Path, name: str) -> None:
 
     file, alter, reason = BOMBS[name]
     change(copy / file, alter)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(CheckpointError, match=re.escape(reason)) as refused:
         checkpoint.tokenizer(str(copy))
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     said = str(refused.value)
     assert said.startswith(str(copy / file)) and said.endswith(" Check model.path.") and len(said) < 600
 
