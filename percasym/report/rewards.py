@@ -182,7 +182,7 @@ def target_name(found: Diagnosis) -> str:
 
 
 def jittered(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both [P, G] moved by up to `JITTER`, so that equal points can be told apart; the same points at each call."""
+    """Both [P, G] moved by up to `JITTER`, so that equal points do not cover each other; the same points at each call."""
     moved = np.random.default_rng(0).uniform(-JITTER, JITTER, size=(2, *x.shape))
     return x + moved[0], y + moved[1]
 
