@@ -41,7 +41,7 @@ CAPTIONS: Mapping[str, str] = {
     "test samples.",
     "gap": "Accuracy after training minus before, in percentage points, with 95 % intervals.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
-    "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones do not cover each other; "
+    "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones do not overlap; "
     "a circle is the mean of a prompt, larger where several prompts have the same one; the line is the regression over rollouts. r is "
     "Pearson's over all rollouts with its 95 % interval, within prompts, and of the prompts' means. * reads the percept label.",
 }
