@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from percasym.config import composed_files
@@ -172,7 +172,8 @@ def sentence(error: Exception) -> str:
 def cell(*keys: str, _root_: DictConfig) -> str:
     """Directory name of a composed configuration (not yet checked): the choices in which the cells of a study differ.
 
-    A study that sweeps over more than that names the `keys`: `${cell:balance.kind}` ends in -cosine, `${cell:paradigm.lr}` in -lr0.001.
+    A study that sweeps over more than that names the `keys`: `${cell:balance.kind}` ends in -cosine, `${cell:paradigm.lr}` in -lr0.001,
+    `${cell:task.givens}` in -givens8-10.
     """
     chosen = _root_.hydra.runtime.choices
     weight = OmegaConf.select(_root_, "balance.weight")
@@ -187,6 +188,8 @@ def cell(*keys: str, _root_: DictConfig) -> str:
 def _named(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, ListConfig):
+        return name + "-".join(str(one) for one in value).lower()
     return f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}".lower()
 
 

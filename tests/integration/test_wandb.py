@@ -132,6 +132,8 @@ def documented(*titles: str) -> set[str]:
 EVALUATED = {f"eval/{key}{end}" for key in documented("The metrics of an evaluation") for end in ("", "/lo", "/hi")} | {"eval/num_samples"}
 SHARED = {"balance/weight", "tokens/perception", "tokens/reasoning", "grad/norm", "lr", "time/step_seconds"}
 """Metrics of a training step that a step of RL has as well."""
+SAMPLED = ["evaluation.num_sampled=2", "evaluation.samples_per_prompt=2"]
+"""Sampled answers beside the greedy ones."""
 
 
 @pytest.fixture
@@ -152,9 +154,9 @@ def verdicts_vary(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "step"),
     [
-        (["paradigm.steps=2", "balance=hidden"], documented("The numbers of a training step")),
+        (["paradigm.steps=2", "balance=hidden", *SAMPLED], documented("The numbers of a training step")),
         (
-            ["paradigm.steps=2", *RL, "paradigm.kl=0.1", "paradigm.epochs=2", "paradigm.importance_cap=2.0"],
+            ["paradigm.steps=2", *RL, "paradigm.kl=0.1", "paradigm.epochs=2", "paradigm.importance_cap=2.0", "tokens=vppo", *SAMPLED],
             documented("The rewards of an RL step", "The numbers of a step of RL") | SHARED,
         ),
     ],

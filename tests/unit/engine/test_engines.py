@@ -264,6 +264,7 @@ def test_one_process_starts_deepspeed_without_compiling_or_chatter(tmp_path):
 def test_a_model_that_only_fits_in_parts_is_refused_before_it_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, model = torch.device("cuda", 0), torch.nn.Linear(10**5, 10**5, bias=False, device="meta")  # 10^10 weights: 40 GB in float32.
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=40 * 10**9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     with pytest.raises(ConfigError, match=r"evaluating gathers 40 GB of weights on each device, which has 40 GB\. Set evaluation"):
         require_room_to_decode(model, DeepSpeedSettings(zero_stage=3), gpu)
     lower = {"weights": "bfloat16", "precision": "bfloat16"}
