@@ -124,11 +124,9 @@ def test_a_wrong_or_a_new_number_in_a_page_is_found(name: str) -> None:
 @pytest.mark.parametrize("study", ["sft_frontier", "rl_frontier", "surrogates", "sft_balance", "sft_miniature"])
 def test_a_wrong_number_in_a_study_is_found(study: str) -> None:
     page = (ROOT / "experiments" / study / "README.md").read_text(encoding="utf-8")
-    for block in results.BLOCK.finditer(page):
-        for number in re.findall(r"(?<![\d.])\d+\.\d(?!\d)", block[0]):
-            at = block.start() + block[0].index(number)
-            wrong = f"{page[:at]}98.7{page[at + len(number) :]}"
-            assert results.written(wrong) == page != wrong, number
+    wrong = results.BLOCK.sub(lambda block: re.sub(r"(?<![\d.])\d+\.\d(?!\d)", "98.7", block[0]), page)
+    assert results.written(wrong) == page
+    assert wrong.count("98.7") >= 10, "every number of every block was wrong"
 
 
 @pytest.mark.parametrize("name", results.PICTURES)

@@ -18,6 +18,7 @@ def stage(folder: Path, num_ranks: int, chosen: str, marked: str) -> None:
     run_on_ranks(FILE, "-k", chosen, "-m", marked, num_ranks=num_ranks, environment={"PERCASYM_CHECKPOINTS": str(folder)})
 
 
+@pytest.mark.slow  # A run of train.py does it in every suite: tests/integration/test_many_ranks.py.
 def test_what_two_ranks_wrote_goes_on_with_one(tmp_path: Path) -> None:
     stage(tmp_path, 2, "test_write", "not slow")
     stage(tmp_path, 1, "test_resume", "not slow")
