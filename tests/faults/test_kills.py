@@ -70,6 +70,7 @@ def test_what_differs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_with_all_done_that_can_be() -> None:
     done = study("--cells=4", "--kills=2", "--seconds=1")
     assert done.returncode == 0, done.stdout + done.stderr

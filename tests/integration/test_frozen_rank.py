@@ -56,7 +56,8 @@ def meta(run: Path) -> dict:
     return json.loads((run / "meta.json").read_text())
 
 
-@pytest.mark.parametrize("frozen", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow  # What notices it is tested in every suite, with a process that is stopped: tests/unit/engine/test_heartbeat.py.
+@pytest.mark.parametrize("frozen", [0, 1])
 def test_a_frozen_rank_ends_the_run_and_is_named(start, tmp_path: Path, frozen: int) -> None:
     run = tmp_path / "run"
     process = start("launch.nproc=2", "paradigm.steps=4000")

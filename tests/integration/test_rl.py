@@ -204,6 +204,7 @@ def test_frozen_rollouts_say_which_reward_to_train_on(blank: Path, tmp_path: Pat
         assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow  # Collection by ranks and SFT on two ranks are in every suite.
 def test_two_ranks_learn_what_one_learns(tmp_path: Path, blank: Path) -> None:
     def learn(study: str, *words: str) -> None:
         more = [f"model.path={blank}", "paradigm.mixing=normalize_then_sum", f"hydra.run.dir={study}", *words]

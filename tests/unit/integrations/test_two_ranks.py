@@ -17,6 +17,7 @@ def on_two_ranks(file: str, *options: str) -> None:
     run_on_ranks(HERE / file, *own, *options)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_percasym_does_on_one() -> None:
     on_two_ranks("trainer_on_two_ranks.py", "-m", "not slow")
 
