@@ -32,6 +32,8 @@ ROW_CELL = re.compile(r"[0-9._-]")
 RULE = re.compile(r"[ \t|+=:-]*")
 """A line between bands of boxes."""
 STRING = re.compile(r"(?<![\w.-])[0-9._-]{81}(?![\w.-])")
+STRING_CELLS = re.compile(r"[0-9._-]{81}")
+"""Found several times as fast as `STRING`, whose look-behind is tried at every character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ def _of_block(block: list[re.Match[str]]) -> Iterator[tuple[Cells, int, int]]:
 
 
 def _strings(text: str) -> Iterator[tuple[Cells, int, int]]:
+    if STRING_CELLS.search(text) is None:
+        return
     for match in STRING.finditer(text):
         yield tuple(cell or 0 for cell in map(_cell, match[0])), match.start(), match.end()
 
