@@ -42,7 +42,7 @@ class GridNotation:
 
     def percepts(self, text: str) -> Sequence[Found]:
         """Grids with empty cells and without a clash."""
-        unsolved = ((cells, start, end) for cells, start, end in grids(text) if 0 in cells and not has_clash(cells, _size(cells)))
+        unsolved = ((cells, start, end) for cells, start, end in grids(text) if 0 in cells and not _clashes(cells))
         return [found(to_text(cells), text, start, end) for cells, start, end in unsolved]
 
     def answers(self, text: str, percept: str) -> Sequence[Found]:
@@ -70,7 +70,7 @@ class GridNotation:
     def solve(self, percept: str) -> str | None:
         """A solution; None when there is none."""
         cells = from_text(percept)
-        full = None if has_clash(cells, _size(cells)) else solve(cells, _size(cells))
+        full = None if _clashes(cells) else solve(cells, _size(cells))
         return None if full is None else to_text(full)
 
     def valid(self, percept: str) -> bool:
@@ -98,6 +98,12 @@ def grids(text: str) -> tuple[tuple[Cells, int, int], ...]:
     return tuple(kept)
 
 
+@lru_cache(maxsize=64)  # A row states its puzzle several times.
+def _clashes(cells: Cells) -> bool:
+    return has_clash(cells, _size(cells))
+
+
+@lru_cache(maxsize=64)
 def to_text(cells: Cells) -> str:
     """The canonical text.
 
