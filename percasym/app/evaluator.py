@@ -70,8 +70,8 @@ class Evaluator:
 
     def evaluate_all(self, step: int, title: str) -> EvalResult:
         """Evaluate all samples after `step` updates, with a progress bar."""
-        num_samples = self._settings.evaluation.num_samples
         evaluation = self._settings.evaluation
+        num_samples = evaluation.num_samples
         num_sampled = 0 if self._sampler is None else 2 * evaluation.samples_per_prompt * len(self._own(evaluation.num_sampled))
         with self._run.progress(3 * len(self._own(num_samples)) + num_sampled, title) as bar:
             finished = 0
@@ -113,8 +113,9 @@ class Evaluator:
         result = EvalResult.of(interleaved(records))
         self._run.samples(TEST, step, result.records)
         if self._sampler is not None:
-            result = replace(result, sampled=EvalResult.of(interleaved(sampled), SAMPLED_METRICS))
-            self._run.samples(SAMPLED, step, result.sampled.records if result.sampled else ())
+            of_sampled = EvalResult.of(interleaved(sampled), SAMPLED_METRICS)
+            self._run.samples(SAMPLED, step, of_sampled.records)
+            result = replace(result, sampled=of_sampled)
         point = replace(EvalResult.of(result.records[: self._num_curve_samples]), sampled=result.sampled)
         self._run.log(step, {NUM_SAMPLES: len(point.records)})
         for name, estimate in point.metrics.items():
@@ -133,7 +134,7 @@ class Evaluator:
 
         with suppress(Stopped), self._refreshed() as greedy:
             advance_unless_stopped(0)
-            settings, advanced = self._settings, advance_unless_stopped
+            settings = self._settings
             records = evaluate(
                 greedy=greedy,
                 family=settings.family,
@@ -141,7 +142,7 @@ class Evaluator:
                 settings=settings.evaluation,
                 split=TEST,
                 indices=self._own(num_samples),
-                advance=advanced,
+                advance=advance_unless_stopped,
             ).records
             if self._sampler is None:
                 return records, ()
@@ -152,7 +153,7 @@ class Evaluator:
                 settings=settings.evaluation,
                 split=TEST,
                 indices=self._own(settings.evaluation.num_sampled),
-                advance=advanced,
+                advance=advance_unless_stopped,
             ).records
             return records, sampled
         return (), ()

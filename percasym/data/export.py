@@ -14,9 +14,9 @@ from percasym.config.files import read_json
 from percasym.config.schema import ConfigError
 from percasym.runs.records import write_lines
 from percasym.spans.grammar import Grammar
-from percasym.tasks.base import Task, require_rows
+from percasym.tasks.base import Task, require_rows, samples_of
 from percasym.tasks.given.messages import IMAGE_TAG
-from percasym.types import Sample, SampleKey
+from percasym.types import Sample
 
 Format = Literal["jsonl", "hub", "messages"]
 DATASET_INFO = "dataset_info.json"
@@ -37,7 +37,7 @@ def export(task: Task, *, split: str, seed: int, num: int, out: Path, format: Fo
     columns: Callable[[Sample, str], dict[str, Any]] = {"jsonl": jsonl_row, "hub": hub_row, "messages": messages_row}[format]
     try:
         require_rows(task, split, num, "--num")
-        samples = [task.sample(SampleKey(task=task.name, split=split, seed=seed, index=index)) for index in range(num)]
+        samples = samples_of(task, split, seed, range(num))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     (out / "images").mkdir(parents=True, exist_ok=True)

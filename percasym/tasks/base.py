@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from percasym.config.escaping import counted
@@ -143,6 +143,11 @@ def require_rows(task: Task, split: str, num: int, option: str) -> None:
 
 def _held(about: Mapping[str, Any]) -> str:
     return f"It has {', '.join(f'{number} {split}' for split, number in about['rows'].items())}."
+
+
+def samples_of(task: Task, split: str, seed: int, indices: Iterable[int]) -> list[Sample]:
+    """The samples of a split with these indices, in their order."""
+    return [task.sample(SampleKey(task=task.name, split=split, seed=seed, index=index)) for index in indices]
 
 
 def prompt_as_text(sample: Sample) -> Prompt:

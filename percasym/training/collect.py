@@ -20,13 +20,12 @@ from percasym.models.base import Family
 from percasym.objectives.advantages import uninformative
 from percasym.rewards.base import Policy, Reward, Scores
 from percasym.rollout.base import Gather, RolloutEngine
-from percasym.tasks.base import Task, prompt_as_text
+from percasym.tasks.base import Task, prompt_as_text, samples_of
 from percasym.tokens.base import TokenWeights
 from percasym.training.policy_queries import PolicyQueries
 from percasym.training.reward_context import needs_policy, score
 from percasym.training.rollout_batch import PromptGroup, RolloutBatch
 from percasym.training.token_factors import rollout_factors
-from percasym.types import SampleKey
 
 
 class SamplingEngine(Protocol):
@@ -143,7 +142,7 @@ class RolloutCollector:
 
     def _groups(self, indices: Sequence[int], text: bool = False) -> list[PromptGroup]:
         """Graded rollouts of the prompts with these indices; with `text`, p* stands in place of the picture."""
-        samples = [self.task.sample(SampleKey(task=self.task.name, split=self.split, seed=self.seed, index=index)) for index in indices]
+        samples = samples_of(self.task, self.split, self.seed, indices)
         if text:
             samples = [replace(sample, prompt=prompt_as_text(sample)) for sample in samples]
         prompts, group_size = [sample.prompt for sample in samples], self.settings.group_size

@@ -17,8 +17,8 @@ from percasym.config.settings import Evaluation
 from percasym.models.base import Family
 from percasym.rollout.base import ForcedPrefix, GreedyEngine
 from percasym.spans.codec import Codec
-from percasym.tasks.base import Task, prompt_as_text
-from percasym.types import Completion, Estimate, Fault, Prompt, Rollout, Sample, SampleKey
+from percasym.tasks.base import Task, prompt_as_text, samples_of
+from percasym.types import Completion, Estimate, Fault, Prompt, Rollout, Sample
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful")
 """Keys of tables and summaries, in their order."""
@@ -74,8 +74,7 @@ def evaluate(
 
     `advance` is called with finished rows, three per sample.
     """
-    chosen = range(settings.num_samples) if indices is None else indices
-    samples = [task.sample(SampleKey(task=task.name, split=split, seed=settings.seed, index=index)) for index in chosen]
+    samples = samples_of(task, split, settings.seed, range(settings.num_samples) if indices is None else indices)
 
     def answers(prompts: Sequence[Prompt], prefixes: Sequence[Sequence[int]]) -> list[Completion]:
         limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}

@@ -19,9 +19,9 @@ from percasym import metrics
 from percasym.config.settings import Evaluation
 from percasym.models.base import Family
 from percasym.rollout.base import RolloutEngine
-from percasym.tasks.base import Task
+from percasym.tasks.base import Task, samples_of
 from percasym.training.evaluate import EvalResult
-from percasym.types import Grade, Rollout, Sample, SampleKey
+from percasym.types import Grade, Rollout, Sample
 
 SAMPLED_METRICS = ("sampled_end_to_end", "sampled_perception", "sampled_perception_graded", "sampled_reasoning", "sampled_faithful")
 """Keys of tables and summaries, in their order."""
@@ -43,8 +43,7 @@ def evaluate_sampled(
 
     `advance` is called with finished rows: twice as many for each prompt as it has answers.
     """
-    chosen = range(settings.num_sampled) if indices is None else indices
-    samples = [task.sample(SampleKey(task=task.name, split=split, seed=settings.seed, index=index)) for index in chosen]
+    samples = samples_of(task, split, settings.seed, range(settings.num_sampled) if indices is None else indices)
     prompts, rows = [sample.prompt for sample in samples], [family.prompt(sample.prompt) for sample in samples]
 
     def answers(**forced: Any) -> list[list[Rollout]]:

@@ -72,7 +72,7 @@ def has_clash(cells: Cells, size: int) -> bool:
     """Whether a row, column or box contains a digit twice."""
     shape = shape_of(size)
     for unit in (*shape.rows, *shape.columns, *shape.boxes):
-        digits = [digit for digit in map(cells.__getitem__, unit) if digit]
+        digits = [cells[cell] for cell in unit if cells[cell]]
         if len(set(digits)) < len(digits):
             return True
     return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from percasym.app.collect_rollouts import InferenceOnlyEngine
 from percasym.app.evaluator import Evaluator
 from percasym.engine.ranks import SINGLE_RANK
+from tests.unit.training.fakes import WordWeights
 
 
 class Greedy:
@@ -27,23 +27,11 @@ class Greedy:
         self.calls.append("released")
 
 
-class Engine:
-    """An engine whose weights are words."""
-
-    @contextmanager
-    def gathered_weights(self):
-        yield "whole"
-
-    @contextmanager
-    def partitioned_weights(self):
-        yield "parts", "gather"
-
-
 @pytest.mark.parametrize(("streams", "given"), [(False, ("whole",)), (True, ("parts", "gather"))])
 def test_an_evaluation_gathers_the_weights_only_for_an_engine_that_decodes_with_them(streams: bool, given: tuple[str, ...]) -> None:
     greedy = Greedy(streams)
     settings = SimpleNamespace(evaluation=SimpleNamespace(num_samples=4, num_curve_samples=8))
-    evaluator = Evaluator(settings, SimpleNamespace(), Engine(), SINGLE_RANK, greedy)
+    evaluator = Evaluator(settings, SimpleNamespace(), WordWeights(), SINGLE_RANK, greedy)
 
     def evaluated() -> None:
         with evaluator._refreshed() as refreshed:

@@ -53,6 +53,18 @@ class OneNumber:
         torch.save(self.x.detach(), directory / "x.pt")
 
 
+class WordWeights:
+    """The weights of an engine as words: which form of them is given to whom."""
+
+    @contextmanager
+    def gathered_weights(self):
+        yield "whole"
+
+    @contextmanager
+    def partitioned_weights(self):
+        yield "parts", "gather"
+
+
 class FakeRun:
     """A run that keeps log lines, warnings, bar updates and steps of checkpoints in memory; checkpoints are written with `keep` only."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +16,7 @@ from percasym.spans.grammar import Grammar
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training.collect import RolloutCollector
 from percasym.types import Completion, Rollout
+from tests.unit.training.fakes import WordWeights
 
 TASK = Sudoku(size=4, givens=(8, 10))
 MIXED = (True, False)
@@ -51,18 +51,10 @@ class Answers:
         return found
 
 
-class Whole:
+class Whole(WordWeights):
     """An engine of rank 1 of 2 whose model is a word."""
 
     rank, num_ranks = 1, 2
-
-    @contextmanager
-    def gathered_weights(self):
-        yield "whole"
-
-    @contextmanager
-    def partitioned_weights(self):
-        yield "parts", "gather"
 
     def all_reduce_sum(self, values):
         return values
