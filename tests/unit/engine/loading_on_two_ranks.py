@@ -84,7 +84,7 @@ def test_only_the_first_rank_reads_a_file(ranks, family, monkeypatch) -> None:
     assert not any(tensor.is_meta for tensor in tensors), "nothing of the skeleton is left"
 
 
-@pytest.mark.parametrize("name", ["torch", "deepspeed2"])
+@pytest.mark.parametrize("name", ["torch", pytest.param("deepspeed2", marks=pytest.mark.slow)])
 def test_a_rank_that_holds_all_weights_gets_those_of_the_first_and_trains_them(name, ranks, family, make_engine, tiny_batch) -> None:
     expected = torch.cat([parameter.detach().flatten() for parameter in family.load().parameters()])
     engine = make_engine(name, loaded(family, ranks), ranks)
@@ -119,7 +119,7 @@ def test_adapters_are_drawn_once_and_resume(ranks, family, place, make_engine, t
     assert_close(weights(resumed), weights(engine), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("offload", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_rounded_weights_keep_exact_masters_through_a_checkpoint(offload, ranks, family, place, tiny_batch) -> None:
     from transformers import AutoModelForImageTextToText
 
@@ -155,7 +155,7 @@ def test_a_sharded_reference_gives_the_losses_of_a_whole_one(ranks, family, tiny
     assert held < 0.51 * sum(parameter.numel() for parameter in family.load().parameters())
 
 
-@pytest.mark.parametrize("kind", ["frozen tower", "frozen tower and projector", "adapters"])
+@pytest.mark.parametrize("kind", [pytest.param("frozen tower", marks=pytest.mark.slow), "frozen tower and projector", "adapters"])
 def test_zero3_with_checkpointing_trains_as_one_rank_does(kind, ranks, family, make_engine, tiny_batch) -> None:
     chosen = {
         "frozen tower": {"freeze": ("vision",)},

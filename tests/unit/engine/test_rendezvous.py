@@ -20,17 +20,18 @@ from percasym.engine.rendezvous import listed, meet, missing, slurm_nodes
 
 CPU = torch.device("cpu")
 JOIN = """
-import sys, time
+import sys
 import torch
 from percasym.engine import rendezvous
 from percasym.engine.ranks import Ranks
 rendezvous.ANNOUNCED_SECONDS = 1.0
-rank, num_ranks, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-time.sleep(seconds)
+rank, num_ranks = int(sys.argv[1]), int(sys.argv[2])
+sys.stdin.readline()
 ranks = Ranks.join(rank, num_ranks, torch.device("cpu"))
 assert ranks.gather(rank) == list(range(num_ranks))
 torch.distributed.destroy_process_group()  # An open group of gloo may abort the interpreter at its end.
 """
+"""A rank that joins when it receives a line."""
 
 
 def free_port() -> int:
@@ -38,29 +39,40 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def joined(delays: list[float]) -> list[str]:
-    """The stderr of ranks that each begin to join after so many seconds."""
+def joined(num_ranks: int, late: int, until: tuple[int, str]) -> list[str]:
+    """The stderr of so many ranks; rank `late` joins when the rank of `until` has written a line with the text of `until`."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "SLURM"))}
     environment = outside | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen([sys.executable, "-c", JOIN, str(rank), str(len(delays)), str(delay)], env=environment,
-                         cwd=Path(__file__).parents[3], stderr=subprocess.PIPE, text=True)
-        for rank, delay in enumerate(delays)
+        subprocess.Popen([sys.executable, "-c", JOIN, str(rank), str(num_ranks)], env=environment, cwd=Path(__file__).parents[3],
+                         stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+        for rank in range(num_ranks)
     ]  # fmt: skip
+    waiting, text = until
+    read = ""
+    for rank in [*(rank for rank in range(num_ranks) if rank != late), late]:
+        if rank == late:
+            while text not in read:
+                line = processes[waiting].stderr.readline()
+                assert line, f"rank {waiting} ended without {text!r}: {read}"
+                read += line
+        processes[rank].stdin.write("join\n")
     said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(delays), said
+    said[waiting] = read + said[waiting]
+    assert [process.returncode for process in processes] == [0] * num_ranks, said
     return said
 
 
 def test_rank_0_says_which_ranks_are_missing() -> None:
-    first, second, third = joined([0, 0, 12])
     here = socket.gethostname()
-    assert f"Waiting for rank 2 of 3; ranks 0 and 1 are there ({here}).\n" in first
+    sentence = f"Waiting for rank 2 of 3; ranks 0 and 1 are there ({here}).\n"
+    first, second, third = joined(3, late=2, until=(0, sentence))
+    assert sentence in first
     assert "Waiting" not in second + third
 
 
 def test_other_ranks_say_that_rank_0_is_missing_and_where() -> None:
-    first, second = joined([12, 0])
+    first, second = joined(2, late=0, until=(1, "Rank 1 waits"))
     assert second.startswith("Rank 1 waits for rank 0 at localhost:")
     assert second.splitlines()[0].endswith(" (MASTER_ADDR, MASTER_PORT): Connection refused.")
     assert "waits" not in first
