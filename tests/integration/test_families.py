@@ -35,7 +35,10 @@ def test_a_packaged_checkpoint_that_is_not_there_is_one_sentence(command, monkey
     assert not (tmp_path / "multirun").exists() or not list((tmp_path / "multirun").rglob("*.json"))
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "idefics3", "llava_onevision"])
+OTHERS = [pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "gemma3", "idefics3", pytest.param("llava_onevision", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_run_of_a_family_that_has_no_name_ends_like_any_other(command, tmp_path: Path, name: str) -> None:
     write_family(tmp_path / name, name)
     few = ["scale=smoke", "engine=torch", "paradigm.steps=2", "paradigm.batch_size=2", "paradigm.micro_batch_size=1"]

@@ -101,7 +101,11 @@ def test_a_study_that_is_terminated_leaves_no_cell_behind(stopped_study, tmp_pat
 
 @pytest.mark.parametrize(
     ("number", "group"),
-    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, True)],
+    [
+        (signal.SIGTERM, False),
+        (signal.SIGINT, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, True)]),
+    ],
 )
 def test_cells_side_by_side_end_in_good_order_too(stopped_study, tmp_path: Path, number: signal.Signals, group: bool) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
