@@ -35,6 +35,8 @@ ROW_BYTES = 256
 """That a row takes at least, whatever its file says."""
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 """Its byte order marks."""
+TABLES = (".csv", ".tsv", ".xls", ".xlsx")
+"""Endings of tables that are not read; a reader of one learns how to write rows."""
 BOM = b"\xef\xbb\xbf"
 SPACE = " \t\r\n"
 
@@ -114,6 +116,11 @@ def read_rows(path: Path, *, max_bytes: int, split: str | None = None) -> Iterat
             file.seek(len(BOM) if start.startswith(BOM) else 0)
             begin = file.tell()
             first = next((char for char in iter(lambda: file.read(1), b"") if char not in b" \t\r\n"), b"")
+            if first not in b"{[" and path.suffix.lower() in TABLES:
+                raise ValueError(
+                    f"{path} is no JSON. Give task.path a file of JSON lines, a JSON array or Parquet; a table of pandas writes one with "
+                    "to_json(path, orient='records', lines=True)."
+                )
             if first == b"{" and not file.readline(max_bytes).strip():
                 raise ValueError(f"{path} is one JSON object over several lines. Write an array of rows, or one object a line.")
             file.seek(begin)

@@ -626,6 +626,14 @@ def test_a_number_at_the_end_of_a_chunk_is_read_to_its_end(tmp_path: Path, monke
         assert [row.raw for row in read_rows(tmp_path / "rows.json", max_bytes=2**20)] == [b"12", b"34"]
 
 
+def test_a_table_is_refused_with_the_way_to_write_rows_unless_it_holds_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("image,answer\na.png,3\n")
+    with pytest.raises(ValueError, match=r"rows\.csv is no JSON\. Give .* to_json\(path, orient='records', lines=True\)\."):
+        list(read_rows(tmp_path / "rows.csv", max_bytes=2**20))
+    (tmp_path / "rows.csv").write_text('{"answer": 3}\n')
+    assert len(list(read_rows(tmp_path / "rows.csv", max_bytes=2**20))) == 1
+
+
 def test_a_path_without_rows_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"is a folder without Parquet files\. Give task\.path a file of JSON lines, a JSON array or"):
         list(read_rows(tmp_path, max_bytes=2**20))
