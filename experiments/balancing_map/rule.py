@@ -1,0 +1,141 @@
+"""Derive from the first six settings of the map when balancing pays, and test it on the others.
+
+    python experiments/balancing_map/rule.py      (reads results/pairs.csv; writes rule.json and rule.svg beside it)
+
+The protocol is in README.md. Intervals of a rank correlation: Bonett and Wright (2000), from the normal quantile.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from percasym.report.style import FAINT, INK, PERCEPTION, REASONING, canvas, dress
+from percasym.statistics import Z95
+
+RESULTS = Path(__file__).parent / "results"
+KNOWN = ("share_tokens", "share_loss", "share_gradient", "before_a", "before_a_p", "before_a_r", "coupling", "steps")
+"""What is known before training."""
+FIRST = {
+    ("Sudoku", "11-13", 4, 300), ("Sudoku", "9-11", 4, 300), ("Sudoku", "7-9", 4, 300), ("Sudoku", "10-12", 4, 300),
+    ("GraphColoring", "5-5", 3, 300), ("GraphColoring", "6-6", 3, 600),
+}  # fmt: skip
+"""Task, givens or nodes, verbosity and steps of the settings that make the rule: the first six of conf/experiment/balancing_map.yaml."""
+
+Pair = Mapping[str, Any]
+
+
+def is_first(pair: Pair) -> bool:
+    """Whether the rule may be made from this pair."""
+    return (pair["task"], pair["givens_or_nodes"], pair["verbosity"], pair["steps"]) in FIRST
+
+
+def candidates() -> dict[str, tuple[str, ...]]:
+    """The numbers that a rule may use, by name: each of `KNOWN`, and each product of two."""
+    return {" x ".join(names): names for size in (1, 2) for names in combinations(KNOWN, size)}
+
+
+def value(name: str, pair: Pair) -> float:
+    """A candidate's number for a pair."""
+    return math.prod(float(pair[factor]) for factor in candidates()[name])
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
+    """Spearman's r with its 95 % interval.
+
+    >>> {name: round(value, 2) for name, value in rank_correlation([1, 2, 3, 4, 5, 6], [1, 3, 2, 5, 4, 6]).items()}
+    {'r': 0.89, 'low': 0.07, 'high': 0.99}
+    """
+    r = float(spearmanr(x, y).statistic)
+    reach = Z95 * math.sqrt((1 + r * r / 2) / (len(x) - 3))
+    centre = math.atanh(min(max(r, -1 + 1e-9), 1 - 1e-9))
+    return {"r": r, "low": math.tanh(centre - reach), "high": math.tanh(centre + reach)}
+
+
+def derived(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The candidate that orders the changes of a best, and the line through them by least squares."""
+    changes = [pair["change_a"] for pair in pairs]
+    found = {name: rank_correlation([value(name, pair) for pair in pairs], changes)["r"] for name in candidates()}
+    name = max(found, key=lambda one: abs(found[one]))
+    slope, offset = np.polyfit([value(name, pair) for pair in pairs], changes, 1)
+    best = sorted(found, key=lambda one: -abs(found[one]))[:6]
+    return {"x": name, "slope": float(slope), "offset": float(offset), "next": {one: found[one] for one in best}}
+
+
+def predict(rule: Mapping[str, Any], pair: Pair) -> float:
+    """The change of a that the rule expects."""
+    return float(rule["offset"] + rule["slope"] * value(rule["x"], pair))
+
+
+def tested(rule: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """How well the rule orders these pairs, and how often it and two rules without a measurement name the sign of the change."""
+    predicted = [predict(rule, pair) for pair in pairs]
+    clear = [pair["change_a_low"] > 0 or pair["change_a_high"] < 0 for pair in pairs]
+    signs = [pair["change_a"] > 0 for pair in pairs]
+    hits = [(change > 0) == sign for change, sign in zip(predicted, signs, strict=True)]
+    return {
+        "n": len(pairs),
+        "spearman": rank_correlation(predicted, [pair["change_a"] for pair in pairs]),
+        "hits": sum(hits),
+        "hits_always": sum(signs),
+        "clear": sum(clear),
+        "hits_clear": sum(hit for hit, one in zip(hits, clear, strict=True) if one),
+        "hits_clear_always": sum(sign for sign, one in zip(signs, clear, strict=True) if one),
+    }
+
+
+def shares_explain(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
+    """C2: each share against gain(a_r) - gain(a_p) under `none`."""
+    gaps = [(pair["none_a_r"] - pair["before_a_r"]) - (pair["none_a_p"] - pair["before_a_p"]) for pair in pairs]
+    return {name: rank_correlation([pair[name] for pair in pairs], gaps) for name in KNOWN if name != "steps"}
+
+
+def draw(rule: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
+    """Predicted and measured change of a, in points: pairs that made the rule are hollow."""
+    with canvas(1, panel=(6.6, 4.6)) as (figure, (axes,)):
+        dress(axes, "ngdiff - none in a, points", grid="both")
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for pair in pairs:
+            x = 100 * predict(rule, pair)
+            y, low, high = (100 * pair[f"change_a{end}"] for end in ("", "_low", "_high"))
+            colour = PERCEPTION if pair["task"] == "Sudoku" else REASONING
+            axes.plot([x, x], [low, high], color=FAINT, linewidth=1.5, zorder=1)
+            marker = "o" if pair["model"] == "InternVL35" else "s"
+            axes.plot([x], [y], marker, color=colour, markerfacecolor="white" if is_first(pair) else colour, markersize=7)
+        axes.set_xlabel("predicted before training")
+        axes.set_ylabel("measured")
+        figure.savefig(path, metadata={"Date": None})
+
+
+def read(path: Path = RESULTS / "pairs.csv") -> list[Pair]:
+    """The rows of pairs.csv, with numbers in place of texts."""
+    texts = {"task", "model", "givens_or_nodes"}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: text if name in texts else float(text) if "." in text else int(text) for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def main() -> None:
+    """Write rule.json and rule.svg."""
+    pairs = read()
+    first, others = [pair for pair in pairs if is_first(pair)], [pair for pair in pairs if not is_first(pair)]
+    rule = derived(first)
+    found = {"rule": rule, "made_from": tested(rule, first), "test": tested(rule, others), "c2": shares_explain(pairs), "n": len(pairs)}
+    (RESULTS / "rule.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    draw(rule, pairs, RESULTS / "rule.svg")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

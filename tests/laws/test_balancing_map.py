@@ -1,0 +1,54 @@
+"""The scripts of experiments/balancing_map: which settings make the rule, and that they find one that is there."""
+
+from __future__ import annotations
+
+import random
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from percasym.config.resolve import composed
+
+ROOT = Path(__file__).resolve().parents[2]
+RULE = runpy.run_path(str(ROOT / "experiments/balancing_map/rule.py"))
+STUDY = yaml.safe_load((ROOT / "conf/experiment/balancing_map.yaml").read_text(encoding="utf-8"))
+CELLS = STUDY["hydra"]["sweeper"]["cells"]
+
+
+def test_the_first_six_settings_of_the_study_make_the_rule_and_no_other() -> None:
+    made = []
+    for cell in CELLS:
+        record = composed([word for word in cell.split() if not word.startswith("model.size")], ROOT / "conf").record
+        task = record["task"]
+        low, high = task.get("givens") or task["nodes"]
+        pair = {
+            "task": task["_target_"].rpartition(".")[2],
+            "givens_or_nodes": f"{low}-{high}",
+            "verbosity": task["verbosity"],
+            "steps": record["paradigm"]["steps"],
+        }
+        made.append(RULE["is_first"](pair))
+    assert made == [True] * 6 + [False] * 6
+
+
+def pair(random_: random.Random, **numbers: float) -> dict[str, Any]:
+    known = {name: random_.random() for name in RULE["KNOWN"]} | numbers
+    change = known["coupling"] * known["before_a_r"] - 0.2
+    accuracies = {f"{when}_{name}": random_.random() for when in ("none", "before") for name in ("a_p", "a_r")}
+    return accuracies | known | {"change_a": change, "change_a_low": change - 0.05, "change_a_high": change + 0.05}
+
+
+def test_a_rule_that_is_there_is_found_and_its_hits_are_counted() -> None:
+    random_ = random.Random(0)
+    rule = RULE["derived"]([pair(random_) for _ in range(12)])
+    assert rule["x"] == "before_a_r x coupling"
+    assert (rule["slope"], rule["offset"]) == pytest.approx((1, -0.2))
+    paid, lost = pair(random_, coupling=0.9, before_a_r=0.9), pair(random_, coupling=0.1, before_a_r=0.1)
+    near = pair(random_, coupling=0.5, before_a_r=0.38)
+    found = RULE["tested"](rule, [paid, lost, lost, near])
+    assert (found["n"], found["hits"], found["hits_always"]) == (4, 4, 1)
+    assert (found["clear"], found["hits_clear"], found["hits_clear_always"]) == (3, 3, 1)
+    assert found["spearman"]["r"] == pytest.approx(1)
