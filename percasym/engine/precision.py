@@ -8,7 +8,7 @@ type: half the memory, and the same bits in every product.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -16,13 +16,16 @@ from transformers import PreTrainedModel
 
 from percasym.config.sampling import Precision
 from percasym.config.schema import ConfigError
+from percasym.config.settings import TorchSettings
+from percasym.objectives.onednn import AVAILABLE, unrounded
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The type in which trunk and head compute.
 
     `auto` keeps float32 on a CPU even where it has bfloat16 instructions: the packaged models are small, and casting their weights costs
-    more than the multiplication saves. bfloat16 on a CPU computes what a GPU would, at any speed.
+    more than the multiplication saves. bfloat16 on a CPU computes what a GPU would, at any speed; for speed, `engine.cpu_matmul` rounds the
+    factors of linear layers alone.
 
     Raises ValueError when bfloat16 is requested on a GPU that only emulates it.
     """
@@ -87,12 +90,27 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def inference(model: PreTrainedModel, device: torch.device) -> AbstractContextManager[object]:
+def rounds_factors(engine: object) -> bool:
+    """Whether the linear layers of this engine multiply in bfloat16 on a CPU (engine.cpu_matmul)."""
+    return isinstance(engine, TorchSettings) and engine.cpu_matmul == "bfloat16"
+
+
+def require_bfloat16_factors(device: torch.device) -> None:
+    """Raise ConfigError where engine.cpu_matmul=bfloat16 has no hardware: on another device, or a CPU that would only emulate it."""
+    if device.type != "cpu":
+        raise ConfigError(f"engine.cpu_matmul=bfloat16 is for a CPU, and this run is on {device.type}. Use engine.precision=bfloat16.")
+    if not (AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        raise ConfigError("engine.cpu_matmul=bfloat16 needs a processor that multiplies it (AVX512_BF16 or AMX), and this one does not.")
+
+
+@contextmanager
+def inference(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
     """The precision of an evaluation: float32, or autocast where some weights are stored in less or the attention kernel has no float32."""
     smaller = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
     if _flash(model):
         smaller.add(torch.bfloat16)
-    return torch.autocast(device.type, dtype=smaller.pop()) if smaller else nullcontext()
+    with unrounded(model), torch.autocast(device.type, dtype=smaller.pop()) if smaller else nullcontext():
+        yield
 
 
 def _flash(model: PreTrainedModel) -> bool:

@@ -1,13 +1,16 @@
-"""Linear layers in float32 on a CPU through oneDNN, forward and backward.
+"""Linear layers of float32 weights on a CPU through oneDNN, forward and backward.
 
 PyTorch computes a float32 matrix product on a CPU with MKL, which on AMD processors uses half of the vector width. oneDNN uses all of it:
-the same float32 product at 1.6 to 2.4 times the rate there, and the same rate elsewhere (`benchmarks/linear.py`). Shapes: N rows, I inputs,
-O outputs.
+the same float32 product at 1.6 to 2.4 times the rate there, and the same rate elsewhere (`benchmarks/linear.py`). A layer may also round
+both factors to bfloat16, which oneDNN never does to float32 by itself without AMX: sums, results and weights stay float32. Shapes: N rows,
+I inputs, O outputs.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,31 +48,46 @@ def _eligible(left: Tensor, right: Tensor) -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, factors: torch.dtype) -> Tensor:
+        states, weight = states.to(factors), weight.to(factors)
         ctx.save_for_backward(states, weight)
-        return linear(states, weight, bias)
+        if factors == torch.float32:
+            return linear(states, weight, bias)
+        found = linear(states, weight).float()
+        return found if bias is None else found.add_(bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         states, weight = ctx.saved_tensors
-        rows_no, rows_ni = upstream.reshape(-1, upstream.shape[-1]), states.reshape(-1, states.shape[-1])
-        needs_states, needs_weight, needs_bias = ctx.needs_input_grad
+        rows_ni, total = states.reshape(-1, states.shape[-1]), upstream.reshape(-1, upstream.shape[-1])
+        rows_no = total.to(states.dtype)
+        needs_states, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
-            linear(rows_no, weight.t()).view_as(states) if needs_states else None,
-            linear(rows_no.t(), rows_ni.t()) if needs_weight else None,
-            rows_no.sum(0) if needs_bias else None,
+            linear(rows_no, weight.t()).float().view_as(states) if needs_states else None,
+            _transposed_product(rows_no, rows_ni).float() if needs_weight else None,
+            total.sum(0) if needs_bias else None,
+            None,
         )
+
+
+def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
+    """left.T @ right, [O, I] from [N, O] and [N, I]; in bfloat16 PyTorch's own operator is faster, which reads both as they lie."""
+    return linear(left.t(), right.t()) if left.dtype == torch.float32 else left.t() @ right
 
 
 class OneDnnLinear(nn.Linear):
     """`nn.Linear` that uses oneDNN where it is faster, with the same parameters, parameter names and result."""
 
+    factors: torch.dtype = torch.float32
+    """The type to which both factors are rounded where oneDNN is used."""
+
     def forward(self, input: Tensor) -> Tensor:
         """[..., O] from [..., I]."""
         if _eligible(input, self.weight) and not torch.is_autocast_enabled("cpu"):
-            arguments = input, self.weight, self.bias
-            return _Linear.apply(*arguments) if torch.is_grad_enabled() else linear(*arguments)
+            if torch.is_grad_enabled() or self.factors != torch.float32:
+                return _Linear.apply(input, self.weight, self.bias, self.factors)
+            return linear(input, self.weight, self.bias)
         return super().forward(input)
 
 
@@ -79,3 +97,23 @@ def with_onednn(model: PreTrainedModel) -> PreTrainedModel:
         if AVAILABLE and type(module) is nn.Linear:
             module.__class__ = OneDnnLinear
     return model
+
+
+def round_factors(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """From now on the linear layers of `model` round both factors to `dtype`."""
+    for module in model.modules():
+        if isinstance(module, OneDnnLinear):
+            module.factors = dtype
+
+
+@contextmanager
+def unrounded(model: PreTrainedModel) -> Iterator[None]:
+    """Within the context its linear layers compute in float32 all through."""
+    layers = [(module, module.factors) for module in model.modules() if isinstance(module, OneDnnLinear)]
+    try:
+        for layer, _ in layers:
+            layer.factors = torch.float32
+        yield
+    finally:
+        for layer, factors in layers:
+            layer.factors = factors

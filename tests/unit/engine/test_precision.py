@@ -7,13 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from percasym.config.paradigm import Sft
 from percasym.config.schema import ConfigError
-from percasym.config.settings import DeepSpeedSettings
+from percasym.config.settings import DeepSpeedSettings, TorchSettings
 from percasym.engine.deepspeed import MAX_WEIGHTS_FRAC, require_room_to_decode
-from percasym.engine.precision import inference, lowered, rounded, stored_bytes
+from percasym.engine.precision import inference, lowered, require_bfloat16_factors, rounded, stored_bytes
+from percasym.engine.torch import torch_engine
 from percasym.models.adapt import Adaptation, Lora, adapt
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.objectives.coefficients import coefficients, span_counts
+from percasym.objectives.onednn import with_onednn
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.rollout.native import decode
 from percasym.types import Span
@@ -132,3 +135,30 @@ def test_adapters_are_not_refused_for_float32_weights_that_they_do_not_have(bflo
         else:
             with pytest.raises(ConfigError, match=r"engine\.zero_stage=3 trains in parts, but evaluating gathers"):
                 require_room_to_decode(model, settings, torch.device("cuda"))
+
+
+def test_on_a_cpu_a_step_may_multiply_in_bfloat16_and_an_evaluation_stays_float32(tiny_qwen, tiny_batch):
+    models, paradigm = [with_onednn(tiny_qwen()) for _ in range(2)], Sft(steps=2, batch_size=8, micro_batch_size=8, lr=1e-3)
+    plain, rounding = (
+        torch_engine(model, settings=TorchSettings(cpu_matmul=dtype), paradigm=paradigm, device=torch.device("cpu"))
+        for model, dtype in zip(models, ("float32", "bfloat16"), strict=True)
+    )
+    batch = tiny_batch(rows=32)
+    expected, found = plain.nll(batch), rounding.nll(batch)
+    assert found.dtype == torch.float32
+    assert 1e-5 < (found - expected).abs().max() < 0.05
+    with plain.gathered_weights() as one, rounding.gathered_weights() as other, torch.no_grad():
+        assert torch.equal(*(model(**batch.arguments).logits for model in (one, other)))
+    assert torch.equal(rounding.nll(batch), found)
+    after = stepped(rounding, batch, lr=1e-3)
+    assert {parameter.dtype for parameter in after.values()} == {torch.float32}
+
+
+def test_bfloat16_products_are_refused_where_no_cpu_makes_them(monkeypatch):
+    with pytest.raises(ConfigError, match=r"engine\.cpu_matmul=bfloat16 is for a CPU, and this run is on cuda\. Use engine\.precision="):
+        require_bfloat16_factors(torch.device("cuda"))
+    monkeypatch.setattr("percasym.engine.precision.AVAILABLE", False)
+    with pytest.raises(ConfigError, match=r"needs a processor that multiplies it \(AVX512_BF16 or AMX\), and this one does not\."):
+        require_bfloat16_factors(torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"multiplies in bfloat16 already\. Set it, or engine\.cpu_matmul=bfloat16\."):
+        TorchSettings(precision="bfloat16", cpu_matmul="bfloat16")

@@ -1,6 +1,7 @@
 """Linear layers through oneDNN: the same numbers, forward and backward, and the library's own layer wherever oneDNN cannot serve."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from percasym.objectives import onednn
-from percasym.objectives.onednn import MIN_ROWS, OneDnnLinear, product, with_onednn
+from percasym.objectives.onednn import MIN_ROWS, OneDnnLinear, product, round_factors, unrounded, with_onednn
 
 
 @pytest.fixture
@@ -68,6 +69,35 @@ def test_few_rows_half_precision_and_autocast_take_the_plain_layer(calls: list[t
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert fast.float()(torch.randn(64, 24)).dtype == torch.bfloat16
     assert not calls
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_rounded_factors_give_the_products_of_rounded_numbers_and_a_float32_layer_within_the_context(bias: bool) -> None:
+    plain, fast = pair(bias)
+    model: Any = nn.Sequential(fast)
+    round_factors(model, torch.bfloat16)
+    inputs, upstream = torch.randn(3, 50, 24), torch.randn(3, 50, 40)
+    states = inputs.clone().requires_grad_()
+    out = model(states)
+    out.backward(upstream)
+
+    def short(values: torch.Tensor) -> torch.Tensor:
+        return values.detach().bfloat16().double()
+
+    rows, above = short(inputs).flatten(0, 1), short(upstream).flatten(0, 1)
+    expected = rows @ short(plain.weight).T + (0 if plain.bias is None else plain.bias.double())
+    close = {"rtol": 2**-8, "atol": 2**-6}  # bfloat16 has eight bits, and a result is rounded once.
+    assert_close(out.double().flatten(0, 1), expected, **close)
+    assert_close(states.grad.double().flatten(0, 1), above @ short(plain.weight), **close)
+    assert_close(fast.weight.grad.double(), above.T @ rows, **close)
+    assert {out.dtype, states.grad.dtype, *(parameter.grad.dtype for parameter in fast.parameters())} == {torch.float32}
+    if bias:
+        assert_close(fast.bias.grad, upstream.flatten(0, 1).sum(0))
+    with torch.no_grad():
+        assert torch.equal(model(inputs), out)
+        with unrounded(model):
+            assert_close(model(inputs), plain(inputs), rtol=1e-5, atol=1e-5)
+        assert torch.equal(model(inputs), out)
 
 
 def test_without_the_operator_nothing_changes(monkeypatch: pytest.MonkeyPatch, calls: list[torch.Size]) -> None:
