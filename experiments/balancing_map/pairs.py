@@ -1,9 +1,9 @@
 """One row for each pair of runs of the map: what was known before training, and what balancing changed.
 
-    python experiments/balancing_map/pairs.py multirun/balancing_map      (writes experiments/balancing_map/results/pairs.csv)
+    python experiments/balancing_map/pairs.py multirun/balancing_map      (adds to results/pairs.csv beside it)
 
 A pair is two finished runs of one configuration and seed, `none` and `ngdiff`. Differences are paired by test sample; 95 % intervals
-cluster samples by puzzle (docs/statistics.md). Accuracies and shares are fractions in [0, 1].
+cluster samples by puzzle (docs/statistics.md). Accuracies and shares are fractions in [0, 1], five decimals.
 """
 
 from __future__ import annotations
@@ -85,14 +85,29 @@ def pairs(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return [row(found["NoBalance"], found["NGDiff"]) for found in sides.values() if {"NoBalance", "NGDiff"} <= found.keys()]
 
 
-def write(rows: Sequence[Mapping[str, Any]], path: Path = RESULTS) -> None:
-    """Write the table, five decimals a number."""
+SETTING = ("task", "model", "givens_or_nodes", "verbosity", "noise", "steps", "seed")
+"""The columns that tell one pair from another."""
+
+
+def merged(rows: Sequence[Mapping[str, Any]], path: Path = RESULTS) -> list[Mapping[str, str]]:
+    """The rows of the table and these, as texts; a pair that was measured again takes its old place."""
+    table: dict[tuple[str, ...], Mapping[str, str]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            table = {tuple(old[name] for name in SETTING): old for old in csv.DictReader(file)}
+    for new in rows:
+        texts = {name: f"{value:.5f}" if isinstance(value, float) else str(value) for name, value in new.items()}
+        table[tuple(texts[name] for name in SETTING)] = texts
+    return list(table.values())
+
+
+def write(rows: Sequence[Mapping[str, str]], path: Path = RESULTS) -> None:
+    """Write the table."""
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         out.writeheader()
-        for one in rows:
-            out.writerow({name: f"{value:.5f}" if isinstance(value, float) else value for name, value in one.items()})
+        out.writerows(rows)
 
 
 if __name__ == "__main__":
@@ -101,5 +116,6 @@ if __name__ == "__main__":
     found = pairs([run for folder in parser.parse_args().study for run in load_runs(folder)])
     if not found:
         parser.error("no setting there has both a finished run of balance=none and one of balance=ngdiff.")
-    write(found)
-    print(f"{len(found)} pairs in {RESULTS}")
+    table = merged(found)
+    write(table)
+    print(f"{len(found)} pairs of these runs, {len(table)} in {RESULTS}")
