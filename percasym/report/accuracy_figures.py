@@ -128,14 +128,15 @@ def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
         return figure
 
 
-def learning_curves(groups: Sequence[CellGroup]) -> Figure | None:
-    """a, a_p and a_r over training, a panel for each of the first `MAX_PANELS` cells; None where no run was evaluated twice."""
-    chosen = [(group, cell) for group in groups for cell in group.cells if len(_mean_over_seeds(cell, ACCURACIES[0][0])) > 1][:MAX_PANELS]
+def learning_curves(groups: Sequence[CellGroup], accuracies: Sequence[tuple[str, str, str, str]] = ACCURACIES) -> Figure | None:
+    """`accuracies` over training, a panel for each of the first `MAX_PANELS` cells; None where no run measured them twice."""
+    first = accuracies[0][0]
+    chosen = [(group, cell) for group in groups for cell in group.cells if len(_mean_over_seeds(cell, first)) > 1][:MAX_PANELS]
     if not chosen:
         return None
     with canvas(len(chosen), panel=(3.1, 2.5), columns=COLUMNS) as (figure, panels):
         for place, (axes, (group, cell)) in enumerate(zip(panels, chosen, strict=True)):
-            for key, name, colour, marker in ACCURACIES:
+            for key, name, colour, marker in accuracies:
                 for run in cell.runs[: len(cell.runs) if len(cell.runs) > 1 else 0]:
                     one = curve_of(run, key).values
                     axes.plot([*one], [*one.values()], color=colour, linewidth=0.7, alpha=0.45)
@@ -145,7 +146,7 @@ def learning_curves(groups: Sequence[CellGroup]) -> Figure | None:
             dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
             axes.tick_params(labelleft=place % COLUMNS == 0)  # One scale for all.
             step_axis(axes)
-        figure.supxlabel(f"optimizer steps ({_measured_on(cell for _, cell in chosen)})", fontsize=11)
+        figure.supxlabel(f"optimizer steps ({_measured_on((cell for _, cell in chosen), first)})", fontsize=11)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
         return figure
 
@@ -198,9 +199,9 @@ def _mean_over_seeds(cell: Cell, key: str) -> dict[int, float]:
     return {step: fmean(one[step] for one in series) for step in steps}
 
 
-def _measured_on(cells: Iterable[Cell]) -> str:
+def _measured_on(cells: Iterable[Cell], key: str) -> str:
     """The numbers of test samples behind the curves."""
-    counts = {curve.num_samples for cell in cells for run in cell.runs if (curve := curve_of(run, ACCURACIES[0][0]))}
+    counts = {curve.num_samples for cell in cells for run in cell.runs if (curve := curve_of(run, key))}
     known = sorted(count for count in counts if count is not None)
     return f"{sample_count(known)} test samples" if known else sample_count(known)
 

@@ -52,11 +52,13 @@ class Curve:
 def curve_of(run: RunRecord, key: str) -> Curve:
     """The points of `key` that share the most frequent number of test samples.
 
-    That number is `eval/num_samples`, which older runs lack; there it is the number of lines of samples/test_<step>.jsonl.
+    That number is `eval/num_samples`, which older runs lack; there it is the number of lines of samples/test_<step>.jsonl. Sampled answers
+    are always of the first `evaluation.num_sampled` test samples.
     """
     series = run.series(key)
     known = {step: value for step, value in zip(series.steps, series.values, strict=True) if math.isfinite(value)}
-    counts = _sample_counts(run, known)
+    sampled = int((run.config.get("evaluation") or {}).get("num_sampled", 0)) if key.startswith("eval/sampled_") else 0
+    counts = dict.fromkeys(known, sampled) if sampled else _sample_counts(run, known)
     numbers = Counter(counts[step] for step in known if step in counts)
     if not numbers:
         return Curve(values={}, num_samples=None, others=known)

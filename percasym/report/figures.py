@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from percasym.report.accuracy_figures import MAX_BARS, MAX_PANELS, against_weight, frontier, gain_bars, learning_curves
 from percasym.report.rewards import reward_scatter
 from percasym.report.study import CellGroup
+from percasym.report.style import SAMPLED_ACCURACIES
 from percasym.report.training_figures import REWARDS, advantage_bars, dynamics
 from percasym.runs.records import replacing
 
@@ -60,6 +61,14 @@ DRAWINGS = (
         f"At most {MAX_PANELS} cells have a panel.",
         missing="it needs evaluations during training (paradigm.eval_every) or before and after",
         draw=learning_curves,
+    ),
+    Drawing(
+        name="sampled",
+        title="Perception and reasoning of sampled answers over training",
+        caption="What RL trains: shares of answers sampled at temperature 1, several to each of the same n first test samples. Means over "
+        "seeds, thin lines are the seeds.",
+        missing="it needs evaluations of sampled answers (evaluation.num_sampled above 0)",
+        draw=partial(learning_curves, accuracies=SAMPLED_ACCURACIES),
     ),
     Drawing(
         name="gap",

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -18,7 +19,7 @@ from percasym.diagnosis.scores import grid
 from percasym.report.curves import Curve, curve_of
 from percasym.report.rewards import RecordedRewards, jittered, panel_note, panel_title, perception_grid, regression, target_name
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
-from percasym.report.style import ACCURACIES
+from percasym.report.style import ACCURACIES, SAMPLED_ACCURACIES
 from percasym.report.training_figures import NUMBERS, OUTCOMES, REWARDS, SHARES, advantages, averaged
 from percasym.report.words import counted, percent, points
 from percasym.statistics import proportion
@@ -39,6 +40,8 @@ CAPTIONS: Mapping[str, str] = {
     "with a bar from the minimum to the maximum.",
     "learning": "Means over seeds. All points of a curve are measured on the same first test samples, n of them; the tables are of all "
     "test samples.",
+    "sampled": "What RL trains: shares of answers sampled at temperature 1, several to each of the same n first test samples; means over "
+    "seeds.",
     "gap": "Accuracy after training minus before, in percentage points, with 95 % intervals.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
     "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones do not overlap; "
@@ -97,8 +100,8 @@ def _weight(group: CellGroup) -> Iterator[Data]:
     yield _panel("scatter", group.title, "weight of perception w", "end to end a, %", series, x_range=(0, 1))
 
 
-def _learning(group: CellGroup) -> Iterator[Data]:
-    for key, name, *_ in ACCURACIES:
+def _learning(accuracies: Sequence[tuple[str, str, str, str]], group: CellGroup) -> Iterator[Data]:
+    for key, name, *_ in accuracies:
         series = []
         for place, cell in enumerate(group.cells):
             curves = [curve_of(run, key) for run in cell.runs]
@@ -157,10 +160,11 @@ def _credit(group: CellGroup) -> Iterator[Data]:
         yield _panel("bar", group.title, "", "mean advantage", series) | {"categories": labels}
 
 
-MAKERS = {
+MAKERS: Mapping[str, Callable[[CellGroup], Iterator[Data]]] = {
     "frontier": _frontier,
     "weight": _weight,
-    "learning": _learning,
+    "learning": partial(_learning, ACCURACIES),
+    "sampled": partial(_learning, SAMPLED_ACCURACIES),
     "gap": _gap,
     "dynamics": lambda group: _over_steps(NUMBERS, group),
     "payment": lambda group: _over_steps(REWARDS, group),

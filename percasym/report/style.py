@@ -21,6 +21,8 @@ ACCURACIES = (
     ("eval/reasoning", "reasoning a_r", REASONING, "^"),
 )
 """Metric key, name, colour and marker of the accuracies over training."""
+SAMPLED_ACCURACIES = tuple((key.replace("eval/", "eval/sampled_"), name, colour, marker) for key, name, colour, marker in ACCURACIES)
+"""The same of answers sampled at temperature 1."""
 DPI = 150
 PANEL_INCHES, LARGE_INCHES = (4.6, 3.7), (6.6, 5.2)
 MAX_COLUMNS = 2

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from percasym.report.accuracy_figures import learning_curves
 from percasym.report.curves import curve_of, curves, spread
-from percasym.report.load import load_run
-from percasym.report.style import INK, PERCEPTION, REASONING, WEIGHT
+from percasym.report.load import load_run, load_runs
+from percasym.report.page_figures import page_panels
+from percasym.report.study import study_of
+from percasym.report.style import INK, PERCEPTION, REASONING, SAMPLED_ACCURACIES, WEIGHT
 from percasym.runs.rundir import RunDirectory
-from tests.unit.report.conftest import STEPS
+from tests.unit.report.conftest import STEPS, summary
 
 
 def colours(path: Path) -> set[str]:
@@ -61,6 +64,27 @@ def test_the_samples_of_an_older_run_are_counted_in_its_files(run_dir: Path) -> 
     assert [*curve.values] == [60, 120]
     assert curve.num_samples == 24
     assert 0 in curve.others, "measured on all samples"
+
+
+def test_sampled_answers_have_curves_of_their_own_on_their_own_number_of_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "s" / "sudoku-qwen3vl-rl-none" / "seed0"
+    run = RunDirectory.open(path, {"seed": 0, "evaluation": {"num_sampled": 16}, "paradigm": {"steps": 4}})
+    for step, value in ((0, 0.25), (2, 0.5), (4, 0.75)):
+        greedy = {"eval/num_samples": 512 if step else 128, "eval/end_to_end": value}
+        run.log(step, greedy | {f"eval/sampled_{name}": value / 2 for name in ("end_to_end", "perception", "reasoning")})
+    run.finish(summary(0.75))
+    curve = curve_of(load_run(path), "eval/sampled_end_to_end")
+    assert (curve.values, curve.num_samples) == ({0: 0.125, 2: 0.25, 4: 0.375}, 16)
+    groups = study_of(load_runs(tmp_path / "s"), "s").groups
+    panels = page_panels("sampled", groups)
+    assert len(panels) == 3
+    assert [point["y"] for point in panels[0]["series"][0]["points"]] == [12.5, 25, 37.5]
+    assert learning_curves(groups, SAMPLED_ACCURACIES) is not None
+    greedy_only = RunDirectory.open(tmp_path / "g" / "sudoku-qwen3vl-rl-none" / "seed0", {"seed": 0, "paradigm": {"steps": 4}})
+    for step in (0, 4):
+        greedy_only.log(step, {"eval/num_samples": 8, "eval/end_to_end": 0.5})
+    greedy_only.finish(summary(0.5))
+    assert learning_curves(study_of(load_runs(tmp_path / "g"), "g").groups, SAMPLED_ACCURACIES) is None
 
 
 def add(run_dir: Path, values: dict) -> None:

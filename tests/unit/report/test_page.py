@@ -154,7 +154,7 @@ def test_a_study_with_nothing_finished_still_has_a_page(tmp_path: Path, make_run
     make_run("s/cell/seed0", finished=False)
     assert main(["report", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
-    assert output.count("Left out: ") == 8
+    assert output.count("Left out: ") == 9
     assert "Not finished, and not shown: 1 (<code>percasym status</code> says why)." in (tmp_path / "out" / "report.html").read_text()
 
 
