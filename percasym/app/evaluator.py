@@ -20,7 +20,9 @@ from percasym.engine.base import Gather
 from percasym.engine.ranks import Ranks, interleaved
 from percasym.rollout.base import GreedyEngine, RolloutEngine
 from percasym.runs.base import Run
+from percasym.runs.records import file_name, read_lines
 from percasym.runs.requests import Stopped
+from percasym.runs.siblings import same_start
 from percasym.training.evaluate import METRICS, EvalResult, evaluate
 from percasym.training.sampled import SAMPLED_METRICS, evaluate_sampled
 
@@ -83,6 +85,34 @@ class Evaluator:
 
             return self._evaluate(step, num_samples, advance)
 
+    def taken_over(self, step: int) -> EvalResult | None:
+        """The evaluation after `step` updates that another run of the study made of the same model, kept as this run's own; else None."""
+        if not self._settings.evaluation.share_before:
+            return None
+        found = self._ranks.broadcast(lambda: self._shared(step))
+        if found is None:
+            return None
+        origin, records, sampled = found
+        with self._run.progress(len(records), f"evaluation before: that of {origin}") as bar:
+            result = self._kept(step, records, sampled)
+            bar.advance(len(records))
+        return result
+
+    def _shared(self, step: int) -> tuple[str, Records, Records] | None:
+        """Name, records and records of sampled answers of such a run."""
+        evaluation = self._settings.evaluation
+        first, last = file_name(TEST, step), file_name(SAMPLED if evaluation.num_sampled else TEST, step)
+        if (other := same_start(self._run.path, last)) is None:
+            return None
+        try:
+            records = read_lines(other / first, links=False)
+            sampled = read_lines(other / last, links=False) if evaluation.num_sampled else []
+            whole = len(records) == evaluation.num_samples and len(sampled) == evaluation.num_sampled
+            readable = whole and EvalResult.of(records).metrics and EvalResult.of(sampled, SAMPLED_METRICS)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # Not as a run writes them: measured again.
+            return None
+        return ("/".join(other.parts[-2:]), records, sampled) if readable else None
+
     def evaluate_curve(self, step: int) -> None:
         """Evaluate the samples of a curve, without a progress bar of its own."""
         with suppress(Stopped):  # The trainer checks for the same signal and writes a checkpoint first.
@@ -110,10 +140,16 @@ class Evaluator:
         if stops := [share for share in shares if isinstance(share, int)]:
             raise Stopped(max(stops))
         records, sampled = zip(*(share for share in shares if not isinstance(share, int)), strict=True)
-        result = EvalResult.of(interleaved(records))
+        result = self._kept(step, interleaved(records), interleaved(sampled))
+        self.seconds += time.perf_counter() - began
+        return result
+
+    def _kept(self, step: int, records: Records, sampled: Records) -> EvalResult:
+        """The result with these records, which are written into the run, and its point of the curve."""
+        result = EvalResult.of(records)
         self._run.samples(TEST, step, result.records)
         if self._sampler is not None:
-            of_sampled = EvalResult.of(interleaved(sampled), SAMPLED_METRICS)
+            of_sampled = EvalResult.of(sampled, SAMPLED_METRICS)
             self._run.samples(SAMPLED, step, of_sampled.records)
             result = replace(result, sampled=of_sampled)
         point = replace(EvalResult.of(result.records[: self._num_curve_samples]), sampled=result.sampled)
@@ -121,7 +157,6 @@ class Evaluator:
         for name, estimate in point.metrics.items():
             low, high = estimate.ci95
             self._run.log(step, {f"eval/{name}": estimate.mean, f"eval/{name}/lo": low, f"eval/{name}/hi": high})
-        self.seconds += time.perf_counter() - began
         return result
 
     def _records(self, num_samples: int, advance: Callable[[int], None]) -> tuple[Records, Records]:

@@ -154,7 +154,7 @@ def train_and_evaluate(
         if evaluator.is_missing(step):  # The run was interrupted during the evaluation after this step.
             evaluator.evaluate_curve(step)
     else:
-        before = evaluator.evaluate_all(0, "evaluating before")
+        before = evaluator.taken_over(0) or evaluator.evaluate_all(0, "evaluating before")
     began_training, evaluated_seconds = time.perf_counter(), evaluator.seconds
     training_summary = recipe.train(engine, directory, evaluator.evaluate_curve, latest[1] if latest else None)
     train_seconds = time.perf_counter() - began_training - (evaluator.seconds - evaluated_seconds)

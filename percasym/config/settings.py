@@ -59,6 +59,9 @@ class Evaluation:
     `sampled_*`, with p* forced for a_r; the first ones, at most `num_samples`; 0 for none."""
     samples_per_prompt: int = 8
     """Sampled answers to each of these prompts."""
+    share_before: bool = True
+    """Take the evaluation before training from another run of the study where nothing that it depends on differs: model, task, evaluation,
+    commit, libraries, hardware and data. A checkout with changes measures it again."""
 
     def __post_init__(self) -> None:
         at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,

@@ -144,6 +144,15 @@ def option_name(config: Mapping[str, Any], group: str) -> str | None:
     return name.lower() if modules[-1] == group else modules[-1]
 
 
+def file_name(split: str, step: int) -> str:
+    """Where a run directory keeps the records of one evaluation.
+
+    >>> file_name("test", 400)
+    'samples/test_000400.jsonl'
+    """
+    return f"samples/{split}_{step:06d}.jsonl"
+
+
 def list_samples(run: Path) -> list[tuple[int, Path]]:
     """Step and path of each file of evaluated samples of a run, by name; other files in samples/ are none of them."""
     return [(int(match[1]), path) for path in sorted(run.glob("samples/*.jsonl")) if (match := _SAMPLES.fullmatch(path.name))]

@@ -36,7 +36,7 @@ from percasym.runs.background import Background
 from percasym.runs.checkpoint import DONE, Retention
 from percasym.runs.identity import check_identity, delete_run, find
 from percasym.runs.progress import ProgressBar
-from percasym.runs.records import document, line, list_samples, plain, read_lines, write_lines, write_whole
+from percasym.runs.records import document, file_name, line, list_samples, plain, read_lines, write_lines, write_whole
 from percasym.runs.requests import Requests
 from percasym.runs.space import RESERVE, keep_reserve, require_room, size_of, write_in_reserve
 from percasym.runs.trackers import Mirror, NoTracker, Tracker
@@ -154,7 +154,7 @@ class RunDirectory:
 
     def samples(self, split: str, step: int, records: Sequence[Mapping[str, Any]]) -> Path:
         """Write the records of one evaluation, replacing an earlier attempt at the same step."""
-        path = self._writable("samples") / f"{split}_{step:06d}.jsonl"
+        path = self._writable(file_name(split, step))
         path.parent.mkdir(exist_ok=True)
         write_lines(path, records)
         self._mirror.samples(split, step, records)
@@ -162,7 +162,7 @@ class RunDirectory:
 
     def read_samples(self, split: str, step: int) -> list[dict[str, Any]] | None:
         """The records that `samples` wrote, or None: a resumed run does not evaluate the same step again."""
-        path = self.path / "samples" / f"{split}_{step:06d}.jsonl"
+        path = self.path / file_name(split, step)
         return read_lines(path) if path.exists() else None
 
     def warn(self, sentence: str) -> None:
