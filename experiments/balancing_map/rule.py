@@ -24,18 +24,7 @@ from percasym.statistics import Z95
 RESULTS = Path(__file__).parent / "results"
 KNOWN = ("share_tokens", "share_loss", "share_gradient", "before_a", "before_a_p", "before_a_r", "coupling", "steps")
 """What is known before training."""
-FIRST = {
-    ("Sudoku", "11-13", 4, 300), ("Sudoku", "9-11", 4, 300), ("Sudoku", "7-9", 4, 300), ("Sudoku", "10-12", 4, 300),
-    ("GraphColoring", "5-5", 3, 300), ("GraphColoring", "6-6", 3, 600),
-}  # fmt: skip
-"""Task, givens or nodes, verbosity and steps of the settings that make the rule: the first six of conf/experiment/balancing_map.yaml."""
-
 Pair = Mapping[str, Any]
-
-
-def is_first(pair: Pair) -> bool:
-    """Whether the rule may be made from this pair."""
-    return (pair["task"], pair["givens_or_nodes"], pair["verbosity"], pair["steps"]) in FIRST
 
 
 def candidates() -> dict[str, tuple[str, ...]]:
@@ -110,7 +99,7 @@ def draw(rule: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
             colour = PERCEPTION if pair["task"] == "Sudoku" else REASONING
             axes.plot([x, x], [low, high], color=FAINT, linewidth=1.5, zorder=1)
             marker = "o" if pair["model"] == "InternVL35" else "s"
-            axes.plot([x], [y], marker, color=colour, markerfacecolor="white" if is_first(pair) else colour, markersize=7)
+            axes.plot([x], [y], marker, color=colour, markerfacecolor="white" if pair["role"] == "makes" else colour, markersize=7)
         axes.set_xlabel("predicted before training")
         axes.set_ylabel("measured")
         figure.savefig(path, metadata={"Date": None})
@@ -118,7 +107,7 @@ def draw(rule: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
 
 def read(path: Path = RESULTS / "pairs.csv") -> list[Pair]:
     """The rows of pairs.csv, with numbers in place of texts."""
-    texts = {"task", "model", "givens_or_nodes"}
+    texts = {"task", "model", "givens_or_nodes", "role"}
     with path.open(encoding="utf-8", newline="") as file:
         return [
             {name: text if name in texts else float(text) if "." in text else int(text) for name, text in row.items()}
@@ -129,7 +118,7 @@ def read(path: Path = RESULTS / "pairs.csv") -> list[Pair]:
 def main() -> None:
     """Write rule.json and rule.svg."""
     pairs = read()
-    first, others = [pair for pair in pairs if is_first(pair)], [pair for pair in pairs if not is_first(pair)]
+    first, others = ([pair for pair in pairs if pair["role"] == role] for role in ("makes", "tests"))
     rule = derived(first)
     found = {"rule": rule, "made_from": tested(rule, first), "test": tested(rule, others), "c2": shares_explain(pairs), "n": len(pairs)}
     (RESULTS / "rule.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ import yaml
 from percasym.config.resolve import composed
 
 ROOT = Path(__file__).resolve().parents[2]
-RULE = runpy.run_path(str(ROOT / "experiments/balancing_map/rule.py"))
+PAIRS, RULE = (runpy.run_path(str(ROOT / f"experiments/balancing_map/{name}.py")) for name in ("pairs", "rule"))
 STUDY = yaml.safe_load((ROOT / "conf/experiment/balancing_map.yaml").read_text(encoding="utf-8"))
 CELLS = STUDY["hydra"]["sweeper"]["cells"]
 
@@ -30,7 +30,7 @@ def test_the_first_six_settings_of_the_study_make_the_rule_and_no_other() -> Non
             "verbosity": task["verbosity"],
             "steps": record["paradigm"]["steps"],
         }
-        made.append(RULE["is_first"](pair))
+        made.append(PAIRS["is_first"](pair))
     assert made == [True] * 6 + [False] * 6
 
 
