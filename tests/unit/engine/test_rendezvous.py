@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -50,6 +51,8 @@ def joined(num_ranks: int, late: int, until: tuple[int, str]) -> list[str]:
     ]  # fmt: skip
     waiting, text = until
     read = ""
+    impatient = Timer(90, lambda: [process.kill() for process in processes])  # A line that never comes ends the test all the same.
+    impatient.start()
     for rank in [*(rank for rank in range(num_ranks) if rank != late), late]:
         if rank == late:
             while text not in read:
@@ -58,6 +61,7 @@ def joined(num_ranks: int, late: int, until: tuple[int, str]) -> list[str]:
                 read += line
         processes[rank].stdin.write("join\n")
     said = [process.communicate(timeout=120)[1] for process in processes]
+    impatient.cancel()
     said[waiting] = read + said[waiting]
     assert [process.returncode for process in processes] == [0] * num_ranks, said
     return said
