@@ -52,6 +52,7 @@ def joined(num_ranks: int, late: int, until: tuple[int, str]) -> list[str]:
     waiting, text = until
     read = ""
     impatient = Timer(90, lambda: [process.kill() for process in processes])  # A line that never comes ends the test all the same.
+    impatient.daemon = True
     impatient.start()
     for rank in [*(rank for rank in range(num_ranks) if rank != late), late]:
         if rank == late:
