@@ -170,14 +170,23 @@ def test_the_final_model_gives_the_same_answers_in_plain_transformers(whole: Pat
     assert json.loads(json.dumps(answers.records)) == lines(whole / "samples" / "test_000004.jsonl")
 
 
-def test_a_rank_that_dies_ends_the_run_and_a_restart_resumes(whole: Path, folder: Path, start) -> None:
+MORTAL_RUN = ["launch.nproc=2", *ZERO_3, "hydra.run.dir=mortal", "plugins=[mortal]", "balance._target_=mortal.Mortal"]
+
+
+@pytest.fixture(scope="module")
+def died(folder: Path, start) -> tuple[Path, int, str]:
+    """A run of two ranks of which one has died, its exit code, and what it printed on stderr; it may be started again."""
     (folder / "mortal.py").write_text(MORTAL)
     (folder / "die").touch()
-    ranks = ["launch.nproc=2", *ZERO_3, "hydra.run.dir=mortal", "plugins=[mortal]", "balance._target_=mortal.Mortal"]
-    process = start(*ranks)
+    process = start(*MORTAL_RUN)
     _, err = process.communicate()
-    run = folder / "mortal"
-    assert process.returncode == 1
+    (folder / "die").unlink()
+    return folder / "mortal", process.returncode, err
+
+
+def test_a_rank_that_dies_ends_the_run(died: tuple[Path, int, str]) -> None:
+    run, code, err = died
+    assert code == 1
     message = err.strip().splitlines()[-1]
     assert message == (
         "Rank 1 failed: ZeroDivisionError: a defect of one rank. What the ranks said is in mortal/failure.log; the same command resumes."
@@ -192,8 +201,11 @@ def test_a_rank_that_dies_ends_the_run_and_a_restart_resumes(whole: Path, folder
     assert status(run)["status"] == "failed"
     assert status(run)["reason"] == "Rank 1 failed: ZeroDivisionError: a defect of one rank"
 
-    (folder / "die").unlink()
-    again = start(*ranks)
+
+@pytest.mark.slow
+def test_after_a_rank_died_the_same_command_resumes(whole: Path, died: tuple[Path, int, str], start) -> None:
+    run, *_ = died
+    again = start(*MORTAL_RUN)
     _, err = again.communicate()
     assert again.returncode == 0, err
     assert [session["step"] for session in status(run)["resumed"]] == [2]

@@ -78,7 +78,10 @@ def whole(train, wholes: dict[str, list[dict]], tmp_path: Path) -> Callable[[str
     return curve_of
 
 
-@pytest.mark.parametrize(("paradigm", "signum"), [("sft", signal.SIGINT), ("sft", signal.SIGTERM), ("rl", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("paradigm", "signum"),
+    [("sft", signal.SIGINT), pytest.param("sft", signal.SIGTERM, marks=pytest.mark.slow), ("rl", signal.SIGTERM)],
+)
 def test_the_step_is_finished_and_kept(train, signal_at, whole, tmp_path: Path, paradigm: str, signum: int) -> None:
     expected, run = whole(paradigm), tmp_path / "run"
     steps = signal_at(3, signum)

@@ -14,7 +14,7 @@ from percasym.types import Span
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
-@pytest.mark.parametrize("name", ["none", "fixed", "ngdiff"])
+@pytest.mark.parametrize("name", ["none", pytest.param("fixed", marks=pytest.mark.slow), "ngdiff"])
 def test_twenty_steps_have_the_curve_of_the_own_loop(
     name, accumulation, windows, own_loop, make_trainer, logged, assert_same_curve
 ) -> None:

@@ -228,7 +228,7 @@ def test_a_weight_that_was_not_loaded_is_refused(family: Family, model, started:
         ours.refresh(model)
 
 
-@pytest.mark.parametrize("part", ["language", "projector", "vision"])
+@pytest.mark.parametrize("part", ["language", pytest.param("projector", marks=pytest.mark.slow), "vision"])
 def test_a_weight_that_kept_its_old_value_is_found_in_every_part(family: Family, started: list[LLM], part: str) -> None:
     """Log-probabilities cannot show it: a moved vision tower changes them by 1e-4 to 4e-3 nats."""
     ours, trained = engine(family), family.load().eval()
