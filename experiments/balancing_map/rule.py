@@ -27,14 +27,14 @@ KNOWN = ("share_tokens", "share_loss", "share_gradient", "before_a", "before_a_p
 Pair = Mapping[str, Any]
 
 
-def candidates() -> dict[str, tuple[str, ...]]:
-    """The numbers that a rule may use, by name: each of `KNOWN`, and each product of two."""
-    return {" x ".join(names): names for size in (1, 2) for names in combinations(KNOWN, size)}
+TIMES = " x "
+CANDIDATES = tuple(TIMES.join(names) for size in (1, 2) for names in combinations(KNOWN, size))
+"""The numbers that a rule may use: each of `KNOWN`, and each product of two."""
 
 
 def value(name: str, pair: Pair) -> float:
     """A candidate's number for a pair."""
-    return math.prod(float(pair[factor]) for factor in candidates()[name])
+    return math.prod(float(pair[factor]) for factor in name.split(TIMES))
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
@@ -52,7 +52,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, float]
 def derived(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The candidate that orders the changes of a best, and the line through them by least squares."""
     changes = [pair["change_a"] for pair in pairs]
-    found = {name: rank_correlation([value(name, pair) for pair in pairs], changes)["r"] for name in candidates()}
+    found = {name: rank_correlation([value(name, pair) for pair in pairs], changes)["r"] for name in CANDIDATES}
     name = max(found, key=lambda one: abs(found[one]))
     slope, offset = np.polyfit([value(name, pair) for pair in pairs], changes, 1)
     best = sorted(found, key=lambda one: -abs(found[one]))[:6]

@@ -35,7 +35,7 @@ from percasym.engine.checkpoint import num_bytes, weight_bytes
 from percasym.engine.deepspeed import deepspeed_engine, require_room_to_decode
 from percasym.engine.heartbeat import FrozenRankError, Heartbeat
 from percasym.engine.loading import loaded
-from percasym.engine.precision import compute_dtype, require_bfloat16_factors, rounds_factors
+from percasym.engine.precision import compute_dtype
 from percasym.engine.ranks import Ranks, choose_device, describe, rank_environment
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import names_of
@@ -173,8 +173,6 @@ def prepare(settings: Settings, device: torch.device, ranks: Ranks) -> tuple[Eng
     task, family = settings.task, settings.family
     try:
         compute_dtype(settings.engine.precision, device)
-        if rounds_factors(settings.engine):
-            require_bfloat16_factors(device)
         recipe: Recipe = RECIPES[type(settings.paradigm)](settings, device, ranks)
         last_test = settings.evaluation.num_samples - 1
         for split, seed, last in ((recipe.split, settings.seed, 0), (TEST, settings.evaluation.seed, last_test)):

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from percasym.config.sampling import Precision
 from percasym.config.schema import ConfigError
 from percasym.config.settings import TorchSettings
-from percasym.objectives.onednn import AVAILABLE, unrounded
+from percasym.objectives.onednn import AVAILABLE, round_factors, unrounded
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -90,9 +90,15 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def rounds_factors(engine: object) -> bool:
-    """Whether the linear layers of this engine multiply in bfloat16 on a CPU (engine.cpu_matmul)."""
-    return isinstance(engine, TorchSettings) and engine.cpu_matmul == "bfloat16"
+def with_factors(model: PreTrainedModel, engine: object, device: torch.device) -> PreTrainedModel:
+    """The same model, whose linear layers multiply in bfloat16 on a CPU where the settings of its engine say so (engine.cpu_matmul).
+
+    Raises ConfigError where the device does not multiply it.
+    """
+    if isinstance(engine, TorchSettings) and engine.cpu_matmul == "bfloat16":
+        require_bfloat16_factors(device)
+        round_factors(model, torch.bfloat16)
+    return model
 
 
 def require_bfloat16_factors(device: torch.device) -> None:

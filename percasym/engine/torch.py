@@ -22,9 +22,8 @@ from percasym.engine.engine import Backend, SpanEngine
 from percasym.engine.inner_products import Parts
 from percasym.engine.loading import assign_whole, handed_over
 from percasym.engine.partition import Layout
-from percasym.engine.precision import compute_dtype, lowered, require_bfloat16_factors, rounds_factors
+from percasym.engine.precision import compute_dtype, lowered, with_factors
 from percasym.engine.ranks import SINGLE_RANK, Ranks
-from percasym.objectives.onednn import round_factors
 from percasym.objectives.token_nll import TokenNll
 
 
@@ -46,10 +45,7 @@ def torch_engine(
     meta device.
     """
     dtype = compute_dtype(settings.precision, device)
-    handed_over(lowered(model, dtype), device, ranks).train()
-    if rounds_factors(settings):
-        require_bfloat16_factors(device)
-        round_factors(model, torch.bfloat16)
+    handed_over(with_factors(lowered(model, dtype), settings, device), device, ranks).train()
     module = TokenNll(model, dtype=dtype, temperature=temperature)
     updater = WholeUpdater(module, adamw(module, paradigm, vision), ranks)
     backend = Backend(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from percasym.config.files import json_lines, parsed_json, read_json, read_yaml, unfit
 from percasym.config.schema import ConfigError, read
-from percasym.runs.records import list_samples, plain, read_lines
+from percasym.runs.records import file_name, list_samples, plain, read_lines
 from percasym.types import Estimate
 
 T = TypeVar("T")
@@ -209,7 +209,7 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
 
 def first_evaluation(run_dir: Path) -> Path | None:
     """The samples of the evaluation before training; None where the run has none."""
-    path = run_dir / "samples" / "test_000000.jsonl"
+    path = run_dir / file_name("test", 0)
     return path if path.is_file() else None
 
 

@@ -5,10 +5,15 @@ Cells of a study begin from one model and answer the same test samples, so each 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from percasym.config.schema import ConfigError
-from percasym.runs.identity import Found, find, first_difference
+from percasym.runs.identity import find, first_difference
+
+Recorded = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Configuration and meta.json of a run."""
 
 ONLY_TRAINING = ("seed", "paradigm", "balance", "reward", "tokens")
 """Parts of a configuration on which an evaluation before training does not depend: `evaluation.seed` chooses its samples."""
@@ -22,20 +27,27 @@ def same_start(run: Path, records: str) -> Path | None:
     Runs lie in <study>/<cell>/<seed>. From a checkout with changes nothing is taken over: its commit does not say what was run.
     """
     run = run.absolute()
-    own, study = find(run), run.parents[1]
-    if own.config is None or own.meta is None or own.meta.get("dirty") or own.config.get("study") != study.name:
+    own, study = _committed(run), run.parents[1]
+    if own is None or own[0].get("study") != study.name:
         return None
-    others = (path.parents[len(Path(records).parts) - 1] for path in sorted(study.glob(f"*/*/{records}")))
-    return next((other for other in others if other != run and _alike(own, other)), None)
+    for other in sorted(study.glob("*/*")):
+        if other != run and (other / records).is_file() and _alike(own, _committed(other)):
+            return other
+    return None
 
 
-def _alike(own: Found, path: Path) -> bool:
+def _committed(path: Path) -> Recorded | None:
+    """Configuration and meta.json of the run at `path`; None where no run can be read, or its code had changes."""
     try:
-        other = find(path)
-    except (ConfigError, OSError):  # What cannot be read as a run is none.
+        found = find(path)
+    except (ConfigError, OSError):
+        return None
+    return None if found.config is None or found.meta is None or found.meta.get("dirty") else (found.config, found.meta)
+
+
+def _alike(own: Recorded, other: Recorded | None) -> bool:
+    if other is None:
         return False
-    if other.config is None or other.meta is None or other.meta.get("dirty"):
-        return False
-    assert own.config is not None and own.meta is not None
-    same = all(own.meta.get(name) == other.meta.get(name) for name in ALIKE)
-    return same and first_difference(other.config, own.config, skipped=ONLY_TRAINING) is None
+    (config, meta), (other_config, other_meta) = own, other
+    same = all(meta.get(name) == other_meta.get(name) for name in ALIKE)
+    return same and first_difference(other_config, config, skipped=ONLY_TRAINING) is None

@@ -17,10 +17,9 @@ from percasym.diagnosis.stream import reward_statistics, weighted_rewards
 from percasym.engine.base import Engine
 from percasym.engine.deepspeed import sharded_reference
 from percasym.engine.loading import loaded
-from percasym.engine.precision import compute_dtype, rounds_factors
+from percasym.engine.precision import compute_dtype, with_factors
 from percasym.engine.ranks import Ranks, interleaved
 from percasym.engine.reference import Reference, whole_reference
-from percasym.objectives.onednn import round_factors
 from percasym.rewards import registry
 from percasym.runs.base import Run
 from percasym.training.collect import RolloutCollector
@@ -142,6 +141,5 @@ class RlRecipe:
         if isinstance(settings.engine, DeepSpeedSettings) and settings.engine.zero_stage == 3:
             return sharded_reference(model, settings=settings.engine, device=device, ranks=ranks, temperature=temperature)
         dtype = compute_dtype(settings.engine.precision, device)
-        if rounds_factors(settings.engine):
-            round_factors(model, torch.bfloat16)
+        model = with_factors(model, settings.engine, device)
         return whole_reference(model, dtype=dtype, device=device, ranks=ranks, temperature=temperature)
