@@ -61,7 +61,7 @@ class Evaluation:
     """Sampled answers to each of these prompts."""
     share_before: bool = True
     """Take the evaluation before training from another run of the study where nothing that it depends on differs: model, task, evaluation,
-    commit, libraries, hardware and data. A checkout with changes measures it again."""
+    commit, libraries, hardware and data. With plug-ins, or in a checkout with changes, it is measured again."""
 
     def __post_init__(self) -> None:
         at_least("evaluation", 1, num_samples=self.num_samples, num_curve_samples=self.num_curve_samples,

@@ -24,11 +24,12 @@ ALIKE = ("git", "versions", "device", "images", "checkpoint", "data")
 def same_start(run: Path, records: str) -> Path | None:
     """A run of the study of `run` with the file `records` whose evaluation before training is that of `run`; None where there is none.
 
-    Runs lie in <study>/<cell>/<seed>. From a checkout with changes nothing is taken over: its commit does not say what was run.
+    Runs lie in <study>/<cell>/<seed>. With plug-ins, or from a checkout with changes, nothing is taken over: the commit does not say what
+    was run.
     """
     run = run.absolute()
     own, study = _committed(run), run.parents[1]
-    if own is None or own[0].get("study") != study.name:
+    if own is None or own[0].get("study") != study.name or own[0].get("plugins"):
         return None
     for other in sorted(study.glob("*/*")):
         if other != run and (other / records).is_file() and _alike(own, _committed(other)):

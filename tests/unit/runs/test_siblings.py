@@ -74,6 +74,11 @@ def test_other_code_may_not_either(tmp_path: Path, commit: tuple[str | None, boo
     assert same_start(third, RECORDS) == first, "and nothing is taken from the changed one"
 
 
+def test_plug_ins_may_have_changed(tmp_path: Path) -> None:
+    run(tmp_path / "s", "none/seed0", plugins=["mine"])
+    assert same_start(run(tmp_path / "s", "none/seed1", seed=1, plugins=["mine"]), RECORDS) is None
+
+
 def test_a_neighbour_that_is_no_run_is_passed_over(tmp_path: Path) -> None:
     first = run(tmp_path / "s", "none/seed0")
     (tmp_path / "s" / "a" / "seed0" / "samples").mkdir(parents=True)
