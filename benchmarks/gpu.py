@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +46,8 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "4090": 165e12}
 """Dense bfloat16, from data sheets; the MFU of any other device is null."""
 MAX_SECONDS = 480
 FROZEN = ("vision", "projector")
+PARTS = ("sft_none", "sft_ngdiff", "sft_none_plain", "sft_ngdiff_plain", "attention", "decoding")
+"""The most important first: under ZeRO-3 with weights in bfloat16; plain PyTorch with float32 weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,39 +72,57 @@ class Shape:
         return (self.grid // 2) ** 2
 
 
-FULL = Shape(grid=36, perception=94, reasoning=2713, rows=1, micro_batches=4, decoded=32, new_tokens=256, repeats=3)
+FULL = Shape(grid=36, perception=94, reasoning=2713, rows=4, micro_batches=2, decoded=32, new_tokens=256, repeats=3)
 TOY = Shape(grid=4, perception=6, reasoning=24, rows=2, micro_batches=2, decoded=2, new_tokens=4, repeats=1)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measure, print and write JSON; a part that would begin after MAX_SECONDS is left out and named."""
+    """Measure each part in a process of its own, print and write JSON; a part that would begin after MAX_SECONDS is left out and named.
+
+    In one process a DeepSpeed engine would stay in memory while the next part is measured: its modules hold hooks that refer to it.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--part", choices=PARTS, help="measure this one alone, here, and print it")
     given = parser.parse_args(argv)
-    silence_transformers()
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
     if device.type == "cpu" and not given.toy:
         print("benchmarks/gpu.py needs a GPU; --toy runs anywhere.")
         return {}
-    shape, values = (TOY, _toy(released("qwen3vl", "2B").config)) if given.toy else (FULL, dict(released("qwen3vl", "2B").config))
-    bench = Bench(values=values, shape=shape, device=device, peak=peak)
+    if given.part:
+        found = _measured(given.part, toy=given.toy, device=device)
+        print(json.dumps(found))
+        return found
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    shape = TOY if given.toy else FULL
     results: dict[str, Any] = {"device": name, "torch": torch.__version__, "shape": vars(shape), "left_out": []}
     began = time.perf_counter()
-    for part, measure in bench.parts().items():
+    for part in PARTS:
         if time.perf_counter() - began > MAX_SECONDS:
             results["left_out"].append(part)
             continue
-        try:
-            results[part] = measure()
-        except (RuntimeError, ImportError, ValueError) as error:  # Out of memory, a kernel that is not here.
-            results[part] = {"error": " ".join(str(error).split())[:200]}
+        command = [sys.executable, __file__, "--part", part, *(["--toy"] if given.toy else [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = done.stdout.splitlines() if done.returncode == 0 else []
+        results[part] = json.loads(lines[-1]) if lines else {"error": " ".join(done.stderr.split())[-200:]}
         print(part, json.dumps(results[part]), flush=True)
-    results["seconds"] = time.perf_counter() - began
-    given.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        results["seconds"] = time.perf_counter() - began
+        given.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def _measured(part: str, *, toy: bool, device: torch.device) -> dict[str, Any]:
+    """One part's numbers, or the error that it ended with."""
+    silence_transformers()
+    values = dict(released("qwen3vl", "2B").config)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+    bench = Bench(values=_toy(values) if toy else values, shape=TOY if toy else FULL, device=device, peak=peak)
+    try:
+        return bench.parts()[part]()
+    except (RuntimeError, ImportError, ValueError) as error:  # Out of memory, a kernel that is not here.
+        return {"error": " ".join(str(error).split())[:200]}
 
 
 def _toy(config: Any) -> dict[str, Any]:
@@ -128,13 +150,14 @@ class Bench:
     peak: float | None
 
     def parts(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """Each measurement by its name, the most important first."""
+        """Each measurement by its name in PARTS."""
         return {
             "sft_none": lambda: self.sft(measures=False),
             "sft_ngdiff": lambda: self.sft(measures=True),
+            "sft_none_plain": lambda: self.sft(measures=False, rounded=False),
+            "sft_ngdiff_plain": lambda: self.sft(measures=True, rounded=False),
             "attention": self.attention,
             "decoding": self.decoding,
-            "sft_ngdiff_float32_weights": lambda: self.sft(measures=True, rounded=False),
         }
 
     def model(self, attention: str = "sdpa", **adaptation: Any) -> PreTrainedModel:
@@ -207,12 +230,14 @@ class Bench:
 
         def step() -> None:
             if measures:
-                for batch in batches:
-                    prefix = batch.until(Span.perception)
-                    engine.backward(engine.loss(prefix, coefficients(prefix.labels, {Span.perception: 1.0}, counts))[0])
+                with engine.cache_vision():
+                    for batch in batches:
+                        prefix = batch.until(Span.perception)
+                        engine.backward(engine.loss(prefix, coefficients(prefix.labels, {Span.perception: 1.0}, counts))[0])
                 engine.keep_gradient(Span.perception)
-                for batch in batches:
-                    engine.backward(engine.loss(batch, coefficients(batch.labels, {Span.reasoning: 1.0}, counts))[0])
+                with engine.reuse_vision():
+                    for batch in batches:
+                        engine.backward(engine.loss(batch, coefficients(batch.labels, {Span.reasoning: 1.0}, counts))[0])
                 engine.keep_gradient(Span.reasoning)
                 engine.gramian()
                 engine.combine(dict.fromkeys(Span, 0.5))
@@ -221,8 +246,9 @@ class Bench:
                     engine.backward(engine.loss(batch, coefficients(batch.labels, dict.fromkeys(Span, 0.5), counts))[0])
             engine.step(1e-5)
 
+        seconds = self._timed(step, warm_up=2)  # The first update makes AdamW's moments; the second runs as all that follow.
         with self._peak() as peak:
-            seconds = self._timed(step)
+            step()
         planned, flops, model_flops = self.plan(measures=measures, rounded=rounded)
         tokens = sum(batch.ids.numel() for batch in batches)
         return {
@@ -270,16 +296,16 @@ class Bench:
         seconds = self._timed(decode)
         return {"seconds": seconds, "tokens_per_second": shape.decoded * shape.new_tokens / seconds, "rows": shape.decoded}
 
-    def _timed(self, call: Callable[[], None]) -> float:
-        """Median seconds of a call, after one that is not counted."""
+    def _timed(self, call: Callable[[], None], *, warm_up: int = 1) -> float:
+        """Median seconds of a call, after some that are not counted."""
         seconds = []
-        for _ in range(1 + self.shape.repeats):
+        for _ in range(warm_up + self.shape.repeats):
             self._wait()
             began = time.perf_counter()
             call()
             self._wait()
             seconds.append(time.perf_counter() - began)
-        return median(seconds[1:])
+        return median(seconds[warm_up:])
 
     @contextmanager
     def _peak(self) -> Iterator[SimpleNamespace]:

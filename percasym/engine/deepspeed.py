@@ -10,7 +10,8 @@ parameter group i, both the optimizer of ZeRO stages 1 and 2 and that of stage 3
 - their reduced gradient: `averaged_gradients[i]`, tensors that `step` concatenates, or with offload the masters' own `.grad`;
 - which parameters are in it: `round_robin_bit16_groups` and `_offsets`, `fp16_groups` with `partition_numel()` of each;
 - what fills it from the backward passes so far: `reduce_gradients()` in stage 1, `finalize_gradient_accumulation_boundary()` in 2 and 3;
-- `step()`, called directly: `engine.step()` would reduce again a gradient that was kept and put back.
+- `step()`, called directly: `engine.step()` would reduce again a gradient that was kept and put back;
+- `_get_norm_groups()` of stage 3, replaced: the norms that it would clip by.
 """
 
 from __future__ import annotations
@@ -141,6 +142,8 @@ def _config(settings: DeepSpeedSettings, *, pin_memory: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": settings.zero_stage}
     if settings.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pin_memory}
+    elif settings.zero_stage in (1, 2):
+        zero["compute_grad_norm"] = False  # The engine has clipped; the norm is of a float64 copy of this rank's gradient.
     return {
         "train_micro_batch_size_per_gpu": 1,  # Required but unused: the trainer forms the batches.
         "gradient_accumulation_steps": 1,
@@ -233,6 +236,8 @@ class ZeroUpdater:
         """`zero` is the optimizer that `deepspeed.initialize` wrapped around `optimizer`."""
         self._zero, self._optimizer, self._stage, self._offload = zero, optimizer, stage, offload
         self._module, self._rank = module, ranks.rank
+        if stage == 3:  # As `compute_grad_norm` in `_config`, which stage 3 refuses: the copy of 1e9 elements is 8 GB.
+            zero._get_norm_groups = lambda: [torch.zeros((), device=ranks.device)]
         self._masters: Sequence[Tensor] = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
         self._open: list[Tensor] | None = None
         self._kept_dtype = zero.dtype

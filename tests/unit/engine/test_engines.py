@@ -122,6 +122,19 @@ def test_the_gradient_is_clipped_at_the_limit_and_only_there(name, limit, scale,
     assert float(moments.norm()) / 0.1 == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["deepspeed1", "deepspeed2", "deepspeed3"])
+def test_deepspeed_takes_no_norm_of_its_own(name, make_engine, tiny_qwen, tiny_batch, monkeypatch):
+    """It would convert this rank's gradient to float64: 8 GB for 1e9 elements, which no plan counts."""
+    engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
+
+    def taken() -> None:
+        pytest.fail("a norm is taken")
+
+    for home in ("stage3", "stage_1_and_2"):
+        monkeypatch.setattr(f"deepspeed.runtime.zero.{home}.get_norm_dtype", taken)
+    assert train_step(engine, batch, {P: 0.5, R: 0.5}).grad_norm > 0
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_step_uses_the_learning_rate_it_is_given(name, make_engine, tiny_qwen, tiny_batch):
     engine, batch = make_engine(name, tiny_qwen()), tiny_batch()
