@@ -91,18 +91,16 @@ def _unmatched(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], toleran
     long = torch.cat([*theirs.values(), torch.full((KEY,), torch.nan)])
     starts = torch.tensor([0, *(len(vector) for vector in theirs.values())]).cumsum(0)
     covered = torch.zeros(len(long), dtype=torch.bool)
+    found: dict[bytes, bool] = {}  # Gains of one and biases of zero occur often, and a constant has as many places as there are such.
     missing = []
     for name, vector in ours.items():
-        bound = tolerance * max(vector.square().mean().sqrt().item(), 1e-6)
-        key = vector[:KEY]
-        windows = long.unfold(0, len(key), 1)
-        places = ((windows - key).abs() <= bound).all(1).nonzero().flatten().tolist()
-        places = [
-            at for at in places if at + len(vector) <= len(long) and bool(((long[at : at + len(vector)] - vector).abs() <= bound).all())
-        ]
-        for at in places:
-            covered[at : at + len(vector)] = True
-        if not places:
+        content = vector.numpy().tobytes()
+        if content not in found:
+            places = _places(long, vector, tolerance * max(vector.square().mean().sqrt().item(), 1e-6))
+            for at in places:
+                covered[at : at + len(vector)] = True
+            found[content] = bool(places)
+        if not found[content]:
             missing.append(name)
     alien = [
         name
@@ -110,6 +108,13 @@ def _unmatched(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], toleran
         if last > first and not covered[first]
     ]
     return missing + alien
+
+
+def _places(long: Tensor, vector: Tensor, bound: float) -> list[int]:
+    """Where `vector` begins in `long`: no element differs by more than `bound`."""
+    key = vector[:KEY]
+    places = ((long.unfold(0, len(key), 1) - key).abs() <= bound).all(1).nonzero().flatten().tolist()
+    return [at for at in places if at + len(vector) <= len(long) and bool(((long[at : at + len(vector)] - vector).abs() <= bound).all())]
 
 
 @torch.inference_mode()

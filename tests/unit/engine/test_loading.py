@@ -1,4 +1,4 @@
-"""One model for many ranks: two real ranks (`loading_on_two_ranks.py`) and the functions on their own."""
+"""One model for many ranks: the functions on their own; on two real ranks `loading_on_two_ranks.py`, which test_ranks.py starts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,10 @@ from tests.torchrun import run_on_ranks
 RANKS_FILE = Path(__file__).with_name("loading_on_two_ranks.py")
 
 
-def test_two_ranks_load_save_and_resume_one_model():
-    run_on_ranks(RANKS_FILE, "-m", "not slow")
-
-
 @pytest.mark.slow
 def test_two_ranks_need_less_memory_than_one_and_a_half_models():
     """glibc keeps freed blocks of less than its threshold, which grows to 32 MB; tensors of large models are above it, these are below."""
-    run_on_ranks(RANKS_FILE, "-m", "slow", environment={"MALLOC_MMAP_THRESHOLD_": "1000000"})
+    run_on_ranks(RANKS_FILE, options=["-m", "slow"], environment={"MALLOC_MMAP_THRESHOLD_": "1000000"})
 
 
 def test_a_parameter_on_the_meta_device_stays_the_same_object():

@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("on_other_ranks.py")
 
 def stage(folder: Path, num_ranks: int, chosen: str, marked: str) -> None:
     """Run some tests of `on_other_ranks.py` in so many processes, on the checkpoints in this folder."""
-    run_on_ranks(FILE, "-k", chosen, "-m", marked, num_ranks=num_ranks, environment={"PERCASYM_CHECKPOINTS": str(folder)})
+    run_on_ranks(FILE, options=["-k", chosen, "-m", marked], num_ranks=num_ranks, environment={"PERCASYM_CHECKPOINTS": str(folder)})
 
 
 @pytest.mark.slow  # A run of train.py does it in every suite: tests/integration/test_many_ranks.py.

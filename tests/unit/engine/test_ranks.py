@@ -1,4 +1,4 @@
-"""Two ranks on the CPU: `on_two_ranks.py` under torchrun, all of its tests in one pair of processes."""
+"""Two ranks on the CPU: `on_two_ranks.py` and `loading_on_two_ranks.py` under torchrun, all tests in one pair of processes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from tests.torchrun import run_on_ranks
 
-FILE = Path(__file__).with_name("on_two_ranks.py")
+FILE, LOADING = (Path(__file__).with_name(name) for name in ("on_two_ranks.py", "loading_on_two_ranks.py"))
 
 
 def test_two_ranks_do_what_one_does() -> None:
-    run_on_ranks(FILE, "-m", "not slow")
+    run_on_ranks(FILE, LOADING, options=["-m", "not slow"])
 
 
 @pytest.mark.slow
 def test_two_ranks_do_what_one_does_under_every_engine() -> None:
-    run_on_ranks(FILE, "-m", "slow")
+    run_on_ranks(FILE, options=["-m", "slow"])

@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 def on_two_ranks(file: str, *options: str) -> None:
     """Run the tests of a file beside this one."""
     own = ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]  # The ranks clear one temporary folder.
-    run_on_ranks(HERE / file, *own, *options)
+    run_on_ranks(HERE / file, options=[*own, *options])
 
 
 @pytest.mark.slow
