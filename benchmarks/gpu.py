@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from percasym.config.paradigm import Sft
 from percasym.config.settings import DeepSpeedSettings, TorchSettings
 from percasym.engine.deepspeed import deepspeed_engine
+from percasym.engine.engine import SpanEngine
 from percasym.engine.torch import torch_engine
 from percasym.models.adapt import Adaptation, adapt
 from percasym.models.base import Batch, Row
@@ -46,8 +48,8 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "4090": 165e12}
 """Dense bfloat16, from data sheets; the MFU of any other device is null."""
 MAX_SECONDS = 480
 FROZEN = ("vision", "projector")
-PARTS = ("sft_none", "sft_ngdiff", "sft_none_plain", "sft_ngdiff_plain", "attention", "decoding")
-"""The most important first: under ZeRO-3 with weights in bfloat16; plain PyTorch with float32 weights."""
+PARTS = ("zero3", "plain", "attention", "decoding")
+"""The most important first: SFT under ZeRO-3 with weights in bfloat16, then in plain PyTorch with float32 weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Shape:
         return (self.grid // 2) ** 2
 
 
-FULL = Shape(grid=36, perception=94, reasoning=2713, rows=4, micro_batches=2, decoded=32, new_tokens=256, repeats=3)
+FULL = Shape(grid=36, perception=94, reasoning=2713, rows=4, micro_batches=2, decoded=32, new_tokens=256, repeats=2)
 TOY = Shape(grid=4, perception=6, reasoning=24, rows=2, micro_batches=2, decoded=2, new_tokens=4, repeats=1)
 
 
@@ -84,7 +86,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--part", choices=PARTS, help="measure this one alone, here, and print it")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="measure these alone and keep the rest of the file")
+    parser.add_argument("--part", choices=PARTS, help="measure this one in this process and print it")
     given = parser.parse_args(argv)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and not given.toy:
@@ -97,8 +100,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     shape = TOY if given.toy else FULL
     results: dict[str, Any] = {"device": name, "torch": torch.__version__, "shape": vars(shape), "left_out": []}
+    if given.parts != PARTS and given.out.exists():
+        kept = json.loads(given.out.read_text(encoding="utf-8"))
+        results |= {part: kept[part] for part in PARTS if part in kept and kept["device"] == name}
     began = time.perf_counter()
-    for part in PARTS:
+    for part in given.parts:
         if time.perf_counter() - began > MAX_SECONDS:
             results["left_out"].append(part)
             continue
@@ -140,6 +146,31 @@ def _toy(config: Any) -> dict[str, Any]:
     return dict(config) | ids | {"text_config": text, "vision_config": vision}
 
 
+def _step(engine: SpanEngine, batches: list[Batch]) -> None:
+    """One optimizer step of the weighted loss."""
+    counts = tuple(sum(span_counts([batch.labels]) for batch in batches).tolist())
+    for batch in batches:
+        engine.backward(engine.loss(batch, coefficients(batch.labels, dict.fromkeys(Span, 0.5), counts))[0])
+    engine.step(1e-5)
+
+
+def _balanced_step(engine: SpanEngine, batches: list[Batch]) -> None:
+    """One step of the same loss, with the gradient of each span measured."""
+    counts = tuple(sum(span_counts([batch.labels]) for batch in batches).tolist())
+    with engine.cache_vision():
+        for batch in batches:
+            prefix = batch.until(Span.perception)
+            engine.backward(engine.loss(prefix, coefficients(prefix.labels, {Span.perception: 1.0}, counts))[0])
+    engine.keep_gradient(Span.perception)
+    with engine.reuse_vision():
+        for batch in batches:
+            engine.backward(engine.loss(batch, coefficients(batch.labels, {Span.reasoning: 1.0}, counts))[0])
+    engine.keep_gradient(Span.reasoning)
+    engine.gramian()
+    engine.combine(dict.fromkeys(Span, 0.5))
+    engine.step(1e-5)
+
+
 @dataclass(kw_only=True)
 class Bench:
     """The measurements of one shape on one device."""
@@ -152,10 +183,8 @@ class Bench:
     def parts(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """Each measurement by its name in PARTS."""
         return {
-            "sft_none": lambda: self.sft(measures=False),
-            "sft_ngdiff": lambda: self.sft(measures=True),
-            "sft_none_plain": lambda: self.sft(measures=False, rounded=False),
-            "sft_ngdiff_plain": lambda: self.sft(measures=True, rounded=False),
+            "zero3": lambda: self.sft(rounded=True),
+            "plain": lambda: self.sft(rounded=False),
             "attention": self.attention,
             "decoding": self.decoding,
         }
@@ -216,8 +245,8 @@ class Bench:
             held["span gradient"] = 0
         return sum(held.values()), cost.flops, cost.model_flops
 
-    def sft(self, *, measures: bool, rounded: bool = True) -> dict[str, Any]:
-        """Steps with gradient checkpointing: tokens/s, MFU, and peak memory beside the plan."""
+    def sft(self, *, rounded: bool) -> dict[str, Any]:
+        """Steps with gradient checkpointing, with and without both span gradients: tokens/s, MFU, and peak memory beside the plan."""
         model, paradigm = self.model(gradient_checkpointing=True), Sft(steps=9, batch_size=8, micro_batch_size=1, lr=1e-5)
         if rounded:
             settings = DeepSpeedSettings(precision="bfloat16", zero_stage=3, weights="bfloat16")
@@ -226,39 +255,22 @@ class Bench:
             engine = torch_engine(model, settings=TorchSettings(precision="bfloat16"), paradigm=paradigm, device=self.device)
         del model
         batches = [self.batch(seed, self.shape.rows) for seed in range(self.shape.micro_batches)]
-        counts = tuple(sum(span_counts([batch.labels]) for batch in batches).tolist())
-
-        def step() -> None:
-            if measures:
-                with engine.cache_vision():
-                    for batch in batches:
-                        prefix = batch.until(Span.perception)
-                        engine.backward(engine.loss(prefix, coefficients(prefix.labels, {Span.perception: 1.0}, counts))[0])
-                engine.keep_gradient(Span.perception)
-                with engine.reuse_vision():
-                    for batch in batches:
-                        engine.backward(engine.loss(batch, coefficients(batch.labels, {Span.reasoning: 1.0}, counts))[0])
-                engine.keep_gradient(Span.reasoning)
-                engine.gramian()
-                engine.combine(dict.fromkeys(Span, 0.5))
-            else:
-                for batch in batches:
-                    engine.backward(engine.loss(batch, coefficients(batch.labels, dict.fromkeys(Span, 0.5), counts))[0])
-            engine.step(1e-5)
-
-        seconds = self._timed(step, warm_up=2)  # The first update makes AdamW's moments; the second runs as all that follow.
-        with self._peak() as peak:
-            step()
-        planned, flops, model_flops = self.plan(measures=measures, rounded=rounded)
         tokens = sum(batch.ids.numel() for batch in batches)
-        return {
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-            "mfu": model_flops / seconds / self.peak if self.peak else None,
-            "all_flops_frac": flops / seconds / self.peak if self.peak else None,
-            "peak_bytes": peak.bytes,
-            "planned_bytes": planned,
-        }
+        found = {}
+        for balance, step in (("none", partial(_step, engine, batches)), ("ngdiff", partial(_balanced_step, engine, batches))):
+            seconds = self._timed(step, warm_up=2)  # The first update makes AdamW's moments; the second runs as all that follow.
+            with self._peak() as peak:
+                step()
+            planned, flops, model_flops = self.plan(measures=balance == "ngdiff", rounded=rounded)
+            found[balance] = {
+                "seconds": seconds,
+                "tokens_per_second": tokens / seconds,
+                "mfu": model_flops / seconds / self.peak if self.peak else None,
+                "all_flops_frac": flops / seconds / self.peak if self.peak else None,
+                "peak_bytes": peak.bytes,
+                "planned_bytes": planned,
+            }
+        return found
 
     def attention(self) -> dict[str, Any]:
         """Seconds of forward and backward of the language model under each attention kernel."""

@@ -18,8 +18,11 @@ from percasym.objectives.linear_head import LinearLoss, LinearNll
 from percasym.objectives.onednn import OneDnnLinear
 from percasym.types import UNSUPERVISED
 
-CHUNK_BYTES = 2**27
-"""float32 logits in memory at once (our choice: 128 MiB, 220 tokens with a vocabulary of 151,936)."""
+CHUNK_BYTES = {"cpu": 2**27, "cuda": 2**29}
+"""float32 logits in memory at once (our choice): of a vocabulary of 151,936, those of 220 tokens, and of 883 on a GPU.
+
+There the products of 220 tokens are too small, and each chunk reads and writes the gradient of the whole head.
+"""
 
 
 def supervised(labels: Tensor) -> Tensor:
@@ -45,11 +48,12 @@ class TokenNll(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, *, dtype: torch.dtype = torch.float32, temperature: float = 1.0, chunk_bytes: int = CHUNK_BYTES
+        self, model: nn.Module, *, dtype: torch.dtype = torch.float32, temperature: float = 1.0, chunk_bytes: int | None = None
     ) -> None:
         """`dtype` is the compute type of trunk and head (autocast; weights are not cast); losses are float32.
 
-        Logits are divided by `temperature`, as in sampling, so the loss is that of the sampled distribution.
+        Logits are divided by `temperature`, as in sampling, so the loss is that of the sampled distribution. `chunk_bytes` are those of the
+        logits in memory at once; None takes those of CHUNK_BYTES.
         """
         super().__init__()
         self.model: Any = model
@@ -75,8 +79,8 @@ class TokenNll(nn.Module):
     def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """[N] losses of `targets` [N] predicted from `hidden` [N, D]."""
         if self._linear():
-            return LinearNll.apply(*self._head_factors(hidden), targets, self._rows(), torch.is_grad_enabled())
-        rows = self._rows()
+            return LinearNll.apply(*self._head_factors(hidden), targets, self._rows(hidden), torch.is_grad_enabled())
+        rows = self._rows(hidden)
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         if hidden.shape[0] <= rows:
             return self._head(hidden, targets)
@@ -86,7 +90,7 @@ class TokenNll(nn.Module):
     def _weighted(self, hidden: Tensor, targets: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses, each times its coefficient [N], and the losses [N] without gradient."""
         if self._linear():
-            return LinearLoss.apply(*self._head_factors(hidden), targets, coefficients, self._rows(), torch.is_grad_enabled())
+            return LinearLoss.apply(*self._head_factors(hidden), targets, coefficients, self._rows(hidden), torch.is_grad_enabled())
         nll = self._nll(hidden, targets)
         return (nll * coefficients).sum(), nll.detach()
 
@@ -98,9 +102,10 @@ class TokenNll(nn.Module):
         """The two factors of the logits of a plain head; dividing `hidden` by the temperature divides the logits."""
         return hidden.to(self.dtype) / self.temperature, self.model.lm_head.weight
 
-    def _rows(self) -> int:
-        """Tokens in one chunk."""
-        return max(1, self.chunk_bytes // (4 * self.model.config.get_text_config().vocab_size))
+    def _rows(self, hidden: Tensor) -> int:
+        """Tokens in one chunk, on the device of `hidden`."""
+        chunk_bytes = self.chunk_bytes or CHUNK_BYTES["cuda" if hidden.is_cuda else "cpu"]
+        return max(1, chunk_bytes // (4 * self.model.config.get_text_config().vocab_size))
 
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """[n] losses of one chunk for any head module (with adapters or a bias); autograd recomputes the chunk."""

@@ -32,7 +32,7 @@ from percasym.plan.inputs import Answers, Layout, Lengths, Parameters
 FLOAT32 = 4  # Bytes.
 BUCKET = 500_000_000  # Elements of ZeRO's reduce bucket (DeepSpeed's default), fully allocated from stage 1 on.
 LIVE = 1_000_000_000  # Maximum elements that stage 3 keeps gathered (stage3_max_live_parameters, DeepSpeed's default).
-CHUNK = 2**27  # Bytes of the logits of one chunk (percasym.objectives.token_nll.CHUNK_BYTES; a test keeps them equal).
+CHUNK = 2**29  # Bytes of the logits of one chunk on a GPU (percasym.objectives.token_nll.CHUNK_BYTES; a test keeps them equal).
 GRANULE = 64  # Tokens; the buffers of the key-value cache hold a multiple (percasym.rollout.cache.GRANULE; a test keeps them equal).
 SAVED_AT_ONCE = 50 * 10**9  # Bytes of one weight file (transformers' max_shard_size): its tensors leave a GPU together.
 RESERVE = 2 * 10**9  # CUDA context, NCCL, kernel workspaces and fragmentation (our choice).
