@@ -1,6 +1,6 @@
 """What is known of each start before RL: accuracies, couplings and the predicted weight, from its sampled answers.
 
-    percasym rollouts task=sudoku model=internvl35 paradigm=rl ... model.path=START --prompts 128 --out NAME/rollouts.jsonl    for each start
+    percasym rollouts task=sudoku model=internvl35 paradigm=rl ... model.path=START --prompts 128 --out NAME/rollouts.jsonl
     python experiments/rl_regimes/starts.py SHORT MIDDLE EASY LONG     (folders of rollouts.jsonl, in this order) -> results/starts.json
 """
 
