@@ -53,6 +53,7 @@ def measured(path: Path) -> dict[str, Any]:
         "tokens": median(len(rollout.completion.ids) for group in groups for rollout in group.rollouts),
         "agree_perception": oracle.scores.zero_variance,
         "agree_outcome": found.outcome.zero_variance,
+        "alone": oracle.alone,
         "w": oracle.weight.weight,
         "w_low": oracle.weight.ci95[0],
         "w_high": oracle.weight.ci95[1],

@@ -39,6 +39,8 @@ class RewardDiagnosis:
     """Correlation with the target of the diagnosis, with 0 for missing scores as in training; the others leave those out."""
     weight: PredictedWeight
     """The weight of this reward against the outcome that the rollouts predict (`percasym.diagnosis.weight`)."""
+    alone: float
+    """Share of the groups in which it varies and the outcome does not: with normalised advantages any w above 0 trains them for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
             outcome=correlate(scores, outcome),
             paid=correlate([[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded),
             weight=predicted_weight(scores, outcome, perception, faithful, puzzles=puzzles),
+            alone=fmean(varies(own) and not varies(right) for own, right in zip(scores, outcome, strict=True)),
         )
 
     def rank(reward: RewardDiagnosis) -> tuple[float, str]:
@@ -109,6 +112,15 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         outcome=describe(outcome),
         headroom=gain([fmean(group) for group in _known(outcome)], reasoning, puzzles) if measured else None,
     )
+
+
+def varies(group: Sequence[float | None]) -> bool:
+    """Whether siblings are paid differently; a missing score is paid 0.
+
+    >>> varies([1.0, None]), varies([0.0, None])
+    (True, False)
+    """
+    return len({score or 0.0 for score in group}) > 1
 
 
 def _known(scores: Scores) -> list[list[float]]:

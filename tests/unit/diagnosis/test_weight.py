@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from percasym.diagnosis.advice import coupling_of_outcome, variance_advice, weight_advice
+from percasym.diagnosis.advice import ALONE, coupling_of_outcome, variance_advice, weight_advice
 from percasym.diagnosis.diagnose import diagnose
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.diagnosis.weight import predicted_weight
@@ -116,6 +116,17 @@ def test_rewards_that_agree_throughout_most_groups_are_named(groups: list[Rollou
     assert "consensus" not in said
     varied = [replace(group, rewards={"oracle": group.rewards["consensus"]}) for group in groups]
     assert "oracle" not in variance_advice(diagnose(varied))
+
+
+def test_groups_that_a_reward_would_train_alone_are_counted_and_named(groups: list[RolloutGroup]) -> None:
+    """Where all answers fail and the percepts differ, the mixture is the perception reward, whatever its weight."""
+    (oracle,) = (reward for reward in diagnose(groups).rewards if reward.name == "oracle")
+    by_hand = [len({g.perception for g in group.grades}) > 1 and len({g.outcome for g in group.grades}) == 1 for group in groups]
+    assert oracle.alone == pytest.approx(np.mean(by_hand))
+    failed = [replace(group, grades=tuple(replace(grade, outcome=False) for grade in group.grades)) for group in groups]
+    for judged, expected in ((groups, oracle.alone > ALONE), (failed, True)):
+        said = weight_advice(diagnose(with_reasoning(judged, [1.0] * len(judged))))
+        assert ("reward=oracle varies and the outcome does not" in said) == expected
 
 
 def test_the_coupling_to_reasoning_is_stated_within_prompts_too(groups: list[RolloutGroup]) -> None:
