@@ -11,7 +11,7 @@ parameter group i, both the optimizer of ZeRO stages 1 and 2 and that of stage 3
 - which parameters are in it: `round_robin_bit16_groups` and `_offsets`, `fp16_groups` with `partition_numel()` of each;
 - what fills it from the backward passes so far: `reduce_gradients()` in stage 1, `finalize_gradient_accumulation_boundary()` in 2 and 3;
 - `step()`, called directly: `engine.step()` would reduce again a gradient that was kept and put back;
-- `_get_norm_groups()` of stage 3, replaced: the norms that it would clip by.
+- the norms that `step` would clip by: `_get_norm_groups()` of stage 3, replaced, and `compute_grad_norm` of the others.
 """
 
 from __future__ import annotations
@@ -142,8 +142,6 @@ def _config(settings: DeepSpeedSettings, *, pin_memory: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": settings.zero_stage}
     if settings.offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pin_memory}
-    elif settings.zero_stage in (1, 2):
-        zero["compute_grad_norm"] = False  # The engine has clipped; the norm is of a float64 copy of this rank's gradient.
     return {
         "train_micro_batch_size_per_gpu": 1,  # Required but unused: the trainer forms the batches.
         "gradient_accumulation_steps": 1,
@@ -236,8 +234,11 @@ class ZeroUpdater:
         """`zero` is the optimizer that `deepspeed.initialize` wrapped around `optimizer`."""
         self._zero, self._optimizer, self._stage, self._offload = zero, optimizer, stage, offload
         self._module, self._rank = module, ranks.rank
-        if stage == 3:  # As `compute_grad_norm` in `_config`, which stage 3 refuses: the copy of 1e9 elements is 8 GB.
+        # The engine has clipped; DeepSpeed's norm is of a float64 copy of the gradient, 8 GB for 1e9 elements.
+        if stage == 3:
             zero._get_norm_groups = lambda: [torch.zeros((), device=ranks.device)]
+        elif not offload:  # With offload it is summed up during the backward passes.
+            zero.compute_grad_norm = False
         self._masters: Sequence[Tensor] = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
         self._open: list[Tensor] | None = None
         self._kept_dtype = zero.dtype
