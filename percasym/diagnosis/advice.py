@@ -16,7 +16,7 @@ UNSURE = 0.05
 """Share of resamples without a predicted weight from which on that is said."""
 PAPER = "arXiv:2605.29496"
 ALONE = 0.3
-"""Share of groups that a reward would train alone from which on that is said: at 43 % it cost a, at 9 to 23 % within the interval."""
+"""Share of groups that a reward would train alone from which on that is said (our choice: every w cost a at 43 %, few at 9 to 23 %)."""
 
 
 def advice(found: Diagnosis) -> str:
@@ -79,10 +79,11 @@ def weight_advice(found: Diagnosis) -> str:
             )
         if own.undefined > UNSURE:
             sentences.append(f"That is unsure: {own.undefined:.0%} of the resamples have no such weight.")
-        if reward.alone > ALONE:
+        if own.weight > 0 and reward.alone > ALONE:
             sentences.append(
-                f"But in {reward.alone:.0%} of the groups {named} varies and the outcome does not. Normalised advantages train them for it "
-                "alone, at any w above 0 and in the reasoning tokens too: where 43% were such, every w cost a."
+                f"But in {reward.alone:.0%} of the groups {named} varies and the outcome does not. paradigm.mixing=sum_then_normalize "
+                "trains them for it alone at any w above 0, in the reasoning tokens too: where 43% were such, every w cost a. "
+                "paradigm.route=true keeps it out of those tokens."
             )
     sentences.append(
         "The rule is ours, and a prediction: at the four starts where it was tested no w above 0 raised a (experiments/rl_regimes). Train "

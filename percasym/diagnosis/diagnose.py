@@ -14,7 +14,7 @@ from statistics import fmean
 
 from percasym.diagnosis.correlations import Correlation, Coupling, coupling
 from percasym.diagnosis.rollout_file import RolloutGroup
-from percasym.diagnosis.scores import Description, Scores, describe
+from percasym.diagnosis.scores import Description, Scores, constant, describe
 from percasym.diagnosis.stream import graded, per_prompt
 from percasym.diagnosis.weight import PredictedWeight, predicted_weight
 from percasym.statistics import gain
@@ -40,7 +40,7 @@ class RewardDiagnosis:
     weight: PredictedWeight
     """The weight of this reward against the outcome that the rollouts predict (`percasym.diagnosis.weight`)."""
     alone: float
-    """Share of the groups in which it varies and the outcome does not: with normalised advantages any w above 0 trains them for it."""
+    """Share of the groups in which it varies and the outcome does not: under `mixing=sum_then_normalize` they are trained for it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
             outcome=correlate(scores, outcome),
             paid=correlate([[score or 0.0 for score in group] for group in scores], perception if exact else perception_graded),
             weight=predicted_weight(scores, outcome, perception, faithful, puzzles=puzzles),
-            alone=fmean(varies(own) and not varies(right) for own, right in zip(scores, outcome, strict=True)),
+            alone=fmean(constant(right) and not constant(own) for own, right in zip(scores, outcome, strict=True)),
         )
 
     def rank(reward: RewardDiagnosis) -> tuple[float, str]:
@@ -112,15 +112,6 @@ def diagnose(groups: Sequence[RolloutGroup]) -> Diagnosis:
         outcome=describe(outcome),
         headroom=gain([fmean(group) for group in _known(outcome)], reasoning, puzzles) if measured else None,
     )
-
-
-def varies(group: Sequence[float | None]) -> bool:
-    """Whether siblings are paid differently; a missing score is paid 0.
-
-    >>> varies([1.0, None]), varies([0.0, None])
-    (True, False)
-    """
-    return len({score or 0.0 for score in group}) > 1
 
 
 def _known(scores: Scores) -> list[list[float]]:

@@ -35,15 +35,24 @@ def describe(scores: Scores) -> Description:
     """
     all_scores = [score for group in scores for score in group]
     known = np.array([score for score in all_scores if score is not None], dtype=float)
-    rewards = [[0.0 if score is None else score for score in group] for group in scores if group]
-    constant = [max(group) == min(group) for group in rewards]  # Exact, as in `percasym.objectives.advantages`.
+    same = [constant(group) for group in scores if group]
     return Description(
         num_rollouts=len(all_scores),
         mean=float(known.mean()) if known.size else np.nan,
         std=float(known.std()) if known.size else np.nan,
-        zero_variance=float(np.mean(constant)) if constant else np.nan,
+        zero_variance=float(np.mean(same)) if same else np.nan,
         not_measurable=1 - known.size / len(all_scores) if all_scores else np.nan,
     )
+
+
+def constant(group: Sequence[float | None]) -> bool:
+    """Whether all rollouts of a group are paid alike, exactly, as in `percasym.objectives.advantages`; None is paid 0.
+
+    >>> constant([0.0, None]), constant([1.0, None])
+    (True, False)
+    """
+    paid = [0.0 if score is None else score for score in group]
+    return max(paid) == min(paid)
 
 
 def grid(scores: Scores) -> NDArray[np.float64]:

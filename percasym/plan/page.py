@@ -24,7 +24,7 @@ METHODS = {"SFT, none": "balance=none", "SFT, ngdiff": "balance=ngdiff", "RL": "
 UTILISATION = 0.2
 """Assumed share of the peak rate over all operations of training, recomputed ones and a second gradient included.
 
-That of the 2B shape on one H200 (benchmarks/gpu.py).
+About that of `none` on the 2B shape on one H200 (benchmarks/gpu.py).
 """
 LENGTHS: dict[str, Lengths] = {}
 VLLM = "evaluation.engine=vllm"
@@ -90,16 +90,16 @@ HEAD = """# What each size needs
 Plans of the released sizes for 9x9 Sudoku, without weights (`percasym plan`): gigabytes (10^9) of one GPU at the peak
 of a training step, an evaluation and a round of rollouts; the most memory of the host, while a model is loaded or
 collected for a checkpoint beside what training keeps there; one checkpoint on disk. Bytes of model states, activations
-and caches are compared with real engines and forwards of small models in `tests/unit/plan`, and a step of the shape of
-Qwen3-VL-2B with one on an H200 ([performance.md](performance.md)); no row of this page was run. Every strategy measures
-both span gradients at least once, so `none` needs the memory of `ngdiff`.
+and caches are compared with real engines and forwards of small models in `tests/unit/plan`, and those of one training
+step of Qwen3-VL-2B's shape with a run on an H200 ([performance.md](performance.md)); no row of this page was run. Every
+strategy measures both span gradients at least once, so `none` needs the memory of `ngdiff`.
 
-The time of a step assumes {utilisation} % of the GPU's peak rate for all operations, as on that H200 with four rows in
-a forward; larger models reach more. The model FLOP utilisation (MFU) beside it counts neither recomputed activations
-nor the second gradient that `ngdiff` needs. Sampling is bound by the memory's bandwidth and is not in the time of RL,
-nor are transfers of offloaded states. A row needs `scale=paper`, the preset above its table, `model` and `model.size`,
-and the words in its last column. Vision tower and projector are frozen in full fine-tuning (the default of
-`scale=paper`); adapters are on language model and projector.
+The time of a step assumes {utilisation} % of the GPU's peak rate for all operations, about what `none` had in that run;
+`ngdiff`, bound by Python there, had half of it, and larger models should reach more (not measured). The model FLOP
+utilisation (MFU) beside it counts neither recomputed activations nor the second gradient that `ngdiff` needs. Sampling
+is bound by the memory's bandwidth and is not in the time of RL, nor are transfers of offloaded states. A row needs
+`scale=paper`, the preset above its table, `model` and `model.size`, and the words in its last column. Vision tower and
+projector are frozen in full fine-tuning (the default of `scale=paper`); adapters are on language model and projector.
 """
 
 

@@ -46,3 +46,6 @@ def test_each_part_is_measured_in_a_process_of_its_own(benchmark: ModuleType, tm
     assert written["left_out"] == [] and written["device"] == "cpu"
     assert written["decoding"]["tokens_per_second"] > 0
     assert "invalid choice" in written["no such part"]["error"], "a part that fails leaves the others"
+    monkeypatch.setattr(benchmark, "MAX_SECONDS", -1)
+    benchmark.main(["--toy", "--out", str(tmp_path / "late.json")])
+    assert json.loads((tmp_path / "late.json").read_text())["left_out"] == ["decoding", "no such part"], "named in the file"

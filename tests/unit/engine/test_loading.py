@@ -1,4 +1,4 @@
-"""One model for many ranks: the functions on their own; on two real ranks `loading_on_two_ranks.py`, which test_ranks.py starts."""
+"""One model for many ranks: the functions on their own; the tests on two real ranks (`loading_on_two_ranks.py`) test_ranks.py starts."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -194,3 +196,10 @@ def test_each_logit_is_computed_once_where_the_weights_are_told(tiny_model, tiny
 def test_a_supervised_first_token_is_refused():
     with pytest.raises(ValueError, match="no token stands before it"):
         supervised(torch.tensor([[UNSUPERVISED, 0], [0, 1]]))
+
+
+@pytest.mark.parametrize(("device", "tokens"), [("cpu", 2**27 // (4 * 1000)), ("cuda", 2**29 // (4 * 1000))])
+def test_a_gpu_computes_larger_chunks_of_logits(tiny_model, device, tokens):
+    """Each chunk reads and writes the gradient of the whole head there."""
+    module = TokenNll(tiny_model(vocabulary=1000))
+    assert module._rows(SimpleNamespace(is_cuda=device == "cuda")) == tokens
