@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from percasym.config.sampling import Precision
 from percasym.config.schema import ConfigError
 from percasym.config.settings import TorchSettings
-from percasym.objectives.onednn import AVAILABLE, round_factors, unrounded
+from percasym.objectives.onednn import multiplies_bfloat16, round_factors, unrounded
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -105,7 +105,7 @@ def require_bfloat16_factors(device: torch.device) -> None:
     """Raise ConfigError where engine.cpu_matmul=bfloat16 has no hardware: on another device, or a CPU that would only emulate it."""
     if device.type != "cpu":
         raise ConfigError(f"engine.cpu_matmul=bfloat16 is for a CPU, and this run is on {device.type}. Use engine.precision=bfloat16.")
-    if not (AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    if not multiplies_bfloat16():
         raise ConfigError("engine.cpu_matmul=bfloat16 needs a processor that multiplies it (AVX512_BF16 or AMX), and this one does not.")
 
 

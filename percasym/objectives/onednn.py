@@ -30,6 +30,11 @@ AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "
 """Whether this build of PyTorch has the operator."""
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself (AVX512_BF16 or AMX); oneDNN has no such product for another."""
+    return AVAILABLE and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """states @ weight.T + bias, [..., O] from [..., I] and [O, I]; float32, on the CPU, without gradient."""
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")

@@ -20,6 +20,7 @@ from percasym.objectives.onednn import with_onednn
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.rollout.native import decode
 from percasym.types import Span
+from tests.processor import needs_bfloat16
 
 BF16 = torch.bfloat16
 MODULES = ("percasym.engine.torch", "percasym.engine.deepspeed")
@@ -137,6 +138,7 @@ def test_adapters_are_not_refused_for_float32_weights_that_they_do_not_have(bflo
                 require_room_to_decode(model, settings, torch.device("cuda"))
 
 
+@needs_bfloat16
 def test_on_a_cpu_a_step_may_multiply_in_bfloat16_and_an_evaluation_stays_float32(tiny_qwen, tiny_batch):
     models, paradigm = [with_onednn(tiny_qwen()) for _ in range(2)], Sft(steps=2, batch_size=8, micro_batch_size=8, lr=1e-3)
     plain, rounding = (
@@ -157,7 +159,7 @@ def test_on_a_cpu_a_step_may_multiply_in_bfloat16_and_an_evaluation_stays_float3
 def test_bfloat16_products_are_refused_where_no_cpu_makes_them(monkeypatch):
     with pytest.raises(ConfigError, match=r"engine\.cpu_matmul=bfloat16 is for a CPU, and this run is on cuda\. Use engine\.precision="):
         require_bfloat16_factors(torch.device("cuda"))
-    monkeypatch.setattr("percasym.engine.precision.AVAILABLE", False)
+    monkeypatch.setattr("percasym.objectives.onednn.AVAILABLE", False)
     with pytest.raises(ConfigError, match=r"needs a processor that multiplies it \(AVX512_BF16 or AMX\), and this one does not\."):
         require_bfloat16_factors(torch.device("cpu"))
     with pytest.raises(ValueError, match=r"multiplies in bfloat16 already\. Set it, or engine\.cpu_matmul=bfloat16\."):

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from percasym.objectives import onednn
 from percasym.objectives.onednn import MIN_ROWS, OneDnnLinear, product, round_factors, unrounded, with_onednn
+from tests.processor import needs_bfloat16
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ def test_few_rows_half_precision_and_autocast_take_the_plain_layer(calls: list[t
     assert not calls
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("bias", [True, False])
 def test_rounded_factors_give_the_products_of_rounded_numbers_and_a_float32_layer_within_the_context(bias: bool) -> None:
     plain, fast = pair(bias)
