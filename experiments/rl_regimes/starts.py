@@ -18,11 +18,12 @@ from percasym.diagnosis.rollout_file import read_rollouts
 
 RESULTS = Path(__file__).parent / "results" / "starts.json"
 STARTS = (
-    ("short", "[11,13]", "default"),
-    ("middle", "[8,10]", "noise 0.045, jitter 0.065, contrast [0.48, 1]"),
-    ("easy", "[6,8]", "noise 0.03, jitter 0.05, contrast [0.6, 1]"),
-    ("long", "[6,8]", "default"),
+    ("short", "[11,13]", 0.06, "default"),
+    ("middle", "[8,10]", 0.045, "noise 0.045, jitter 0.065, contrast [0.48, 1]"),
+    ("easy", "[6,8]", 0.03, "noise 0.03, jitter 0.05, contrast [0.6, 1]"),
+    ("long", "[6,8]", 0.06, "default"),
 )
+"""Name, `task.givens`, `task.look.noise` and the whole look in words."""
 COMMAND = (
     "python train.py -m experiment=rl_regimes_starts; percasym rollouts task=sudoku model=internvl35 paradigm=rl task.verbosity=0 "
     "task.variety_frac=0 evaluation.max_new_tokens=200 task.givens=... task.look...=... model.path=... seed=11 --prompts 128"
@@ -32,8 +33,8 @@ COMMAND = (
 def main(folders: list[str]) -> None:
     """Write the file."""
     starts = [
-        {"name": name, "givens": givens, "look": look, **measured(Path(folder) / "rollouts.jsonl")}
-        for (name, givens, look), folder in zip(STARTS, folders, strict=True)
+        {"name": name, "givens": givens, "noise": noise, "look": look, **measured(Path(folder) / "rollouts.jsonl")}
+        for (name, givens, noise, look), folder in zip(STARTS, folders, strict=True)
     ]
     RESULTS.write_text(json.dumps({"command": COMMAND, "starts": starts}, indent=1) + "\n", encoding="utf-8")
 
