@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
+from percasym.balance.base import SpanStats
 from percasym.config.paradigm import Sft
 from percasym.config.settings import DeepSpeedSettings, TorchSettings
 from percasym.engine.deepspeed import deepspeed_engine
@@ -36,11 +37,12 @@ from percasym.models.base import Batch, Row
 from percasym.models.checkpoint import config_from_dict, silence_transformers
 from percasym.models.locate import released
 from percasym.models.qwen3vl import Qwen3VL, anatomy
-from percasym.objectives.coefficients import coefficients, span_counts
+from percasym.objectives.coefficients import span_counts
 from percasym.plan import memory
 from percasym.plan.inputs import Answers, Layout, Lengths, count_parameters
 from percasym.plan.work import work
 from percasym.rollout.loop import Greedy, generate_batch
+from percasym.training.span_gradients import backward, measure_spans
 from percasym.types import UNSUPERVISED, Span
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
@@ -152,28 +154,20 @@ def _toy(config: Any) -> dict[str, Any]:
     return dict(config) | ids | {"text_config": text, "vision_config": vision}
 
 
-def _step(engine: SpanEngine, batches: list[Batch]) -> None:
+HALF = dict.fromkeys(Span, 0.5)
+
+
+def _step(engine: SpanEngine, batches: list[Batch], counts: tuple[int, ...]) -> None:
     """One optimizer step of the weighted loss."""
-    counts = tuple(sum(span_counts([batch.labels]) for batch in batches).tolist())
-    for batch in batches:
-        engine.backward(engine.loss(batch, coefficients(batch.labels, dict.fromkeys(Span, 0.5), counts))[0])
+    backward(engine, batches, HALF, counts)
     engine.step(1e-5)
 
 
-def _balanced_step(engine: SpanEngine, batches: list[Batch]) -> None:
+def _balanced_step(engine: SpanEngine, batches: list[Batch], counts: tuple[int, ...]) -> None:
     """One step of the same loss, with the gradient of each span measured."""
-    counts = tuple(sum(span_counts([batch.labels]) for batch in batches).tolist())
-    with engine.cache_vision():
-        for batch in batches:
-            prefix = batch.until(Span.perception)
-            engine.backward(engine.loss(prefix, coefficients(prefix.labels, {Span.perception: 1.0}, counts))[0])
-    engine.keep_gradient(Span.perception)
-    with engine.reuse_vision():
-        for batch in batches:
-            engine.backward(engine.loss(batch, coefficients(batch.labels, {Span.reasoning: 1.0}, counts))[0])
-    engine.keep_gradient(Span.reasoning)
-    engine.gramian()
-    engine.combine(dict.fromkeys(Span, 0.5))
+    perception, reasoning = counts
+    measure_spans(engine, batches, SpanStats(step=0, num_steps=1, counts=(perception, reasoning)))
+    engine.combine(HALF)
     engine.step(1e-5)
 
 
@@ -262,8 +256,10 @@ class Bench:
         del model
         batches = [self.batch(seed, self.shape.rows) for seed in range(self.shape.micro_batches)]
         tokens = sum(batch.ids.numel() for batch in batches)
+        counts = tuple(sum(span_counts([batch.labels]) for batch in batches).tolist())
         found = {}
-        for balance, step in (("none", partial(_step, engine, batches)), ("ngdiff", partial(_balanced_step, engine, batches))):
+        for balance, made in (("none", _step), ("ngdiff", _balanced_step)):
+            step = partial(made, engine, batches, counts)
             seconds = self._timed(step, warm_up=2)  # The first update makes AdamW's moments; the second runs as all that follow.
             with self._peak() as peak:
                 step()
