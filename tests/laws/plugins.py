@@ -6,6 +6,7 @@ PERCASYM_CONF=FOLDER python -m pytest tests/laws       # those of your own packa
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def files(group: str) -> dict[str, Path]:
 
 def made(path: Path, **options: Any) -> Any:
     """The plug-in of a yaml with the values that the yaml sets; an interpolation, such as the run's seed, counts as 0."""
+    kind, own = read(path)
+    return build(kind, own | options, path.parent.name)
+
+
+@cache
+def read(path: Path) -> tuple[type, dict[str, Any]]:
+    """Class and values of a yaml, read once: a law makes each plug-in a hundred times."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     own = {key: 0 if str(value).startswith("${") else value for key, value in values.items() if key not in ("_target_", "defaults")}
-    return build(target(path), own | options, path.parent.name)
+    return target(path), own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from percasym.config.composed_files import check_cells, check_files
+from percasym.config.composed_files import check_cells, check_files, install
 from percasym.config.resolve import composed
 from percasym.config.schema import ConfigError
 
@@ -136,3 +137,15 @@ def test_every_composition_is_checked_not_only_that_of_train_py(tmp_path: Path) 
         (tmp_path / "experiment" / "evil.yaml").write_text(text)
         with pytest.raises(ConfigError, match=reason):
             composed([f"hydra.searchpath=[{tmp_path}]", "experiment=evil", "scale=smoke"], CONF)
+
+
+def test_a_composition_reads_a_file_that_changed_and_leaves_no_trace_in_the_next_one(tmp_path: Path) -> None:
+    """Files are parsed once in a process, as long as they hold the same bytes."""
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    file = conf / "balance" / "fixed.yaml"
+    install()
+    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+        given = compose("config", overrides=["balance=fixed", "balance.weight=0.7"])
+        assert (given.balance.weight, compose("config", overrides=["balance=fixed"]).balance.weight) == (0.7, 0.5)
+        file.write_text(file.read_text().replace("weight: 0.5", "weight: 0.25"))
+        assert compose("config", overrides=["balance=fixed"]).balance.weight == 0.25
