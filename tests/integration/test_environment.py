@@ -224,7 +224,7 @@ def test_no_cache_no_locale_no_thread_count_and_a_path_with_spaces(words, tmp_pa
     caches = ("HOME", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR", "WANDB_DIR")
     kept = {name: os.environ[name] for name in ("PATH", "VIRTUAL_ENV") if name in os.environ}
     outside = kept | dict.fromkeys(caches, nowhere) | {"LC_ALL": "C"}
-    command = [sys.executable, str(ROOT / "train.py"), *words, "hydra.run.dir='été à 4 h'"]
+    command = [sys.executable, str(ROOT / "train.py"), *words, "paradigm.steps=1", "hydra.run.dir='été à 4 h'"]
     done = subprocess.run(command, cwd=place, env=outside, capture_output=True, check=False)
     err = done.stderr.decode("utf-8", "replace")
     assert done.returncode == 0, err

@@ -35,7 +35,7 @@ def test_a_packaged_checkpoint_that_is_not_there_is_one_sentence(command, monkey
     assert not (tmp_path / "multirun").exists() or not list((tmp_path / "multirun").rglob("*.json"))
 
 
-OTHERS = [pytest.param("qwen2_5_vl", marks=pytest.mark.slow), "gemma3", "idefics3", pytest.param("llava_onevision", marks=pytest.mark.slow)]
+OTHERS = ["gemma3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("idefics3", "qwen2_5_vl", "llava_onevision"))]
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -39,6 +39,7 @@ def test_every_part_of_the_gpu_benchmark_runs_at_toy_size(benchmark: ModuleType,
     assert found["decoding"]["tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_each_part_is_measured_in_a_process_of_its_own(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "PARTS", ("decoding", "no such part"))
     benchmark.main(["--toy", "--out", str(tmp_path / "gpu.json")])

@@ -37,6 +37,7 @@ def words_of(line: str) -> list[str]:
     return [*words, *more]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_tutorial_run_in_their_order(command, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     lines = commands(PAGE.read_text(encoding="utf-8"))
     assert [" ".join(line.split()[:2]) for line in lines] == [

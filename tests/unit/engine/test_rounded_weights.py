@@ -49,7 +49,7 @@ def test_span_gradients_are_those_of_float32_to_two_percent(name, make_engine, r
     assert near.cosine == pytest.approx(exact.cosine, abs=0.01)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "offload" in name else []) for name in NAMES])
 def test_training_follows_float32(name, make_engine, representable, tiny_batch):
     curves = {}
     for kind in ("torch", name):

@@ -12,9 +12,11 @@ from percasym.config.schema import ConfigError
 from percasym.integrations.forward import span_labels, until_perception
 from percasym.types import Span
 
+QUICK = [("none", 1), ("ngdiff", 1), ("ngdiff", 4)]
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in (("none", 4), ("fixed", 1), ("fixed", 4))]
 
-@pytest.mark.parametrize("accumulation", [1, 4])
-@pytest.mark.parametrize("name", ["none", pytest.param("fixed", marks=pytest.mark.slow), "ngdiff"])
+
+@pytest.mark.parametrize(("name", "accumulation"), [*QUICK, *SLOW])
 def test_twenty_steps_have_the_curve_of_the_own_loop(
     name, accumulation, windows, own_loop, make_trainer, logged, assert_same_curve
 ) -> None:

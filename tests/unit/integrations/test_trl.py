@@ -65,7 +65,7 @@ def test_sft_has_the_curve_of_the_own_loop(name, accumulation, text_windows, own
 @pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "fixed")), "ngdiff"])
 def test_sft_with_pictures_has_the_curve_of_the_own_loop(name, own_loop, tmp_path, logged, assert_same_curve) -> None:
     """The stock collator of TRL for pictures, its prompts and completions, in the trainer and in the own loop."""
-    path, steps, each = packaged("qwen3vl"), 20, 4
+    path, steps, each = packaged("qwen3vl"), 12, 4
     rows = [trl_row(sample) for sample in samples(each * steps, "train_sft")]
     made = processor(path)
     collator = SpanCollator(DataCollatorForVisionLanguageModeling(made, completion_only_loss=True), made)
