@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from percasym.report.load import HEADLINE, Grades, RunRecord, load_runs
 from percasym.statistics import gain
+from percasym.training.audit import Coupling
 from percasym.training.span_gradients import part
 
 FIRST = {
@@ -39,17 +38,6 @@ def is_first(pair: Mapping[str, Any]) -> bool:
     return (pair["task"], pair["givens_or_nodes"], pair["verbosity"], pair["steps"]) in FIRST
 
 
-def coupling(grades: Grades) -> float:
-    """a of the samples whose percept is right, minus a of the others; nan where there are none of one kind.
-
-    What perception can pay: where a wrong percept still leads to right answers, a better one changes little.
-    """
-    sides: dict[bool, list[float]] = {True: [], False: []}
-    for one in grades.values():
-        sides[bool(one.grades["perception"])].append(float(one.grades["end_to_end"] or 0))
-    return fmean(sides[True]) - fmean(sides[False]) if all(sides.values()) else math.nan
-
-
 def row(none: RunRecord, ngdiff: RunRecord) -> dict[str, Any]:
     """The numbers of one pair."""
     before, first, task = none.grades_before, none.metrics[1], none.config["task"]
@@ -67,7 +55,7 @@ def row(none: RunRecord, ngdiff: RunRecord) -> dict[str, Any]:
         "share_tokens": part(*counts),
         "share_loss": first["share/loss"],
         "share_gradient": part(*(count * norm for count, norm in zip(counts, norms, strict=True))),
-        "coupling": coupling(before),
+        "coupling": Coupling.of((bool(one.grades["perception"]), bool(one.grades["end_to_end"])) for one in before.values()).value,
         **{f"before_{name}": none.summary.before[metric].mean for metric, name in HEADLINE.items()},
         **{f"none_{name}": none.summary.after[metric].mean for metric, name in HEADLINE.items()},
         **{f"ngdiff_{name}": ngdiff.summary.after[metric].mean for metric, name in HEADLINE.items()},

@@ -25,7 +25,7 @@ from percasym.models.adapt import PARTS, Part, part_of
 from percasym.models.checkpoint import silence_transformers
 from percasym.objectives.coefficients import span_counts
 from percasym.tasks.base import Task, data_summary, require_rows
-from percasym.training.audit import Audit, products
+from percasym.training.audit import Audit, Coupling, products
 from percasym.training.span_gradients import measure_spans
 from percasym.types import Span
 
@@ -33,10 +33,11 @@ NUM_SAMPLES = 64
 """Samples of an audit that does not say how many."""
 
 
-def audit(settings: Settings, *, num_samples: int | None, device: torch.device) -> Audit:
+def audit(settings: Settings, *, num_samples: int | None, device: torch.device, coupling: Coupling | None = None) -> Audit:
     """Measure the first `num_samples` training samples of a configuration, as its first step would with `paradigm.batch_size=num_samples`.
 
-    None measures `NUM_SAMPLES`, or all rows of collected data where they are fewer; no row is counted twice.
+    None measures `NUM_SAMPLES`, or all rows of collected data where they are fewer; no row is counted twice. The advice uses `coupling`,
+    that of the model's answers before training.
 
     Raises ConfigError for a wrong number, for paradigm=rl, and for data or a checkpoint that cannot be read.
     """
@@ -83,6 +84,8 @@ def audit(settings: Settings, *, num_samples: int | None, device: torch.device) 
         chance=chance,
         data=None if (about := settings.task.about()) is None else data_summary(about),
         num_samples=num_samples,
+        coupling=coupling,
+        num_steps=paradigm.steps,
     )
 
 

@@ -1,20 +1,24 @@
 """`percasym audit`: perception's share of tokens, loss and gradient in the first step, without training.
 
 percasym audit task=jsonl task.path=rows.jsonl --samples 64
+percasym audit task=sudoku --evaluation multirun/evaluations/sudoku-qwen3vl-evaluate-packaged
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from percasym.config.settings import Settings
     from percasym.training.audit import Audit
 
 from percasym.cli.arguments import conf_folder
+from percasym.config.schema import ConfigError
 
 
 def register(commands: Any) -> None:
@@ -22,6 +26,12 @@ def register(commands: Any) -> None:
     audit = commands.add_parser("audit", help="perception's share of tokens, loss and gradient, without training")
     audit.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py: task=jsonl task.path=FILE model.path=DIR")
     audit.add_argument("--samples", type=int, metavar="N", help="training samples to look at (default: 64, or all rows if fewer)")
+    audit.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="DIR",
+        help="a percasym evaluate of this model, or a run that began with it: says whether balancing should pay",
+    )
     audit.set_defaults(work=_audit)
 
 
@@ -30,10 +40,12 @@ def _audit(given: argparse.Namespace) -> None:
     from percasym.runs.console import PlainConsole
 
     settings = composed(given.words, conf_folder())
+    answers = None if given.evaluation is None else graded_answers(given.evaluation, settings)
     from percasym.app.audit import audit
     from percasym.engine.ranks import choose_device  # Imports torch: only after the configuration was checked.
+    from percasym.training.audit import Coupling
 
-    found = audit(settings, num_samples=given.samples, device=choose_device())
+    found = audit(settings, num_samples=given.samples, device=choose_device(), coupling=None if answers is None else Coupling.of(answers))
     console = PlainConsole()
     if found.data:
         console.print(found.data, soft_wrap=True)
@@ -41,6 +53,26 @@ def _audit(given: argparse.Namespace) -> None:
     if (caution := found.caution()) is not None:
         console.print(caution, soft_wrap=True)
     console.print(found.advice(), soft_wrap=True)
+
+
+def graded_answers(path: Path, settings: Settings) -> list[tuple[bool, bool]]:
+    """Whether percept and answer are right, of each answer that an evaluation, or a run before its training, recorded.
+
+    Raises ConfigError for a folder without answers, and for answers to another task than the one that is audited.
+    """
+    from percasym.report.load import load_run
+
+    try:
+        run = load_run(path)
+        grades = run.grades_before
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if not grades:
+        raise ConfigError(f"{path} has no graded answers. Name the folder that percasym evaluate wrote for this model.")
+    theirs, ours = (str(section["task"].get("_target_")).rpartition(".")[2] for section in (run.config, settings.record))
+    if theirs != ours:
+        raise ConfigError(f"The answers in {path} are to {theirs}, and this audit is of {ours}. Evaluate the model on the same task.")
+    return [(bool(one.grades["perception"]), bool(one.grades["end_to_end"])) for one in grades.values()]
 
 
 def table(found: Audit) -> Table:

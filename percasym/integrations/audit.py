@@ -25,7 +25,7 @@ from percasym.integrations.forward import SpanForward, check_losses, span_labels
 from percasym.models.adapt import PARTS, part_of
 from percasym.models.parts import parts_of
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
-from percasym.training.audit import Audit, Spelling, products
+from percasym.training.audit import Audit, Coupling, Spelling, products
 from percasym.training.span_gradients import span_means
 from percasym.types import Span
 
@@ -36,18 +36,27 @@ TRAINER = Spelling(
     freeze="freezing {} (requires_grad_(False))",
     frozen="which parameters are trained (requires_grad)",
     again="audit that model, too",
+    answers="give its answers (answers=) and the steps of the training (num_steps=)",
 )
 """What `BalancedTrainer` calls the options of train.py."""
 
 
 def audit(
-    model: Any, rows: Iterable[Any], collator: Callable[[list[Any]], Mapping[str, Any]] | None = None, *, batch_size: int = 1
+    model: Any,
+    rows: Iterable[Any],
+    collator: Callable[[list[Any]], Mapping[str, Any]] | None = None,
+    *,
+    batch_size: int = 1,
+    answers: Iterable[tuple[bool, bool]] = (),
+    num_steps: int | None = None,
 ) -> Audit:
     """Tokens, losses and gradients of both spans over all `rows`, as one optimizer step of ordinary training would see them.
 
     - model: a causal language model or vision-language model of transformers, adapters of peft included, with its trained parameters.
     - rows: batches with `input_ids`, `labels` and `spans` ([B, T]; `SpanCollator`); or, with `collator`, what it makes batches of.
     - batch_size: rows in a batch of `collator`.
+    - answers, num_steps: the model's own answers before training as (is the percept p*?, is the answer right?), and the optimizer steps of
+      the training that is planned. With both, the advice says whether balancing should raise a (experiments/balancing_map).
 
     Costs two forward and backward passes, and the memory of two gradients. Returns what `percasym audit` prints: `share.tokens`,
     `share.loss`, `share.gradient`, the norms of each part (`groups`), the weight that NGDiff would choose (`ngdiff`), and `advice()`.
@@ -96,6 +105,8 @@ def audit(
         chance=math.log(model.config.get_text_config().vocab_size),
         data=None,
         num_samples=sum(len(own) for own in labels),
+        coupling=Coupling.of(given) if (given := list(answers)) else None,
+        num_steps=num_steps,
         spelling=TRAINER,
     )
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from percasym.balance.base import Gramian, SpanStats, equalizing_weight
@@ -21,6 +21,41 @@ SEEN = (
     "the end result a rose by at most 5 points, and mostly changed within its interval (experiments/sft_balance, sft_miniature)."
 )
 """What balancing gave and cost."""
+PAYS = 118.2
+"""Coupling x steps from which on NGDiff raised a over ordinary training; below, it lowered a (experiments/balancing_map, rule.json)."""
+MADE, HELD_OUT = (11, 12), (3, 5)
+"""How often that names the sign of the change: pairs of runs that made the rule, and others."""
+STEPS = (150, 600)
+"""Steps of those runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coupling:
+    """What a right percept is worth to a model before training: how often its answer is right with one, and without."""
+
+    right: float
+    """a among answers whose percept is p*, in [0, 1]; nan where there are none."""
+    wrong: float
+    """a among the others."""
+    num_answers: int
+
+    @classmethod
+    def of(cls, answers: Iterable[tuple[bool, bool]]) -> Coupling:
+        """From answers as (is the percept p*?, is the answer right?).
+
+        >>> Coupling.of([(True, True), (True, False), (False, False), (False, False)]).value
+        0.5
+        """
+        sides: dict[bool, list[bool]] = {True: [], False: []}
+        for perception, outcome in answers:
+            sides[bool(perception)].append(bool(outcome))
+        right, wrong = (sum(side) / len(side) if side else math.nan for side in (sides[True], sides[False]))
+        return cls(right=right, wrong=wrong, num_answers=len(sides[True]) + len(sides[False]))
+
+    @property
+    def value(self) -> float:
+        """a with a right percept minus a without; nan where all percepts are right, or all wrong."""
+        return self.right - self.wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +70,7 @@ class Spelling:
     frozen: str = "model.freeze"
     """What decides which parts are trained."""
     again: str = "audit that checkpoint, too (model.path=RUN/final)"
+    answers: str = "percasym evaluate it, and give that folder as --evaluation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +87,10 @@ class Audit:
     """How many rows were read and dropped, for tasks that read files; None otherwise."""
     num_samples: int
     """Samples that were measured."""
+    coupling: Coupling | None = None
+    """Of the model's answers before training, where they are known."""
+    num_steps: int | None = None
+    """Optimizer steps of the training that is planned, where known."""
     spelling: Spelling = field(default=Spelling(), compare=False, repr=False)
     """That of the command line, unless someone else's trainer asks."""
 
@@ -106,9 +146,29 @@ class Audit:
             else ""
         )
         return (
-            f"Perception has {own:.0%} of the language model's gradient. {SEEN} Run {says.none} beside {says.ngdiff}, which would start "
+            f"Perception has {own:.0%} of the language model's gradient. {SEEN} {self.outlook()} "
+            f"Run {says.none} beside {says.ngdiff}, which would start "
             f"at w = {weight:.2f} (token average: {share.tokens:.2f}), and a smaller constant weight, which costs less: "
             f"{says.fixed.format(modest(share.tokens, weight))}.{elsewhere}"
+        )
+
+    def outlook(self) -> str:
+        """Whether NGDiff should raise a, by the rule of experiments/balancing_map; or what would say so."""
+        if self.coupling is None or self.num_steps is None:
+            return f"Whether it pays depends on what a right percept is worth: {self.spelling.answers}."
+        found, steps = self.coupling, self.num_steps
+        if math.isnan(found.value):
+            which = "wrong" if math.isnan(found.right) else "right"
+            return f"All {found.num_answers} percepts before training are {which}, so they do not say what a right one is worth."
+        number = found.value * steps
+        low, high = STEPS
+        caution = "" if low <= steps <= high else f", measured at {low} to {high} steps"
+        return (
+            f"Of {found.num_answers} answers before training {found.right:.0%} are right where the percept is, and {found.wrong:.0%} "
+            f"elsewhere: a difference of {found.value:+.2f}, times {steps} steps {number:.0f}. So {self.spelling.ngdiff} should "
+            f"{'raise' if number > PAYS else 'lower'} a: in our map of tiny models it raised a above {PAYS:.0f} and lowered it below "
+            f"({MADE[0]} of the {MADE[1]} pairs of runs that made this rule, {HELD_OUT[0]} of {HELD_OUT[1]} others{caution}; "
+            "experiments/balancing_map)."
         )
 
 

@@ -15,7 +15,7 @@ from percasym.balance.base import Gramian, SpanStats
 from percasym.cli import main as cli
 from percasym.config.resolve import composed
 from percasym.integrations.audit import TRAINER
-from percasym.training.audit import Audit
+from percasym.training.audit import Audit, Coupling
 from percasym.training.span_gradients import Share
 
 CELL = Path("multirun/main/sudoku-qwen3vl-sft-ngdiff-smoke/seed0")
@@ -95,7 +95,23 @@ def test_advice_is_in_the_words_of_the_trainer_that_asks() -> None:
         assert not re.search(r"model\.|balance=[a-z]+[ ;,.]|balance\.", text.replace("percasym.Fixed", "")), text
 
 
+def test_the_outlook_follows_what_a_right_percept_is_worth() -> None:
+    found = replace(made_up((1.0, 1.0)), num_steps=300)
+    assert "what a right percept is worth: percasym evaluate it, and give that folder as --evaluation." in found.advice()
+    assert "(answers=)" in replace(found, spelling=TRAINER).outlook()
+    answers = [(True, True)] * 8 + [(True, False)] * 2 + [(False, True)] * 2 + [(False, False)] * 8
+    pays = replace(found, coupling=Coupling.of(answers))  # .8 - .2 = .6, times 300: 180 of the 118 that it takes.
+    assert "Of 20 answers before training 80% are right where the percept is, and 20% elsewhere" in pays.advice()
+    assert "a difference of +0.60, times 300 steps 180. So balance=ngdiff should raise a: " in pays.advice()
+    assert 'So balance="ngdiff" should lower a' in replace(pays, spelling=TRAINER, num_steps=150).outlook()  # 90
+    assert "measured at 150 to 600 steps" not in pays.outlook()
+    assert "measured at 150 to 600 steps" in replace(pays, num_steps=5000).outlook()
+    assert replace(found, coupling=Coupling.of([(True, True)])).outlook().startswith("All 1 percepts before training are right")
+    assert replace(found, coupling=Coupling.of([(False, True)])).outlook().startswith("All 1 percepts before training are wrong")
+
+
 WRONG = {
+    "no evaluation": (["--evaluation", "nowhere"], "nowhere is not a run directory: it has no config.yaml."),
     "no file": (["task=jsonl", "task.path=nowhere.jsonl"], "There is no file nowhere.jsonl. Give task.path a file of "),
     "no path": (["task=jsonl"], "task.path is not set. Write task.path=VALUE: a file of JSON lines, a JSON array or Parquet"),
     "no samples": (["--samples", "0"], "--samples must be at least 1, got 0."),

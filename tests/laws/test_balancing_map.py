@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import runpy
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from percasym.config.resolve import composed
+from percasym.training import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS, RULE = (runpy.run_path(str(ROOT / f"experiments/balancing_map/{name}.py")) for name in ("pairs", "rule"))
@@ -52,3 +54,13 @@ def test_a_rule_that_is_there_is_found_and_its_hits_are_counted() -> None:
     assert (found["n"], found["hits"], found["hits_always"]) == (4, 4, 1)
     assert (found["clear"], found["hits_clear"], found["hits_clear_always"]) == (3, 3, 1)
     assert found["spearman"]["r"] == pytest.approx(1)
+
+
+def test_the_advice_of_an_audit_is_the_rule_that_was_derived() -> None:
+    found = json.loads((ROOT / "experiments/balancing_map/results/rule.json").read_text(encoding="utf-8"))
+    assert found["rule"]["x"] == "coupling x steps"
+    assert pytest.approx(-found["rule"]["offset"] / found["rule"]["slope"], abs=0.1) == audit.PAYS
+    assert (found["made_from"]["hits"], found["made_from"]["n"]) == audit.MADE
+    assert (found["test"]["hits"], found["test"]["n"]) == audit.HELD_OUT
+    steps = [composed(cell.split(), ROOT / "conf").record["paradigm"]["steps"] for cell in CELLS]
+    assert (min(steps), max(steps)) == audit.STEPS
