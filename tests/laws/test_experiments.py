@@ -116,7 +116,7 @@ def test_the_demo_of_rl_makes_its_start_first_and_changes_nothing_but_the_reward
     assert start.family.path is None
     assert outcome.family.path == seeing.family.path == f"{folder}/final"
     differing = {key for key in outcome.record if outcome.record[key] != seeing.record[key]}
-    assert differing == {"balance", "reward"}
+    assert differing == {"balance"}
     assert outcome.evaluation == seeing.evaluation == start.evaluation
     assert (outcome.paradigm.batch_size, outcome.paradigm.group_size) == (64, 8)
 
