@@ -1,16 +1,18 @@
 """Linear layers of float32 weights on a CPU through oneDNN, forward and backward.
 
 PyTorch computes a float32 matrix product on a CPU with MKL, which on AMD processors uses half of the vector width. oneDNN uses all of it:
-the same float32 product at 1.6 to 2.4 times the rate there, and the same rate elsewhere (`benchmarks/linear.py`). A layer may also round
-both factors to bfloat16, which oneDNN never does to float32 by itself without AMX: sums, results and weights stay float32. Shapes: N rows,
-I inputs, O outputs.
+the same float32 product at 1.6 to 2.4 times the rate there. On Intel's processors MKL is the faster one, and a layer stays PyTorch's own
+(`benchmarks/linear.py`). A layer may also round both factors to bfloat16, through oneDNN on any processor, which never does that to float32
+by itself: sums, results and weights stay float32. Shapes: N rows, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,16 @@ AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "
 """Whether this build of PyTorch has the operator."""
 
 
+def _is_intel() -> bool:
+    """Whether this is a processor of Intel; by its name and not by a measurement, which could differ between a run and its resumption."""
+    about = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (about.read_text(encoding="utf-8", errors="replace") if about.is_file() else platform.processor())
+
+
+FASTER = AVAILABLE and not _is_intel()
+"""Whether oneDNN multiplies float32 faster than PyTorch's own library here."""
+
+
 def multiplies_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 itself (AVX512_BF16 or AMX); oneDNN has no such product for another."""
     return AVAILABLE and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -42,13 +54,13 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right, [N, O] from [N, I] and [I, O], without gradient; through oneDNN where that is faster."""
-    return linear(left, right.t()) if _eligible(left, right) else left @ right
+    return linear(left, right.t()) if FASTER and _eligible(left, right) else left @ right
 
 
 def _eligible(left: Tensor, right: Tensor) -> bool:
     """Whether both are float32, on the CPU, and large enough."""
     float32 = left.dtype == right.dtype == torch.float32 and left.device.type == "cpu"
-    return float32 and AVAILABLE and left.numel() >= MIN_ROWS * left.shape[-1]
+    return float32 and left.numel() >= MIN_ROWS * left.shape[-1]
 
 
 class _Linear(torch.autograd.Function):
@@ -89,8 +101,9 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., O] from [..., I]."""
-        if _eligible(input, self.weight) and not torch.is_autocast_enabled("cpu"):
-            if torch.is_grad_enabled() or self.factors != torch.float32:
+        rounds = self.factors != torch.float32
+        if (FASTER or rounds) and _eligible(input, self.weight) and not torch.is_autocast_enabled("cpu"):
+            if torch.is_grad_enabled() or rounds:
                 return _Linear.apply(input, self.weight, self.bias, self.factors)
             return linear(input, self.weight, self.bias)
         return super().forward(input)

@@ -13,6 +13,12 @@ from percasym.objectives.onednn import MIN_ROWS, OneDnnLinear, product, round_fa
 from tests.processor import needs_bfloat16
 
 
+@pytest.fixture(autouse=True)
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor on which oneDNN is the faster one."""
+    monkeypatch.setattr(onednn, "FASTER", onednn.AVAILABLE)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The inputs that reached oneDNN."""
@@ -72,6 +78,22 @@ def test_few_rows_half_precision_and_autocast_take_the_plain_layer(calls: list[t
     assert not calls
 
 
+def test_where_the_own_product_is_faster_a_layer_takes_it(calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "FASTER", False)
+    plain, fast = pair(True)
+    rows = torch.randn(2 * MIN_ROWS, 24)
+    assert torch.equal(fast(rows), plain(rows))
+    assert torch.equal(product(rows, plain.weight.t()), rows @ plain.weight.t())
+    assert not calls
+
+
+@pytest.mark.parametrize(("vendor", "intel"), [("GenuineIntel", True), ("AuthenticAMD", False)])
+def test_a_processor_is_known_by_its_name(vendor: str, intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn.Path, "is_file", lambda path: True)
+    monkeypatch.setattr(onednn.Path, "read_text", lambda path, **options: f"processor : 0\nvendor_id : {vendor}\n")
+    assert onednn._is_intel() is intel
+
+
 @needs_bfloat16
 @pytest.mark.parametrize("bias", [True, False])
 def test_rounded_factors_give_the_products_of_rounded_numbers_and_a_float32_layer_within_the_context(bias: bool) -> None:
@@ -103,7 +125,8 @@ def test_rounded_factors_give_the_products_of_rounded_numbers_and_a_float32_laye
 
 
 def test_without_the_operator_nothing_changes(monkeypatch: pytest.MonkeyPatch, calls: list[torch.Size]) -> None:
-    monkeypatch.setattr(onednn, "AVAILABLE", False)
+    for name in ("AVAILABLE", "FASTER"):
+        monkeypatch.setattr(onednn, name, False)
     left, right = torch.randn(64, 24), torch.randn(24, 8)
     assert torch.equal(product(left, right), left @ right)
     assert type(with_onednn(nn.Sequential(nn.Linear(2, 2)))[0]) is nn.Linear  # type: ignore[arg-type, index]
