@@ -69,7 +69,8 @@ def graded_answers(path: Path, settings: Settings) -> list[tuple[bool, bool]]:
         raise ConfigError(str(error)) from error
     if not grades:
         raise ConfigError(f"{path} has no graded answers. Name the folder that percasym evaluate wrote for this model.")
-    theirs, ours = (str(section["task"].get("_target_")).rpartition(".")[2] for section in (run.config, settings.record))
+    records: tuple[Any, Any] = run.config, settings.record
+    theirs, ours = (str(record["task"].get("_target_")).rpartition(".")[2] for record in records)
     if theirs != ours:
         raise ConfigError(f"The answers in {path} are to {theirs}, and this audit is of {ours}. Evaluate the model on the same task.")
     return [(bool(one.grades["perception"]), bool(one.grades["end_to_end"])) for one in grades.values()]
