@@ -70,7 +70,7 @@ def graded_answers(path: Path, settings: Settings) -> list[tuple[bool, bool]]:
     if not grades:
         raise ConfigError(f"{path} has no graded answers. Name the folder that percasym evaluate wrote for this model.")
     records: tuple[Any, Any] = run.config, settings.record
-    theirs, ours = (str(record["task"].get("_target_")).rpartition(".")[2] for record in records)
+    theirs, ours = (str((record.get("task") or {}).get("_target_")).rpartition(".")[2] for record in records)
     if theirs != ours:
         raise ConfigError(f"The answers in {path} are to {theirs}, and this audit is of {ours}. Evaluate the model on the same task.")
     return [(bool(one.grades["perception"]), bool(one.grades["end_to_end"])) for one in grades.values()]
