@@ -3,7 +3,8 @@
     python benchmarks/linear.py                  the shapes of the packaged models, 9 rounds: half a minute
 
 Rounds alternate between the two; a ratio is the median over rounds of processor seconds, and below 1 oneDNN is faster: on AMD processors,
-where MKL, the library's own, uses half of the vector width. On Intel's it is slower (linear_intel.json) and not used (`onednn.FASTER`).
+where MKL, the library's own, uses half of the vector width. On Intel's it is slower at 128 rows (linear_intel.json) and not used
+(`onednn.FASTER`).
 """
 
 from __future__ import annotations

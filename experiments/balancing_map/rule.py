@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from percasym.report.style import FAINT, INK, PERCEPTION, REASONING, canvas, dress
 from percasym.statistics import Z95
@@ -56,7 +56,19 @@ def derived(pairs: Sequence[Pair]) -> dict[str, Any]:
     name = max(found, key=lambda one: abs(found[one]))
     slope, offset = np.polyfit([value(name, pair) for pair in pairs], changes, 1)
     best = sorted(found, key=lambda one: -abs(found[one]))[:6]
-    return {"x": name, "slope": float(slope), "offset": float(offset), "next": {one: found[one] for one in best}}
+    chance = by_chance(pairs, abs(found[name]))
+    return {"x": name, "slope": float(slope), "offset": float(offset), "next": {one: found[one] for one in best}, "chance": chance}
+
+
+def by_chance(pairs: Sequence[Pair], largest: float, draws: int = 2000) -> dict[str, float]:
+    """Median of the largest correlation of all candidates where the changes of a belong to other pairs, and p of `largest`."""
+    ranks = np.array([rankdata([value(name, pair) for pair in pairs]) for name in CANDIDATES])
+    ranks = (ranks - ranks.mean(1, keepdims=True)) / ranks.std(1, keepdims=True)
+    changes = rankdata([pair["change_a"] for pair in pairs])
+    changes = (changes - changes.mean()) / changes.std()
+    random = np.random.default_rng(0)
+    found = np.array([np.abs(ranks @ random.permutation(changes)).max() / len(pairs) for _ in range(draws)])
+    return {"median": float(np.median(found)), "p": float((1 + (found >= largest - 1e-9).sum()) / (1 + draws))}
 
 
 def predict(rule: Mapping[str, Any], pair: Pair) -> float:
@@ -65,7 +77,7 @@ def predict(rule: Mapping[str, Any], pair: Pair) -> float:
 
 
 def tested(rule: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """How well the rule orders these pairs, and how often it and two rules without a measurement name the sign of the change."""
+    """How well the rule orders these pairs, and how often it, always balancing and never balancing name the sign of the change."""
     predicted = [predict(rule, pair) for pair in pairs]
     clear = [pair["change_a_low"] > 0 or pair["change_a_high"] < 0 for pair in pairs]
     signs = [pair["change_a"] > 0 for pair in pairs]
@@ -75,9 +87,11 @@ def tested(rule: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Any]:
         "spearman": rank_correlation(predicted, [pair["change_a"] for pair in pairs]),
         "hits": sum(hits),
         "hits_always": sum(signs),
+        "hits_never": len(signs) - sum(signs),
         "clear": sum(clear),
         "hits_clear": sum(hit for hit, one in zip(hits, clear, strict=True) if one),
         "hits_clear_always": sum(sign for sign, one in zip(signs, clear, strict=True) if one),
+        "hits_clear_never": sum(not sign for sign, one in zip(signs, clear, strict=True) if one),
     }
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from percasym.config.settings import Settings
@@ -30,7 +32,7 @@ def register(commands: Any) -> None:
         "--evaluation",
         type=Path,
         metavar="DIR",
-        help="a percasym evaluate of this model, or a run that began with it: says whether balancing should pay",
+        help="a percasym evaluate of this model, or a run that began with it: says what a right percept is worth",
     )
     audit.set_defaults(work=_audit)
 
@@ -58,22 +60,43 @@ def _audit(given: argparse.Namespace) -> None:
 def graded_answers(path: Path, settings: Settings) -> list[tuple[bool, bool]]:
     """Whether percept and answer are right, of each answer that an evaluation, or a run before its training, recorded.
 
-    Raises ConfigError for a folder without answers, and for answers to another task than the one that is audited.
+    Raises ConfigError for a folder without graded answers, and for those of another model or to another task.
     """
     from percasym.report.load import load_run
 
     try:
         run = load_run(path)
-        grades = run.grades_before
+        grades = run.grades_before or {}
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if not grades:
+    if found := _difference(run.config, settings):
+        raise ConfigError(f"The answers in {path} have {found}. Evaluate the same model on the same task.")
+    pairs = [(one.grades.get("perception"), one.grades.get("end_to_end")) for one in grades.values()]
+    answers = [(bool(perception), bool(outcome)) for perception, outcome in pairs if perception is not None and outcome is not None]
+    if not answers:
         raise ConfigError(f"{path} has no graded answers. Name the folder that percasym evaluate wrote for this model.")
-    records: tuple[Any, Any] = run.config, settings.record
-    theirs, ours = (str((record.get("task") or {}).get("_target_")).rpartition(".")[2] for record in records)
-    if theirs != ours:
-        raise ConfigError(f"The answers in {path} are to {theirs}, and this audit is of {ours}. Evaluate the model on the same task.")
-    return [(bool(one.grades["perception"]), bool(one.grades["end_to_end"])) for one in grades.values()]
+    return answers
+
+
+DEMONSTRATIONS = ("verbosity", "variety_frac", "reflect_frac", "terse_frac")
+"""Options of a task that shape its demonstrations alone; a model is evaluated on the same samples whatever they are."""
+
+
+def _difference(theirs: Mapping[str, Any], settings: Settings) -> str | None:
+    """The first option of task or model in which an evaluation differs from an audit, as `KEY=VALUE where this audit has VALUE`."""
+    ours: Any = settings.record
+    sections = {"task": [key for key in ours["task"] if key not in DEMONSTRATIONS], "model": ["_target_", "size", "path"]}
+    if weights := (theirs.get("checkpoint") or {}).get("path"):  # Of an evaluation, which may be of a checkpoint within a run.
+        mine = settings.family.checkpoint
+        if str(weights) != str(mine):
+            return f"weights of {weights} where this audit has {mine}"
+        sections["model"] = ["_target_"]
+    for section, keys in sections.items():
+        for key in keys:
+            here, there = ours[section].get(key), (theirs.get(section) or {}).get(key)
+            if here != there:
+                return f"{section}.{key}={there} where this audit has {here}"
+    return None
 
 
 def table(found: Audit) -> Table:

@@ -148,9 +148,10 @@ def _bounded(load: Callable[[ConfigRepository, str], Any]) -> Callable[[ConfigRe
         if source is None or source.scheme() != "file":
             return load(repository, config_path)
         path = Path(source.path) / source._normalize_file_name(config_path)
+        key = source.provider, str(path)
         try:
             text = read_bytes(path)
-            if parsed.get(key := (source.provider, str(path)), (None,))[0] != text:
+            if key not in parsed or parsed[key][0] != text:
                 check_yaml(text.decode("utf-8"), str(path))
                 parsed[key] = text, load(repository, config_path)
         except UnfitFileError as error:

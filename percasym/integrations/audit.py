@@ -36,7 +36,8 @@ TRAINER = Spelling(
     freeze="freezing {} (requires_grad_(False))",
     frozen="which parameters are trained (requires_grad)",
     again="audit that model, too",
-    answers="give its answers (answers=) and the steps of the training (num_steps=)",
+    answers="give the model's answers (answers=)",
+    steps="num_steps=",
 )
 """What `BalancedTrainer` calls the options of train.py."""
 
@@ -63,6 +64,9 @@ def audit(
 
     Raises ConfigError for batches without spans, no rows, and models whose token losses are not known.
     """
+    if num_steps is not None and num_steps < 1:
+        raise ConfigError(f"num_steps must be at least 1, got {num_steps}.")
+    graded = _pairs(answers)
     batches = list(rows) if collator is None else [collator(some) for some in _groups(rows, batch_size)]
     if not batches:
         raise ConfigError("percasym.audit needs at least one row, and there is none.")
@@ -105,10 +109,19 @@ def audit(
         chance=math.log(model.config.get_text_config().vocab_size),
         data=None,
         num_samples=sum(len(own) for own in labels),
-        coupling=Coupling.of(given) if (given := list(answers)) else None,
+        coupling=Coupling.of(graded) if graded else None,
         num_steps=num_steps,
         spelling=TRAINER,
     )
+
+
+def _pairs(answers: Iterable[tuple[bool, bool]]) -> list[tuple[bool, bool]]:
+    """The answers as pairs. Raises ConfigError for what is none."""
+    found = list(answers)
+    for one in found:
+        if not isinstance(one, tuple | list) or len(one) != 2:
+            raise ConfigError(f"answers must be pairs (is the percept p*?, is the answer right?), got {one!r}.")
+    return found
 
 
 def _groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

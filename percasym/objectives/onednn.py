@@ -1,9 +1,9 @@
 """Linear layers of float32 weights on a CPU through oneDNN, forward and backward.
 
 PyTorch computes a float32 matrix product on a CPU with MKL, which on AMD processors uses half of the vector width. oneDNN uses all of it:
-the same float32 product at 1.6 to 2.4 times the rate there. On Intel's processors MKL is the faster one, and a layer stays PyTorch's own
-(`benchmarks/linear.py`). A layer may also round both factors to bfloat16, through oneDNN on any processor, which never does that to float32
-by itself: sums, results and weights stay float32. Shapes: N rows, I inputs, O outputs.
+the same float32 product at 1.6 to 2.4 times the rate there. On Intel's processors oneDNN is slower at a hundred rows and about equal at
+thousands (`benchmarks/linear.py`), and a layer stays PyTorch's own. A layer may also round both factors to bfloat16, through oneDNN on any
+processor, which never does that to float32 by itself: sums, results and weights stay float32. Shapes: N rows, I inputs, O outputs.
 """
 
 from __future__ import annotations

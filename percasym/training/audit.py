@@ -21,12 +21,16 @@ SEEN = (
     "the end result a rose by at most 5 points, and mostly changed within its interval (experiments/sft_balance, sft_miniature)."
 )
 """What balancing gave and cost."""
-PAYS = 118.2
+THRESHOLD = 118.2
 """Coupling x steps from which on NGDiff raised a over ordinary training; below, it lowered a (experiments/balancing_map, rule.json)."""
-MADE, HELD_OUT = (11, 12), (3, 5)
-"""How often that names the sign of the change: pairs of runs that made the rule, and others."""
-STEPS = (150, 600)
-"""Steps of those runs."""
+STEPS = (300, 600)
+"""Steps of the pairs of runs that made this rule; it says nothing of others."""
+HITS_MADE, HITS_HELD_OUT = (11, 12), (5, 7)
+"""How often it names the sign of the change: hits and pairs, of those that made it and of others."""
+HITS_TRIVIAL = 4
+"""The same of the others by the better of always and never balancing."""
+MIN_ANSWERS = 20
+"""Answers with a right percept, and with a wrong one, below which their accuracies say nothing (our choice)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,9 @@ class Coupling:
     """a among answers whose percept is p*, in [0, 1]; nan where there are none."""
     wrong: float
     """a among the others."""
-    num_answers: int
+    num_right: int
+    """Answers whose percept is p*."""
+    num_wrong: int
 
     @classmethod
     def of(cls, answers: Iterable[tuple[bool, bool]]) -> Coupling:
@@ -50,7 +56,7 @@ class Coupling:
         for perception, outcome in answers:
             sides[bool(perception)].append(bool(outcome))
         right, wrong = (sum(side) / len(side) if side else math.nan for side in (sides[True], sides[False]))
-        return cls(right=right, wrong=wrong, num_answers=len(sides[True]) + len(sides[False]))
+        return cls(right=right, wrong=wrong, num_right=len(sides[True]), num_wrong=len(sides[False]))
 
     @property
     def value(self) -> float:
@@ -70,7 +76,8 @@ class Spelling:
     frozen: str = "model.freeze"
     """What decides which parts are trained."""
     again: str = "audit that checkpoint, too (model.path=RUN/final)"
-    answers: str = "percasym evaluate it, and give that folder as --evaluation"
+    answers: str = "run percasym evaluate on this model, and give its folder as --evaluation"
+    steps: str = "paradigm.steps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +145,7 @@ class Audit:
             return (
                 f"Perception has {own:.0%} of the language model's gradient; at 36 % balancing raised nothing in our own studies "
                 f"(experiments/sft_balance). Begin with {says.none}; {says.ngdiff} would start at w = {weight:.2f}, the token average is "
-                f"{share.tokens:.2f}."
+                f"{share.tokens:.2f}.{'' if self.coupling is None else ' ' + self.outlook()}"
             )
         elsewhere = (
             f" But {' and '.join(trained)} can learn to see at any weight: try {says.freeze.format(','.join(trained))} too."
@@ -153,22 +160,25 @@ class Audit:
         )
 
     def outlook(self) -> str:
-        """Whether NGDiff should raise a, by the rule of experiments/balancing_map; or what would say so."""
-        if self.coupling is None or self.num_steps is None:
-            return f"Whether it pays depends on what a right percept is worth: {self.spelling.answers}."
-        found, steps = self.coupling, self.num_steps
-        if math.isnan(found.value):
-            which = "wrong" if math.isnan(found.right) else "right"
-            return f"All {found.num_answers} percepts before training are {which}, so they do not say what a right one is worth."
-        number = found.value * steps
+        """What the rule of experiments/balancing_map expects NGDiff to do to a; or what is missing to say so."""
+        found, steps, says = self.coupling, self.num_steps, self.spelling
+        if found is None:
+            return f"Whether that pays depends on what a right percept is worth: {says.answers}."
+        seen = f"{found.num_right} of {found.num_right + found.num_wrong} answers before training have a right percept"
+        if min(found.num_right, found.num_wrong) < MIN_ANSWERS:
+            return f"{seen}; with fewer than {MIN_ANSWERS} on a side they do not say what a right percept is worth."
+        worth = f"{seen}; {found.right:.0%} of those are right and {found.wrong:.0%} of the others, a difference of {found.value:+.2f}."
         low, high = STEPS
-        caution = "" if low <= steps <= high else f", measured at {low} to {high} steps"
+        if steps is None:
+            return f"{worth} What that predicts depends on the steps of the training ({says.steps})."
+        if not low <= steps <= high:
+            return f"{worth} Our rule for what that predicts was measured at {low} to {high} steps, and this training has {steps}."
+        number = found.value * steps
         return (
-            f"Of {found.num_answers} answers before training {found.right:.0%} are right where the percept is, and {found.wrong:.0%} "
-            f"elsewhere: a difference of {found.value:+.2f}, times {steps} steps {number:.0f}. So {self.spelling.ngdiff} should "
-            f"{'raise' if number > PAYS else 'lower'} a: in our map of tiny models it raised a above {PAYS:.0f} and lowered it below "
-            f"({MADE[0]} of the {MADE[1]} pairs of runs that made this rule, {HELD_OUT[0]} of {HELD_OUT[1]} others{caution}; "
-            "experiments/balancing_map)."
+            f"{worth} Times {steps} steps that is {number:.1f}, and our rule expects {says.ngdiff} to raise a above {THRESHOLD:.1f} and to "
+            f"lower it below. It names the sign in {HITS_MADE[0]} of the {HITS_MADE[1]} pairs of runs of tiny models that made it and in "
+            f"{HITS_HELD_OUT[0]} of {HITS_HELD_OUT[1]} others, where the better of always and never balancing names {HITS_TRIVIAL} "
+            "(experiments/balancing_map)."
         )
 
 

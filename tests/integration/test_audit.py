@@ -97,17 +97,41 @@ def test_advice_is_in_the_words_of_the_trainer_that_asks() -> None:
 
 def test_the_outlook_follows_what_a_right_percept_is_worth() -> None:
     found = replace(made_up((1.0, 1.0)), num_steps=300)
-    assert "what a right percept is worth: percasym evaluate it, and give that folder as --evaluation." in found.advice()
+    assert "what a right percept is worth: run percasym evaluate on this model, and give its folder as --evaluation." in found.advice()
     assert "(answers=)" in replace(found, spelling=TRAINER).outlook()
-    answers = [(True, True)] * 8 + [(True, False)] * 2 + [(False, True)] * 2 + [(False, False)] * 8
-    pays = replace(found, coupling=Coupling.of(answers))  # .8 - .2 = .6, times 300: 180 of the 118 that it takes.
-    assert "Of 20 answers before training 80% are right where the percept is, and 20% elsewhere" in pays.advice()
-    assert "a difference of +0.60, times 300 steps 180. So balance=ngdiff should raise a: " in pays.advice()
-    assert 'So balance="ngdiff" should lower a' in replace(pays, spelling=TRAINER, num_steps=150).outlook()  # 90
-    assert "measured at 150 to 600 steps" not in pays.outlook()
-    assert "measured at 150 to 600 steps" in replace(pays, num_steps=5000).outlook()
-    assert replace(found, coupling=Coupling.of([(True, True)])).outlook().startswith("All 1 percepts before training are right")
-    assert replace(found, coupling=Coupling.of([(False, True)])).outlook().startswith("All 1 percepts before training are wrong")
+    answers = [(True, True)] * 24 + [(True, False)] * 6 + [(False, True)] * 6 + [(False, False)] * 24
+    known = replace(found, coupling=Coupling.of(answers))  # .8 - .2 = .6, times 300: 180.
+    assert "30 of 60 answers before training have a right percept; 80% of those are right and 20% of the others" in known.advice()
+    expected = "a difference of +0.60. Times 300 steps that is 180.0, and our rule expects balance=ngdiff to raise a above 118.2"
+    assert expected in known.advice()
+    assert 'expects balance="ngdiff" to raise' in replace(known, spelling=TRAINER).outlook()
+    assert replace(known, num_steps=5000).outlook().endswith("was measured at 300 to 600 steps, and this training has 5000.")
+    assert replace(known, num_steps=None).outlook().endswith("depends on the steps of the training (paradigm.steps).")
+    few = replace(found, coupling=Coupling.of(answers[:49])).outlook()
+    assert few.startswith("30 of 49 answers before training have a right percept; with fewer than 20 on a side")
+    assert "a difference of +0.60" in replace(made_up((9.0, 1.0)), num_steps=300, coupling=known.coupling).advice()
+
+
+def test_the_answers_of_an_evaluation_are_read_and_those_of_others_refused(blank: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ["task=sudoku", "evaluation.num_samples=3", "evaluation.max_new_tokens=4"]
+    assert cli.main(["evaluate", str(blank), *tiny, "--out", "mine"]) == 0
+    asked = ["audit", "task=sudoku", "--samples", "2", "--evaluation", "mine"]
+    capsys.readouterr()
+    assert cli.main([*asked, f"model.path={blank}"]) == 0
+    assert "0 of 3 answers before training have a right percept; with fewer than 20" in " ".join(capsys.readouterr().out.split())
+    for words, sentence in (
+        ([f"model.path={blank}", "task.givens=[4,4]"], "The answers in mine have task.givens="),
+        ([], "The answers in mine have weights of "),
+        ([f"model.path={blank}", "task=graph_coloring"], "The answers in mine have task._target_="),
+    ):
+        assert cli.main([*asked, *words]) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith(sentence) and shown.count("\n") == 1, shown
+    records = next(Path("mine/samples").glob("test_*.jsonl"))
+    records.write_text(records.read_text().replace('"perception":', '"another":'))
+    assert cli.main([*asked, f"model.path={blank}"]) == 2
+    assert capsys.readouterr().err.startswith("mine has no graded answers.")
 
 
 WRONG = {

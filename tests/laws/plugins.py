@@ -6,6 +6,7 @@ PERCASYM_CONF=FOLDER python -m pytest tests/laws       # those of your own packa
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def files(group: str) -> dict[str, Path]:
 def made(path: Path, **options: Any) -> Any:
     """The plug-in of a yaml with the values that the yaml sets; an interpolation, such as the run's seed, counts as 0."""
     kind, own = read(path)
-    return build(kind, own | options, path.parent.name)
+    return build(kind, deepcopy(own) | options, path.parent.name)
 
 
 @cache

@@ -53,14 +53,17 @@ def test_a_rule_that_is_there_is_found_and_its_hits_are_counted() -> None:
     found = RULE["tested"](rule, [paid, lost, lost, near])
     assert (found["n"], found["hits"], found["hits_always"]) == (4, 4, 1)
     assert (found["clear"], found["hits_clear"], found["hits_clear_always"]) == (3, 3, 1)
+    assert (found["hits_never"], found["hits_clear_never"]) == (3, 2)
     assert found["spearman"]["r"] == pytest.approx(1)
+    assert rule["chance"]["p"] < 0.01 < 0.3 < rule["chance"]["median"] < 0.9
 
 
 def test_the_advice_of_an_audit_is_the_rule_that_was_derived() -> None:
     found = json.loads((ROOT / "experiments/balancing_map/results/rule.json").read_text(encoding="utf-8"))
     assert found["rule"]["x"] == "coupling x steps"
-    assert pytest.approx(-found["rule"]["offset"] / found["rule"]["slope"], abs=0.1) == audit.PAYS
-    assert (found["made_from"]["hits"], found["made_from"]["n"]) == audit.MADE
-    assert (found["test"]["hits"], found["test"]["n"]) == audit.HELD_OUT
-    steps = [composed(cell.split(), ROOT / "conf").record["paradigm"]["steps"] for cell in CELLS]
+    assert pytest.approx(-found["rule"]["offset"] / found["rule"]["slope"], abs=0.1) == audit.THRESHOLD
+    assert (found["made_from"]["hits"], found["made_from"]["n"]) == audit.HITS_MADE
+    assert (found["test"]["hits"], found["test"]["n"]) == audit.HITS_HELD_OUT
+    assert max(found["test"]["hits_always"], found["test"]["hits_never"]) == audit.HITS_TRIVIAL
+    steps = [pair["steps"] for pair in RULE["read"]() if pair["role"] == "makes"]
     assert (min(steps), max(steps)) == audit.STEPS
