@@ -41,6 +41,12 @@ def test_batches_and_rows_with_a_collator_are_the_same(rows, tiny_model) -> None
     assert found[0] == found[1]
 
 
+def test_answers_and_steps_reach_the_advice(rows, tiny_model) -> None:
+    answers = [(True, True)] * 25 + [(False, False)] * 25
+    advice = audit(tiny_model(), rows, as_inputs, answers=iter(answers), num_steps=400).advice()
+    assert 'Times 400 steps that is 400.0, and our rule expects balance="ngdiff" to raise a' in advice
+
+
 def test_the_model_is_left_as_it_was(rows, tiny_model) -> None:
     model = tiny_model().train()
     weight = model.model.language_model.norm.weight
@@ -67,6 +73,10 @@ def test_what_cannot_be_measured_is_refused(rows, tiny_model) -> None:
         audit(tiny_model(), [])
     with pytest.raises(ConfigError, match="The batch has no column spans"):
         audit(tiny_model(), [{"input_ids": rows[0].ids, "labels": rows[0].ids}])
+    with pytest.raises(ConfigError, match="num_steps must be at least 1, got 0"):
+        audit(tiny_model(), rows, as_inputs, num_steps=0)
+    with pytest.raises(ConfigError, match="answers must be pairs .*, got True"):
+        audit(tiny_model(), rows, as_inputs, answers=[True, False])
     with pytest.raises(ConfigError, match="No parameter of Qwen3VLForConditionalGeneration is trained"):
         audit(tiny_model().requires_grad_(False), rows, as_inputs)
 
