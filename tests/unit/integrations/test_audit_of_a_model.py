@@ -75,7 +75,7 @@ def test_what_cannot_be_measured_is_refused(rows, tiny_model) -> None:
         audit(tiny_model(), [{"input_ids": rows[0].ids, "labels": rows[0].ids}])
     with pytest.raises(ConfigError, match="num_steps must be at least 1, got 0"):
         audit(tiny_model(), rows, as_inputs, num_steps=0)
-    with pytest.raises(ConfigError, match="answers must be pairs .*, got True"):
+    with pytest.raises(ConfigError, match=r"answers must be pairs .*, got True"):
         audit(tiny_model(), rows, as_inputs, answers=[True, False])
     with pytest.raises(ConfigError, match="No parameter of Qwen3VLForConditionalGeneration is trained"):
         audit(tiny_model().requires_grad_(False), rows, as_inputs)
