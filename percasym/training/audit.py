@@ -25,9 +25,9 @@ THRESHOLD = 118.2
 """Coupling x steps from which on NGDiff raised a over ordinary training; below, it lowered a (experiments/balancing_map, rule.json)."""
 STEPS = (300, 600)
 """Steps of the pairs of runs that made this rule; it says nothing of others."""
-HITS_MADE, HITS_HELD_OUT = (11, 12), (5, 7)
+HITS_MADE, HITS_HELD_OUT = (11, 12), (7, 9)
 """How often it names the sign of the change: hits and pairs, of those that made it and of others."""
-HITS_TRIVIAL = 4
+HITS_TRIVIAL = 5
 """The same of the others by the better of always and never balancing."""
 MIN_ANSWERS = 20
 """Answers with a right percept, and with a wrong one, below which their accuracies say nothing (our choice)."""
