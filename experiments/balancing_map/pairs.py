@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from percasym.report.load import HEADLINE, Grades, RunRecord, load_runs
+from percasym.report.load import HEADLINE, Grades, RunRecord, load_runs, verdicts
 from percasym.statistics import gain
 from percasym.training.audit import Coupling
 from percasym.training.span_gradients import part
@@ -55,7 +55,7 @@ def row(none: RunRecord, ngdiff: RunRecord) -> dict[str, Any]:
         "share_tokens": part(*counts),
         "share_loss": first["share/loss"],
         "share_gradient": part(*(count * norm for count, norm in zip(counts, norms, strict=True))),
-        "coupling": Coupling.of((bool(one.grades["perception"]), bool(one.grades["end_to_end"])) for one in before.values()).value,
+        "coupling": Coupling.of(verdicts(before)).value,
         **{f"before_{name}": none.summary.before[metric].mean for metric, name in HEADLINE.items()},
         **{f"none_{name}": none.summary.after[metric].mean for metric, name in HEADLINE.items()},
         **{f"ngdiff_{name}": ngdiff.summary.after[metric].mean for metric, name in HEADLINE.items()},

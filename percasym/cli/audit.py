@@ -62,7 +62,7 @@ def graded_answers(path: Path, settings: Settings) -> list[tuple[bool, bool]]:
 
     Raises ConfigError for a folder without graded answers, and for those of another model or to another task.
     """
-    from percasym.report.load import load_run
+    from percasym.report.load import load_run, verdicts
 
     try:
         run = load_run(path)
@@ -71,32 +71,35 @@ def graded_answers(path: Path, settings: Settings) -> list[tuple[bool, bool]]:
         raise ConfigError(str(error)) from error
     if found := _difference(run.config, settings):
         raise ConfigError(f"The answers in {path} have {found}. Evaluate the same model on the same task.")
-    pairs = [(one.grades.get("perception"), one.grades.get("end_to_end")) for one in grades.values()]
-    answers = [(bool(perception), bool(outcome)) for perception, outcome in pairs if perception is not None and outcome is not None]
+    answers = verdicts(grades)
     if not answers:
         raise ConfigError(f"{path} has no graded answers. Name the folder that percasym evaluate wrote for this model.")
     return answers
 
 
-DEMONSTRATIONS = ("verbosity", "variety_frac", "reflect_frac", "terse_frac")
-"""Options of a task that shape its demonstrations alone; a model is evaluated on the same samples whatever they are."""
+DEMONSTRATIONS = ("task.verbosity", "task.variety_frac", "task.reflect_frac", "task.terse_frac")
+"""Options that shape demonstrations alone; a model is evaluated on the same samples whatever they are."""
 
 
 def _difference(theirs: Mapping[str, Any], settings: Settings) -> str | None:
     """The first option of task or model in which an evaluation differs from an audit, as `KEY=VALUE where this audit has VALUE`."""
+    from percasym.runs.identity import differing
+
     ours: Any = settings.record
-    sections = {"task": [key for key in ours["task"] if key not in DEMONSTRATIONS], "model": ["_target_", "size", "path"]}
+    compared = {"task": [*ours["task"]], "model": ["_target_", "size", "path"]}
     if weights := (theirs.get("checkpoint") or {}).get("path"):  # Of an evaluation, which may be of a checkpoint within a run.
         mine = settings.family.checkpoint
         if str(weights) != str(mine):
             return f"weights of {weights} where this audit has {mine}"
-        sections["model"] = ["_target_"]
-    for section, keys in sections.items():
-        for key in keys:
-            here, there = ours[section].get(key), (theirs.get(section) or {}).get(key)
-            if here != there:
-                return f"{section}.{key}={there} where this audit has {here}"
-    return None
+        compared["model"] = ["_target_"]
+    held, wanted = (
+        {section: {key: (record.get(section) or {}).get(key) for key in keys} for section, keys in compared.items()}
+        for record in (theirs, ours)
+    )
+    if (found := differing(held, wanted, skipped=DEMONSTRATIONS)) is None:
+        return None
+    key, there, here = found
+    return f"{key}={there} where this audit has {here}"
 
 
 def table(found: Audit) -> Table:

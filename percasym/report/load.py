@@ -146,6 +146,12 @@ class RunRecord:
         return None if path is None else _all_grades(path)
 
 
+def verdicts(grades: Grades) -> list[tuple[bool, bool]]:
+    """Whether percept and answer are right, of each sample of which both were graded."""
+    pairs = ((one.grades.get("perception"), one.grades.get("end_to_end")) for one in grades.values())
+    return [(bool(perception), bool(outcome)) for perception, outcome in pairs if perception is not None and outcome is not None]
+
+
 def load_run(path: Path) -> RunRecord:
     """Read one run directory.
 

@@ -97,14 +97,21 @@ def first_difference(held: Mapping[str, Any], wanted: Mapping[str, Any], skipped
     >>> first_difference({"model": {"lr": 1e-05}}, {"model": {"lr": 2e-05}})
     'model.lr=1e-05, this one asks for model.lr=2e-05'
     """
+    if (found := differing(held, wanted, skipped)) is None:
+        return None
+    key, before, after = found
+    there = f"no {key}" if before is ABSENT else f"{key}={_shown(before)}"
+    here = f"has no {key}" if after is ABSENT else f"asks for {key}={_shown(after)}"
+    return f"{there}, this one {here}"
+
+
+def differing(held: Mapping[str, Any], wanted: Mapping[str, Any], skipped: Sequence[str] = ()) -> tuple[str, object, object] | None:
+    """The first key whose value differs between two configurations, and both values (`ABSENT` for none); None when they agree."""
     old, new = dict(_leaves(held)), dict(_leaves(wanted))
     for key in dict.fromkeys((*new, *old)):
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
-        if before == after or any(f"{key}.".startswith(f"{prefix}.") for prefix in (*NOT_COMPARED, *skipped)):
-            continue
-        there = f"no {key}" if before is ABSENT else f"{key}={_shown(before)}"
-        here = f"has no {key}" if after is ABSENT else f"asks for {key}={_shown(after)}"
-        return f"{there}, this one {here}"
+        if before != after and not any(f"{key}.".startswith(f"{prefix}.") for prefix in (*NOT_COMPARED, *skipped)):
+            return key, before, after
     return None
 
 
