@@ -32,10 +32,16 @@ AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "
 """Whether this build of PyTorch has the operator."""
 
 
+CPUINFO = Path("/proc/cpuinfo")
+"""What Linux says of each processor, the maker first; a machine of 200 processors takes long to write all of it."""
+
+
 def _is_intel() -> bool:
     """Whether this is a processor of Intel; by its name and not by a measurement, which could differ between a run and its resumption."""
-    about = Path("/proc/cpuinfo")
-    return "GenuineIntel" in (about.read_text(encoding="utf-8", errors="replace") if about.is_file() else platform.processor())
+    if not CPUINFO.is_file():
+        return "GenuineIntel" in platform.processor()
+    with CPUINFO.open(encoding="utf-8", errors="replace") as about:
+        return "GenuineIntel" in about.read(512)
 
 
 FASTER = AVAILABLE and not _is_intel()

@@ -1,6 +1,7 @@
 """Linear layers through oneDNN: the same numbers, forward and backward, and the library's own layer wherever oneDNN cannot serve."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,9 +89,9 @@ def test_where_the_own_product_is_faster_a_layer_takes_it(calls: list[torch.Size
 
 
 @pytest.mark.parametrize(("vendor", "intel"), [("GenuineIntel", True), ("AuthenticAMD", False)])
-def test_a_processor_is_known_by_its_name(vendor: str, intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn.Path, "is_file", lambda path: True)
-    monkeypatch.setattr(onednn.Path, "read_text", lambda path, **options: f"processor : 0\nvendor_id : {vendor}\n")
+def test_a_processor_is_known_by_its_name(vendor: str, intel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "CPUINFO", tmp_path / "cpuinfo")
+    onednn.CPUINFO.write_text(f"processor : 0\nvendor_id : {vendor}\n")
     assert onednn._is_intel() is intel
 
 
