@@ -57,7 +57,7 @@ def audit(
     - rows: batches with `input_ids`, `labels` and `spans` ([B, T]; `SpanCollator`); or, with `collator`, what it makes batches of.
     - batch_size: rows in a batch of `collator`.
     - answers, num_steps: the model's own answers before training as (is the percept p*?, is the answer right?), and the optimizer steps of
-      the training that is planned. With both, the advice says whether balancing should raise a (experiments/balancing_map).
+      the training that is planned. With both, the advice says what the rule of experiments/balancing_map expects.
 
     Costs two forward and backward passes, and the memory of two gradients. Returns what `percasym audit` prints: `share.tokens`,
     `share.loss`, `share.gradient`, the norms of each part (`groups`), the weight that NGDiff would choose (`ngdiff`), and `advice()`.
