@@ -57,7 +57,14 @@ def test_the_studies_of_the_paper_are_there() -> None:
     assert {"sft_frontier", "rl_frontier", "strategies", "surrogates"} | CLAIMS <= set(STUDIES)
 
 
-SEEDS = {"demo": "0", "modest_upweighting": "2,3,4", "rl_demo": "0", "balancing_map": "11", "rl_regimes_starts": "11", "rl_regimes": "12,13,14"}
+SEEDS = {
+    "demo": "0",
+    "modest_upweighting": "2,3,4",
+    "rl_demo": "0",
+    "balancing_map": "11",
+    "rl_regimes_starts": "11",
+    "rl_regimes": "12,13,14",
+}
 """The demos take minutes; the map has many settings and no seed that confirms anything; starts are made once, for three seeds of RL."""
 
 
