@@ -128,6 +128,11 @@ def test_the_answers_of_an_evaluation_are_read_and_those_of_others_refused(blank
         assert cli.main([*asked, *words]) == 2
         shown = capsys.readouterr().err
         assert shown.startswith(sentence) and shown.count("\n") == 1, shown
+    recorded = Path("mine/config.yaml").read_text()
+    Path("mine/config.yaml").write_text(re.sub(r"(?m)^  size: 4\n", "", recorded, count=1))  # As a version without that option recorded it.
+    assert Path("mine/config.yaml").read_text() != recorded
+    assert cli.main([*asked, f"model.path={blank}"]) == 0, capsys.readouterr().err
+    capsys.readouterr()
     records = next(Path("mine/samples").glob("test_*.jsonl"))
     records.write_text(records.read_text().replace('"perception":', '"another":'))
     assert cli.main([*asked, f"model.path={blank}"]) == 2
