@@ -1,4 +1,4 @@
-"""Grade rollouts; their means and intervals are made in `percasym.statistics`.
+"""Grade rollouts, and attribute a change of a; means and intervals are made in `percasym.statistics`.
 
 End-to-end accuracy a: is the answer correct? Perception a_p: is the stated percept p*? Reasoning a_r: is the answer correct when p* is
 given? Grading is strict: a response that is not exactly one well-formed perception and one answer counts as incorrect, with its faults.
@@ -6,12 +6,51 @@ given? Grading is strict: a response that is not exactly one well-formed percept
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from percasym.types import Fault, Grade, Rollout, SampleKey
 
 if TYPE_CHECKING:
     from percasym.tasks.base import Task
+
+PATHS = ("via_perception", "via_reasoning", "otherwise")
+"""The parts of a change of a, in the order of `attributed`."""
+
+
+class Answers(NamedTuple):
+    """The grades of one sample under one model; None for what was not measured."""
+
+    outcome: float | None
+    """a: is the answer right?"""
+    perception: float | None
+    """a_p: is the model's own percept p*?"""
+    reasoning: float | None
+    """a_r: is the answer right when p* is given?"""
+
+
+def attributed(before: Answers, after: Answers) -> tuple[float, float, float] | None:
+    """The change of a on one sample from one model to another, in parts whose sum it is: one for each of `PATHS`.
+
+    - Both percepts right: reasoning changed the answer. Both wrong: the answer changed without them.
+    - The percept became right: perception brought `a_r - a` of the model before, reasoning the rest.
+    - The percept became wrong: perception cost `a_r - a` of the model after, reasoning the rest.
+
+    A percept is the mediator between the picture and the answer, and a_r is the answer with the mediator set to p*; where percepts differ,
+    the model with the wrong one is the only one that was measured with both. None where a grade is missing.
+    Source: direct and indirect effects, Pearl 2001, arXiv:1301.2300.
+
+    >>> attributed(Answers(0.0, 0.0, 1.0), Answers(1.0, 1.0, 1.0))
+    (1.0, 0.0, 0.0)
+    >>> attributed(Answers(0.0, 0.0, 0.0), Answers(1.0, 1.0, 1.0))
+    (0.0, 1.0, 0.0)
+    """
+    if None in before or None in after:
+        return None
+    (a, saw, knew), (a_after, sees, knows) = (map(float, one) for one in (before, after))  # type: ignore[arg-type]
+    if saw == sees:
+        return (0.0, a_after - a, 0.0) if sees else (0.0, 0.0, a_after - a)
+    perception = knew - a if sees else a_after - knows
+    return perception, a_after - a - perception, 0.0
 
 
 def grade(task: Task, truth: str, rollout: Rollout) -> Grade:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from percasym.report.comparison import Comparison, Verdict, compare_all, findings
 from percasym.report.header import Header, header
+from percasym.report.load import PATHS
 from percasym.report.study import Study
 from percasym.report.tables import markdown_table
 from percasym.report.words import percent, points, sample_count
@@ -32,6 +33,9 @@ UNBOUNDED = 10_000
 ASYMMETRY = "asymmetry"
 MEANINGS = {
     "a": "right answers end to end",
+    PATHS["via_perception"]: "part of that change: a percept became right, or wrong, that decides the answer",
+    PATHS["via_reasoning"]: "part of that change: the answer to the right percept",
+    PATHS["otherwise"]: "part of that change: another answer where neither percept is right",
     "a_p": "percepts stated exactly",
     "a_r": "right answers given the true percept",
     "sampled a": "right answers end to end, sampled at temperature 1",
@@ -72,7 +76,8 @@ def comparison_rows(comparison: Comparison) -> list[ComparisonRow]:
             change = cell.changes[metric]
             rows.append(
                 ComparisonRow(
-                    metric=name, cell=cell.label, before=percent(change.before), after=percent(change.after), gain=points(change.gain),
+                    metric=name, cell=cell.label,
+                    before=_level(metric, change.before), after=_level(metric, change.after), gain=points(change.gain),
                     difference="" if cell.is_baseline or comparison.baseline is None else points(change.difference),
                     verdict=change.verdict, sign=_sign(change.difference, change.verdict),
                 )
@@ -185,9 +190,9 @@ def _beside(comparison: Comparison, *, gap: int) -> Table:
         table.add_column(Text(f"{cell.label} minus\n{baseline.label if baseline else ''}"), justify="right", no_wrap=True)
         table.add_column(Text("\nverdict"), no_wrap=True)
     for metric, name in comparison.metrics.items():
-        row = [Text(name), _stacked(percent(cells[0].changes[metric].before))]
+        row = [Text(name), _stacked(_level(metric, cells[0].changes[metric].before))]
         for cell in cells:
-            row += [_stacked(percent(cell.changes[metric].after)), _stacked(points(cell.changes[metric].gain))]
+            row += [_stacked(_level(metric, cell.changes[metric].after)), _stacked(points(cell.changes[metric].gain))]
         for cell in others:
             change = cell.changes[metric]
             row += [_stacked(points(change.difference)), _verdict(change.verdict, _sign(change.difference, change.verdict), BROKEN)]
@@ -224,6 +229,11 @@ def _table(*numbers: str, gap: int = 1) -> Table:
     for title in numbers:
         table.add_column(Text(title), justify="right", no_wrap=True)
     return table
+
+
+def _level(metric: str, accuracy: Estimate) -> str:
+    """An accuracy in percent; empty for a part of a change, which has none."""
+    return "" if metric in PATHS else percent(accuracy)
 
 
 def _has_one_start(comparison: Comparison) -> bool:

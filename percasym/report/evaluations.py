@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from percasym.report.comparison import Verdict, verdict
-from percasym.report.load import METRICS, SAMPLED, Grades, RunRecord
-from percasym.report.study import require_same_rows
+from percasym.report.load import METRICS, PATHS, SAMPLED, Grades, RunRecord, SampleGrades
+from percasym.report.study import A, require_same_rows
 from percasym.report.tables import markdown_table
 from percasym.report.words import counted, percent
-from percasym.statistics import gain, proportion
+from percasym.statistics import change, gain, nothing, proportion
 from percasym.types import Estimate
 
 KIND = "evaluation"
@@ -80,6 +80,8 @@ def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
             continue
         one, other = (proportion(values, puzzles) for values in sides)
         found.append(PairedMetric(name=title, first=one, second=other, difference=gain(sides[0], sides[1], puzzles)))
+        if key == A:
+            found += _parts([(old[name], new[name]) for name in names], puzzles)
     return PairedEvaluations(
         first=first.path, second=second.path, num_samples=len(names), num_puzzles=len(set(puzzles)), metrics=tuple(found)
     )
@@ -108,6 +110,15 @@ def evaluations_markdown(runs: Sequence[RunRecord]) -> str:
         num = max((estimate.n for estimate in after.values()), default=0)
         rows.append([run.cell, str(num), *(percent(after.get(key)) for key in METRICS)])
     return markdown_table(("evaluation", "n", *METRICS.values()), rows)
+
+
+def _parts(pairs: Sequence[tuple[SampleGrades, SampleGrades]], puzzles: Sequence[str]) -> list[PairedMetric]:
+    """The parts of the difference in a; none where they were not measured."""
+    found = []
+    for path, title in PATHS.items():
+        difference = change([one.part(other, path) for one, other in pairs], puzzles, reach=1.0)
+        found.append(PairedMetric(name=title, first=nothing(), second=nothing(), difference=difference))
+    return [] if any(math.isnan(one.difference.mean) for one in found) else found
 
 
 def _grades(run: RunRecord) -> Grades:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from percasym.config.files import json_lines, parsed_json, read_json, read_yaml, unfit
 from percasym.config.schema import ConfigError, read
+from percasym.metrics import Answers, attributed
 from percasym.runs.records import file_name, list_samples, plain, read_lines
 from percasym.types import Estimate
 
@@ -58,6 +59,12 @@ SAMPLED_HEADLINE: Mapping[str, str] = {
 """The headline metrics of sampled answers and their titles."""
 HEADLINE: Mapping[str, str] = {"end_to_end": "a", "perception": "a_p", "reasoning": "a_r"}
 """The three headline metrics and their column titles."""
+PATHS: Mapping[str, str] = {
+    "via_perception": "a via a_p",
+    "via_reasoning": "a via a_r",
+    "otherwise": "a, other",
+}
+"""The parts of a change of a (`percasym.metrics.attributed`) and their titles."""
 
 SampleName = tuple[str, str, int, int]
 """Task, split, seed and index of a sample."""
@@ -69,6 +76,11 @@ class SampleGrades(NamedTuple):
     puzzle: str
     """Samples of one puzzle differ in their pictures only."""
     grades: Mapping[str, bool | float | None]
+
+    def part(self, after: SampleGrades, path: str) -> float | None:
+        """One of `PATHS` of the change to another grading of the same sample; None where a grade is missing."""
+        parts = attributed(*(Answers(*(side.grades.get(key) for key in HEADLINE)) for side in (self, after)))
+        return None if parts is None else parts[list(PATHS).index(path)]
 
 
 Grades = Mapping[SampleName, SampleGrades]

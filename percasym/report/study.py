@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from percasym import statistics
-from percasym.report.load import HEADLINE, METRICS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
+from percasym.report.load import HEADLINE, METRICS, PATHS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -58,9 +58,11 @@ class Cell:
         Before training the seeds of a cell are one model: where all have the same grades, they count once.
         """
         recorded = [one for run in self.runs if (one := _recorded(run.summary, part, metric)) is not None]
-        if not recorded:
+        if not recorded and metric not in PATHS:  # Runs of earlier versions recorded no parts of a change.
             return statistics.nothing()
         found = _regraded(self.runs, metric, part)
+        if not recorded:
+            return found or statistics.nothing()
         mean = sum(one.mean for one in recorded) / len(recorded)
         return found if found is not None and abs(found.mean - mean) < SAME else average(recorded)
 
@@ -102,7 +104,12 @@ class _Values:
     def add_all(self, before: Grades, after: Grades, metric: str, seed: int) -> None:
         """Add the pairs of all samples of two evaluations."""
         for name in sorted(after):
-            self.add(before[name].grades.get(metric), after[name].grades.get(metric), after[name].puzzle, seed)
+            old, new = before[name], after[name]
+            if metric in PATHS:
+                part = old.part(new, metric)
+                self.add(None if part is None else 0.0, part, new.puzzle, seed)
+            else:
+                self.add(old.grades.get(metric), new.grades.get(metric), new.puzzle, seed)
 
     @property
     def gain(self) -> Estimate:
@@ -130,9 +137,10 @@ class CellGroup:
 
     @property
     def headline(self) -> Mapping[str, str]:
-        """The headline metrics and their titles, with those of sampled answers that a cell has measured."""
+        """The headline metrics and their titles, with the parts of a change of a, and those of sampled answers that a cell has measured."""
         known = {key for cell in self.cells for run in cell.runs if run.summary for key in run.summary.after}
-        return {**HEADLINE, **{key: title for key, title in SAMPLED_HEADLINE.items() if key in known}}
+        parts = PATHS if known.issuperset(HEADLINE) else {}
+        return {A: HEADLINE[A], **parts, **HEADLINE, **{key: title for key, title in SAMPLED_HEADLINE.items() if key in known}}
 
     def estimates(self, metric: str, part: str = "after") -> list[Estimate]:
         """`Cell.estimate` of each cell."""

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from percasym import metrics, statistics
+from percasym import statistics
 from percasym.config.settings import Evaluation
+from percasym.metrics import PATHS, Answers, attributed, grade
 from percasym.models.base import Family
 from percasym.rollout.base import ForcedPrefix, GreedyEngine
 from percasym.spans.codec import Codec
@@ -22,6 +23,8 @@ from percasym.types import Completion, Estimate, Fault, Prompt, Rollout, Sample
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful")
 """Keys of tables and summaries, in their order."""
+HEADLINE = ("end_to_end", "perception", "reasoning")
+"""a, a_p and a_r."""
 
 NUM_PICTURES = 64
 """Samples whose record holds the picture, the first ones: about 8 kB each. The key of a sample is enough to draw its picture again."""
@@ -54,9 +57,17 @@ class EvalResult:
         own = {name: statistics.proportion(values, self.puzzles) for name, values in self.verdicts.items()}
         return own | (self.sampled.metrics if self.sampled else {})
 
+    @property
+    def answers(self) -> list[Answers]:
+        """The headline grades of each sample; empty where they are not what was measured."""
+        return [Answers(*grades) for grades in zip(*(self.verdicts.get(name, ()) for name in HEADLINE), strict=False)]
+
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
         """Paired differences from an earlier result on the same samples."""
         own = {name: statistics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
+        if parts := [attributed(*pair) for pair in zip(before.answers, self.answers, strict=True)]:
+            columns = zip(*((None,) * len(PATHS) if part is None else part for part in parts), strict=True)
+            own |= {name: statistics.change(column, self.puzzles, reach=1.0) for name, column in zip(PATHS, columns, strict=True)}
         return own | (self.sampled.gain_over(before.sampled) if self.sampled and before.sampled else {})
 
 
@@ -118,7 +129,7 @@ def _rest(answer: Completion, prefix: Sequence[int]) -> Completion | None:
 def _record(task: Task, codec: Codec, sample: Sample, *, picture: Rollout, prefix: Rollout, text: Rollout) -> dict[str, Any]:
     """One sample with its three responses and their grades, as JSON."""
     rollouts = {"image": picture, "prefix": prefix, "text": text}
-    grades = {name: metrics.grade(task, sample.truth, rollout) for name, rollout in rollouts.items()}
+    grades = {name: grade(task, sample.truth, rollout) for name, rollout in rollouts.items()}
     image = sample.prompt.image if sample.prompt.key.index < NUM_PICTURES else None
     return {
         "key": asdict(sample.prompt.key),

@@ -13,7 +13,7 @@ import pytest
 from percasym.cli.main import main
 from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
 from percasym.report.comparison_table import comparison_rows
-from percasym.report.load import last_evaluation, load_runs, read_grades
+from percasym.report.load import PATHS, last_evaluation, load_runs, read_grades
 from percasym.report.study import study_of
 from percasym.statistics import change, gain, proportion
 from percasym.types import Estimate
@@ -112,10 +112,36 @@ def test_each_finding_is_a_sentence_with_number_interval_and_verdict(cell_run: C
     sentences = [finding.sentence for finding in findings(compared(tmp_path))]
     assert sentences == [
         "none: a_r gained 50.0 points more than a_p (95 % interval [-1.1, +81.1], n = 8): not resolved at this n.",
-        "ngdiff: a is 50.0 points lower than with none (95 % interval [-76.1, -3.9], n = 8): against the prediction.",
+        "ngdiff: a is 50.0 points lower than with none (95 % interval [-76.1, -3.9], n = 8): against the prediction. "
+        "Of it, +0.0 [-19.6, +19.6] via perception, -50.0 [-76.1, -3.9] via reasoning, +0.0 [-19.6, +19.6] otherwise.",
         "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0.",
         "ngdiff: costs 50.0 points of a_r against none (95 % interval [-76.1, -3.9], n = 8): clear of 0.",
     ]
+
+
+def test_a_change_of_a_is_attributed_sample_by_sample(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    # none misreads samples 0 to 2, which it would answer right from p*; ngdiff reads 0 and 1 and has unlearned to answer 1 and 3.
+    start = [(False, False, False)] * 4
+    none = [(False, False, True)] * 2 + [(True, False, True), (True, True, True)]
+    ngdiff = [(True, True, True), (False, True, False), (False, False, True), (False, True, False)]
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(start, none))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.5, grades=(start, ngdiff))
+    changes = compared(tmp_path).cells[1].changes
+    assert {path: changes[path].difference.mean for path in PATHS} == {
+        "via_perception": 2 / 4,  # Samples 0 and 1: right from p*, wrong from what none saw.
+        "via_reasoning": -2 / 4,  # Samples 1 and 3.
+        "otherwise": -1 / 4,  # Sample 2: a wrong percept had the right answer by chance.
+    }
+    assert sum(changes[path].difference.mean for path in PATHS) == changes["end_to_end"].difference.mean == -1 / 4
+    assert changes["via_reasoning"].gain.mean == 1 / 4, "of sample 0: before training p* did not help"
+    assert changes["via_perception"].difference == change([1.0, 1.0, 0.0, 0.0], reach=1.0)
+
+
+def test_without_a_r_a_change_has_no_parts(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    unknown = [(False, False, None)] * 4
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(unknown, unknown))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.5, grades=(unknown, [(True, True, None)] * 4))
+    assert all("Of it" not in finding.sentence for finding in findings(compared(tmp_path)))
 
 
 def test_a_small_difference_in_perception_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -258,4 +284,4 @@ def test_sampled_answers_are_compared_by_prompt_beside_the_greedy_ones(cell_run:
 
 def test_runs_without_sampled_answers_are_compared_as_before(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
-    assert list(compared(tmp_path).metrics) == ["end_to_end", "perception", "reasoning"]
+    assert list(compared(tmp_path).metrics) == ["end_to_end", *PATHS, "perception", "reasoning"]
