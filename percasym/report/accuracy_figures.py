@@ -11,6 +11,7 @@ from percasym.report.curves import curve_of
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
 from percasym.report.style import (
     ACCURACIES,
+    FAINT,
     GREY,
     INK,
     LARGE_INCHES,
@@ -55,7 +56,11 @@ MAX_BARS = 12
 """Cells in one panel of bars."""
 MAX_LEVEL = 4
 """Most cells with horizontal labels below their bars."""
-BARS = (("perception", "perception a_p", PERCEPTION, -0.19), ("reasoning", "reasoning a_r", REASONING, 0.19))
+BARS = (("perception", "perception a_p", PERCEPTION), ("reasoning", "reasoning a_r", REASONING))
+PARTS = (("via_perception", "via perception", PERCEPTION), ("via_reasoning", "via reasoning", REASONING), ("otherwise", "other", FAINT))
+"""Metric, name and colour of each bar of a cell."""
+ROOM = 0.76
+"""Width of a cell's bars together; cells are 1 apart."""
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top, in typographic points from the corner of the axes."""
 
@@ -151,11 +156,11 @@ def learning_curves(groups: Sequence[CellGroup], accuracies: Sequence[tuple[str,
         return figure
 
 
-def gain_bars(groups: Sequence[CellGroup]) -> Figure | None:
-    """Gain in perception beside gain in reasoning, a pair of bars for each cell; None where no gain was measured."""
+def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] = BARS) -> Figure | None:
+    """Gains of these metrics, beside each other for each cell; None where no cell measured all of them."""
     chosen = []
     for group in groups:
-        gains = [group.estimates(metric, "gain") for metric, *_ in BARS]
+        gains = [group.estimates(metric, "gain") for metric, *_ in bars]
         known = [i for i in range(len(group.cells)) if is_known(*(gain[i] for gain in gains))][:MAX_BARS]
         if known:
             chosen.append((group, known, gains))
@@ -164,10 +169,11 @@ def gain_bars(groups: Sequence[CellGroup]) -> Figure | None:
     crowded = max(len(known) for _, known, _ in chosen) > MAX_LEVEL
     with canvas(len(chosen), panel=(6.2, 3.8) if crowded else (4.6, 3.4)) as (figure, panels):
         for axes, (group, known, gains) in zip(panels, chosen, strict=True):
-            for (_, name, colour, shift), gain in zip(BARS, gains, strict=True):
+            step = ROOM / len(bars)
+            for number, ((_, name, colour), gain) in enumerate(zip(bars, gains, strict=True)):
                 shown = [gain[i] for i in known]
-                places = [place + shift for place in range(len(known))]
-                axes.bar(places, [one.mean for one in shown], width=0.36, color=colour, label=name)
+                places = [place + (number - (len(bars) - 1) / 2) * step for place in range(len(known))]
+                axes.bar(places, [one.mean for one in shown], width=0.95 * step, color=colour, label=name)
                 axes.errorbar(places, [one.mean for one in shown], yerr=reach(shown), linestyle="", color=GREY, linewidth=1.2)
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_xticks(range(len(known)), [group.cells[i].label for i in known])
@@ -178,7 +184,7 @@ def gain_bars(groups: Sequence[CellGroup]) -> Figure | None:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
             axes.set_ylabel("gain in points")
             dress(axes, group.title)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(bars), frameon=False)
         return figure
 
 

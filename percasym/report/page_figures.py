@@ -43,6 +43,9 @@ CAPTIONS: Mapping[str, str] = {
     "sampled": "What RL trains: shares of answers sampled at temperature 1, several to each of the same n first test samples; means over "
     "seeds.",
     "gap": "Accuracy after training minus before, in percentage points, with 95 % intervals.",
+    "parts": "Percentage points of a after training minus before, with 95 % intervals. Via perception: percepts became right, or wrong, "
+    "that decide the answer; via reasoning: another answer to the right percept; other: neither percept is right. The parts add up to the "
+    "gain of a.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
     "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones do not overlap; "
     "a circle is the mean of a prompt, larger where several prompts have the same one; the line is the regression over rollouts. r is "
@@ -50,6 +53,12 @@ CAPTIONS: Mapping[str, str] = {
 }
 """Of the figures that the page draws otherwise than their PNG."""
 GAINS = ((A_P, "gain of a_p", "perception"), (A_R, "gain of a_r", "reasoning"))
+PARTS = (
+    ("via_perception", "via perception", "perception"),
+    ("via_reasoning", "via reasoning", "reasoning"),
+    ("otherwise", "other", "soft"),
+)
+"""Metric, name and colour of each bar of a cell."""
 
 
 def page_panels(name: str, groups: Sequence[CellGroup]) -> list[Data]:
@@ -114,18 +123,18 @@ def _learning(accuracies: Sequence[tuple[str, str, str, str]], group: CellGroup)
             yield _panel("line", name, "optimizer steps", "%", series, y_range=(0, 100))
 
 
-def _gap(group: CellGroup) -> Iterator[Data]:
-    gains = {metric: group.estimates(metric, "gain") for metric, *_ in GAINS}
-    known = [place for place in range(len(group.cells)) if not any(math.isnan(gains[metric][place].mean) for metric, *_ in GAINS)]
+def _gains(bars: Sequence[tuple[str, str, str]], group: CellGroup) -> Iterator[Data]:
+    gains = {metric: group.estimates(metric, "gain") for metric, *_ in bars}
+    known = [place for place in range(len(group.cells)) if not any(math.isnan(gains[metric][place].mean) for metric, *_ in bars)]
     if not known:
         return
     series = []
-    for metric, name, colour in GAINS:
-        bars = []
+    for metric, name, colour in bars:
+        drawn = []
         for place in known:
             one, cell = gains[metric][place], group.cells[place]
-            bars.append({"cell": place, **_ends(one, "y", 100), "tip": [f"{name} {points(one)}", _about(cell, one)]})
-        series.append({"label": name, "colour": colour, "points": bars})
+            drawn.append({"cell": place, **_ends(one, "y", 100), "tip": [f"{name} {points(one)}", _about(cell, one)]})
+        series.append({"label": name, "colour": colour, "points": drawn})
     labels = [{"cell": place, "text": group.cells[place].label} for place in known]
     yield _panel("bar", group.title, "", "gain in points", series) | {"categories": labels}
 
@@ -165,7 +174,8 @@ MAKERS: Mapping[str, Callable[[CellGroup], Iterator[Data]]] = {
     "weight": _weight,
     "learning": partial(_learning, ACCURACIES),
     "sampled": partial(_learning, SAMPLED_ACCURACIES),
-    "gap": _gap,
+    "gap": partial(_gains, GAINS),
+    "parts": partial(_gains, PARTS),
     "dynamics": lambda group: _over_steps(NUMBERS, group),
     "payment": lambda group: _over_steps(REWARDS, group),
     "credit": _credit,
