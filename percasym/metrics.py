@@ -1,4 +1,4 @@
-"""Grade rollouts, and attribute a change of a; means and intervals are made in `percasym.statistics`.
+"""Grade rollouts, and say what contributed to a change of a; means and intervals are made in `percasym.statistics`.
 
 End-to-end accuracy a: is the answer correct? Perception a_p: is the stated percept p*? Reasoning a_r: is the answer correct when p* is
 given? Grading is strict: a response that is not exactly one well-formed perception and one answer counts as incorrect, with its faults.
@@ -6,51 +6,66 @@ given? Grading is strict: a response that is not exactly one well-formed percept
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from percasym.types import Fault, Grade, Rollout, SampleKey
+from percasym.statistics import Labels, change
+from percasym.types import Estimate, Fault, Grade, Rollout, SampleKey
 
 if TYPE_CHECKING:
     from percasym.tasks.base import Task
 
-PATHS = ("via_perception", "via_reasoning", "otherwise")
-"""The parts of a change of a, in the order of `attributed`."""
+HEADLINE = ("end_to_end", "perception", "reasoning")
+"""Keys of a, a_p and a_r."""
 
 
-class Answers(NamedTuple):
-    """The grades of one sample under one model; None for what was not measured."""
+class Contributions(NamedTuple):
+    """What contributed to the change of a on one sample; their sum is the change."""
 
-    outcome: float | None
-    """a: is the answer right?"""
-    perception: float | None
-    """a_p: is the model's own percept p*?"""
-    reasoning: float | None
-    """a_r: is the answer right when p* is given?"""
+    via_perception: float
+    """A percept became right, or wrong, and that changed the answer."""
+    via_reasoning: float
+    """Another answer to a percept that is right in both models."""
+    via_both: float
+    """The rest where a percept became right, or wrong: the answer to the right percept changed as well."""
+    otherwise: float
+    """Both percepts are wrong."""
 
 
-def attributed(before: Answers, after: Answers) -> tuple[float, float, float] | None:
-    """The change of a on one sample from one model to another, in parts whose sum it is: one for each of `PATHS`.
+def contributions(before: Sequence[float | None], after: Sequence[float | None]) -> Contributions | None:
+    """The contributions to the change of a from one model to another on one sample, from its grades (a, a_p, a_r) under each.
 
-    - Both percepts right: reasoning changed the answer. Both wrong: the answer changed without them.
-    - The percept became right: perception brought `a_r - a` of the model before, reasoning the rest.
-    - The percept became wrong: perception cost `a_r - a` of the model after, reasoning the rest.
+    Where one of the two percepts is right, the model with the wrong one was measured with both: `a_r - a` is what p* in place of its own
+    percept is worth to it, an intervention on the mediator between picture and answer (Pearl 2001, arXiv:1301.2300). It counts via
+    perception, with a minus where the percept became wrong, and the rest of the change via both. None where a grade is missing.
 
-    A percept is the mediator between the picture and the answer, and a_r is the answer with the mediator set to p*; where percepts differ,
-    the model with the wrong one is the only one that was measured with both. None where a grade is missing.
-    Source: direct and indirect effects, Pearl 2001, arXiv:1301.2300.
-
-    >>> attributed(Answers(0.0, 0.0, 1.0), Answers(1.0, 1.0, 1.0))
-    (1.0, 0.0, 0.0)
-    >>> attributed(Answers(0.0, 0.0, 0.0), Answers(1.0, 1.0, 1.0))
-    (0.0, 1.0, 0.0)
+    >>> contributions((0, 0, 1), (1, 1, 1))
+    Contributions(via_perception=1.0, via_reasoning=0.0, via_both=0.0, otherwise=0.0)
+    >>> contributions((0, 0, 0), (1, 1, 1)).via_both
+    1.0
     """
     if None in before or None in after:
         return None
-    (a, saw, knew), (a_after, sees, knows) = (map(float, one) for one in (before, after))  # type: ignore[arg-type]
-    if saw == sees:
-        return (0.0, a_after - a, 0.0) if sees else (0.0, 0.0, a_after - a)
-    perception = knew - a if sees else a_after - knows
-    return perception, a_after - a - perception, 0.0
+    (a, a_p, a_r), (a_after, a_p_after, a_r_after) = (map(float, grades) for grades in (before, after))  # type: ignore[arg-type]
+    was_right, is_right, gained = a_p == 1, a_p_after == 1, a_after - a
+    if was_right and is_right:
+        return Contributions(0.0, gained, 0.0, 0.0)
+    if not was_right and not is_right:
+        return Contributions(0.0, 0.0, 0.0, gained)
+    worth = a_r - a if is_right else a_after - a_r_after
+    return Contributions(worth, 0.0, gained - worth, 0.0)
+
+
+def contributed(
+    before: Sequence[Sequence[float | None]], after: Sequence[Sequence[float | None]], puzzles: Labels = None, seeds: Labels = None
+) -> dict[str, Estimate]:
+    """Mean of each contribution to the change of a with the interval of a paired change.
+
+    `before` and `after` are the grades (a, a_p, a_r) of the same samples. Samples without one of the six grades are not counted.
+    """
+    parts = [contributions(*grades) for grades in zip(before, after, strict=True)]
+    columns = {name: [None if part is None else getattr(part, name) for part in parts] for name in Contributions._fields}
+    return {name: change(column, puzzles, seeds, reach=1.0) for name, column in columns.items()}
 
 
 def grade(task: Task, truth: str, rollout: Rollout) -> Grade:

@@ -11,12 +11,11 @@ from percasym.report.curves import curve_of
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
 from percasym.report.style import (
     ACCURACIES,
-    FAINT,
     GREY,
     INK,
     LARGE_INCHES,
+    OF_BARS,
     PANEL_INCHES,
-    PERCEPTION,
     REASONING,
     WEIGHT,
     canvas,
@@ -56,9 +55,15 @@ MAX_BARS = 12
 """Cells in one panel of bars."""
 MAX_LEVEL = 4
 """Most cells with horizontal labels below their bars."""
-BARS = (("perception", "perception a_p", PERCEPTION), ("reasoning", "reasoning a_r", REASONING))
-PARTS = (("via_perception", "via perception", PERCEPTION), ("via_reasoning", "via reasoning", REASONING), ("otherwise", "other", FAINT))
+BARS = (("perception", "perception a_p", "perception"), ("reasoning", "reasoning a_r", "reasoning"))
 """Metric, name and colour of each bar of a cell."""
+CONTRIBUTION_BARS = (
+    ("via_perception", "via perception", "perception"),
+    ("via_reasoning", "via reasoning", "reasoning"),
+    ("via_both", "via both", "green"),
+    ("otherwise", "other", "soft"),
+)
+"""The same of the contributions to the gain of a."""
 ROOM = 0.76
 """Width of a cell's bars together; cells are 1 apart."""
 Box = tuple[float, float, float, float]
@@ -173,7 +178,7 @@ def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] 
             for number, ((_, name, colour), gain) in enumerate(zip(bars, gains, strict=True)):
                 shown = [gain[i] for i in known]
                 places = [place + (number - (len(bars) - 1) / 2) * step for place in range(len(known))]
-                axes.bar(places, [one.mean for one in shown], width=0.95 * step, color=colour, label=name)
+                axes.bar(places, [one.mean for one in shown], width=0.95 * step, color=OF_BARS[colour], label=name)
                 axes.errorbar(places, [one.mean for one in shown], yerr=reach(shown), linestyle="", color=GREY, linewidth=1.2)
             axes.axhline(0, color=INK, linewidth=0.8)
             axes.set_xticks(range(len(known)), [group.cells[i].label for i in known])

@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
-from percasym.report.load import HEADLINE, PATHS, SAMPLED_HEADLINE
+from percasym.report.load import CONTRIBUTIONS, HEADLINE, SAMPLED_HEADLINE
 from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, require_same_rows, seed_of
 from percasym.report.words import interval, points, sample_count
 from percasym.types import Estimate
@@ -54,7 +54,7 @@ class ComparedCell:
     is_baseline: bool
     num_seeds: int
     changes: Mapping[str, Change]
-    """By metric: `end_to_end`, its parts, `perception`, `reasoning`, and those of sampled answers where a cell measured them."""
+    """By metric: `end_to_end`, the contributions to its change, `perception`, `reasoning`, and those of sampled answers where measured."""
     asymmetry: Estimate
     asymmetry_verdict: Verdict | None
 
@@ -92,13 +92,13 @@ class Finding:
     verdict: Verdict
     leads: bool
     """Whether it is about the end result, or the asymmetry: what a reader asks first."""
-    parts: str = ""
-    """Of a difference in a: what of it is due to perception, and what to reasoning; a sentence."""
+    sum: str = ""
+    """A difference in a as the sum of its contributions; a sentence."""
 
     @property
     def sentence(self) -> str:
-        """The statement, its verdict and its parts."""
-        return f"{self.statement}: {self.verdict}. {self.parts}".rstrip()
+        """The statement, its verdict and its contributions."""
+        return f"{self.statement}: {self.verdict}. {self.sum}".rstrip()
 
 
 def compare(group: CellGroup) -> Comparison:
@@ -165,7 +165,7 @@ def findings(comparison: Comparison) -> tuple[Finding, ...]:
     found = [_asymmetry_finding(cell, n) for cell in comparison.cells if cell is baseline or baseline is None]
     if baseline is not None:
         others = [cell for cell in comparison.cells if cell is not baseline]
-        metrics = [metric for metric in comparison.metrics if metric not in PATHS]
+        metrics = [metric for metric in comparison.metrics if metric not in CONTRIBUTIONS]
         found += [_difference_finding(cell, metric, baseline.label, n) for cell in others for metric in metrics]
     return tuple(one for one in found if one is not None)
 
@@ -190,16 +190,16 @@ def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) 
         way = "lower" if change.difference.mean < 0 else "higher"
         statement = f"{cell.label}: {name} is {size} points {way} than with {baseline}"
     found = _finding(statement, change.difference, change.verdict, n, leads=metric == A)
-    return replace(found, parts=_parts(cell)) if metric == A else found
+    return replace(found, sum=_sum(cell)) if metric == A else found
 
 
-def _parts(cell: ComparedCell) -> str:
-    """The parts of a cell's difference in a, as a sentence; empty where they were not measured."""
-    parts = [cell.changes[path].difference for path in PATHS if path in cell.changes]
-    if not parts or any(math.isnan(part.mean) for part in parts):
+def _sum(cell: ComparedCell) -> str:
+    """A cell's difference in a as the sum of its contributions; empty where they were not measured."""
+    found = {key: cell.changes[key].difference for key in CONTRIBUTIONS if key in cell.changes}
+    if not found or any(math.isnan(one.mean) for one in found.values()):
         return ""
-    ways = [f"{points(part)} {path.replace('_', ' ')}" for path, part in zip(PATHS, parts, strict=True)]
-    return f"Of it, {', '.join(ways)}."
+    whole, terms = cell.changes[A].difference.mean, [f"{points(one)} {key.replace('_', ' ')}" for key, one in found.items()]
+    return f"{100 * whole:+z.1f} = {', '.join(terms)}."
 
 
 def _finding(statement: str, estimate: Estimate, found: Verdict, n: str, *, leads: bool) -> Finding:

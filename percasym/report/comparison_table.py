@@ -17,7 +17,7 @@ from rich.text import Text
 
 from percasym.report.comparison import Comparison, Verdict, compare_all, findings
 from percasym.report.header import Header, header
-from percasym.report.load import PATHS
+from percasym.report.load import CONTRIBUTIONS
 from percasym.report.study import Study
 from percasym.report.tables import markdown_table
 from percasym.report.words import percent, points, sample_count
@@ -33,9 +33,10 @@ UNBOUNDED = 10_000
 ASYMMETRY = "asymmetry"
 MEANINGS = {
     "a": "right answers end to end",
-    PATHS["via_perception"]: "part of that change: a percept became right, or wrong, that decides the answer",
-    PATHS["via_reasoning"]: "part of that change: the answer to the right percept",
-    PATHS["otherwise"]: "part of that change: another answer where neither percept is right",
+    "via a_p": "contribution to the change of a: a percept became right (or wrong), and that changed the answer",
+    "via a_r": "contribution: another answer to a percept that is right in both",
+    "via both": "contribution: what needed both changes",
+    "other": "contribution: answers to percepts that are wrong in both",
     "a_p": "percepts stated exactly",
     "a_r": "right answers given the true percept",
     "sampled a": "right answers end to end, sampled at temperature 1",
@@ -44,6 +45,11 @@ MEANINGS = {
     ASYMMETRY: "gain of a_r minus gain of a_p",
 }
 """Of the metrics, for readers who do not know the names."""
+CONTRIBUTE = (
+    "The change of a is a sum: via a_p, percepts that became right or wrong; via a_r, other answers to percepts right in both; "
+    "via both, what needed the two; other, percepts wrong in both."
+)
+"""What the contributions are, below a table."""
 BROKEN = {Verdict.clear: "clear of 0", Verdict.unresolved: "not resolved\nat this n", Verdict.against: "against the\nprediction"}
 """The verdicts in a narrow column."""
 WHOLE = {one: str(one) for one in Verdict}
@@ -69,7 +75,7 @@ class ComparisonRow:
 
 
 def comparison_rows(comparison: Comparison) -> list[ComparisonRow]:
-    """All cells in a, then in a_p, in a_r and in the asymmetry."""
+    """All cells in each metric of the comparison, then in the asymmetry."""
     rows = []
     for metric, name in comparison.metrics.items():
         for cell in comparison.cells:
@@ -166,6 +172,8 @@ def note(comparison: Comparison) -> str:
         f"Test split, {sample_count(comparison.num_samples)}, seeds in a cell: {many}; 95 % intervals {over}. "
         f"{ASYMMETRY.capitalize()} is the gain of a_r minus the gain of a_p, paired by sample."
     )
+    if not comparison.metrics.keys().isdisjoint(CONTRIBUTIONS):
+        text += f" {CONTRIBUTE}"
     if comparison.baseline is None:
         return f"{text} No cell has balance=none, so there are no differences to it."
     return f"{text} Differences are those after training, paired by seed and sample." if len(comparison.cells) > 1 else text
@@ -232,8 +240,8 @@ def _table(*numbers: str, gap: int = 1) -> Table:
 
 
 def _level(metric: str, accuracy: Estimate) -> str:
-    """An accuracy in percent; empty for a part of a change, which has none."""
-    return "" if metric in PATHS else percent(accuracy)
+    """An accuracy in percent; empty for a contribution to a change, which has none."""
+    return "" if metric in CONTRIBUTIONS else percent(accuracy)
 
 
 def _has_one_start(comparison: Comparison) -> bool:

@@ -14,12 +14,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from percasym.metrics import contributed
 from percasym.report.comparison import Verdict, verdict
-from percasym.report.load import METRICS, PATHS, SAMPLED, Grades, RunRecord, SampleGrades
+from percasym.report.comparison_table import CONTRIBUTE
+from percasym.report.load import CONTRIBUTIONS, METRICS, SAMPLED, Grades, RunRecord
 from percasym.report.study import A, require_same_rows
 from percasym.report.tables import markdown_table
 from percasym.report.words import counted, percent
-from percasym.statistics import change, gain, nothing, proportion
+from percasym.statistics import gain, proportion
 from percasym.types import Estimate
 
 KIND = "evaluation"
@@ -31,8 +33,9 @@ class PairedMetric:
     """One metric of two evaluations."""
 
     name: str
-    first: Estimate
-    second: Estimate
+    first: Estimate | None = None
+    """None, as `second`, for a contribution to the difference in a."""
+    second: Estimate | None = None
     difference: Estimate
     """Second minus first, paired by sample."""
 
@@ -81,7 +84,9 @@ def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
         one, other = (proportion(values, puzzles) for values in sides)
         found.append(PairedMetric(name=title, first=one, second=other, difference=gain(sides[0], sides[1], puzzles)))
         if key == A:
-            found += _parts([(old[name], new[name]) for name in names], puzzles)
+            before, after = ([side[name].headline for name in names] for side in (old, new))
+            parts = contributed(before, after, puzzles)
+            found += [PairedMetric(name=CONTRIBUTIONS[key], difference=one) for key, one in parts.items() if one.n]
     return PairedEvaluations(
         first=first.path, second=second.path, num_samples=len(names), num_puzzles=len(set(puzzles)), metrics=tuple(found)
     )
@@ -97,8 +102,8 @@ def paired_table(paired: PairedEvaluations) -> Table:
     for one in paired.metrics:
         found = verdict(one.difference, predicted=False)
         style = "" if found is not Verdict.clear else "green" if one.difference.mean > 0 else "red"
-        numbers = (percent(one.first), percent(one.second), Text(percent(one.difference, signed=True), style=style))
-        shown.add_row(one.name, *numbers, str(found or ""))
+        sides = ["" if side is None else percent(side) for side in (one.first, one.second)]
+        shown.add_row(one.name, *sides, Text(percent(one.difference, signed=True), style=style), str(found or ""))
     return shown
 
 
@@ -112,15 +117,6 @@ def evaluations_markdown(runs: Sequence[RunRecord]) -> str:
     return markdown_table(("evaluation", "n", *METRICS.values()), rows)
 
 
-def _parts(pairs: Sequence[tuple[SampleGrades, SampleGrades]], puzzles: Sequence[str]) -> list[PairedMetric]:
-    """The parts of the difference in a; none where they were not measured."""
-    found = []
-    for path, title in PATHS.items():
-        difference = change([one.part(other, path) for one, other in pairs], puzzles, reach=1.0)
-        found.append(PairedMetric(name=title, first=nothing(), second=nothing(), difference=difference))
-    return [] if any(math.isnan(one.difference.mean) for one in found) else found
-
-
 def _grades(run: RunRecord) -> Grades:
     if run.summary is None or run.grades_after is None:
         raise ValueError(f"{run.path} holds no finished evaluation. `percasym status` says how far a run is.")
@@ -130,6 +126,8 @@ def _grades(run: RunRecord) -> Grades:
 def _caption(paired: PairedEvaluations) -> str:
     sizes = f"{counted(paired.num_samples, 'sample')} of {counted(paired.num_puzzles, 'puzzle')}."
     lines = [f"A: {paired.first}", f"B: {paired.second}", sizes]
+    if any(one.first is None for one in paired.metrics):
+        lines.append(CONTRIBUTE)
     if any(not math.isnan(one.difference.mean) and one.name.startswith("faithful") for one in paired.metrics):
         lines.append("Faithful is over the samples whose percept both stated readably.")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percasym.report.accuracy_figures import MAX_BARS, MAX_PANELS, PARTS, against_weight, frontier, gain_bars, learning_curves
+from percasym.report.accuracy_figures import CONTRIBUTION_BARS, MAX_BARS, MAX_PANELS, against_weight, frontier, gain_bars, learning_curves
 from percasym.report.rewards import reward_scatter
 from percasym.report.study import CellGroup
 from percasym.report.style import SAMPLED_ACCURACIES
@@ -78,13 +78,13 @@ DRAWINGS = (
         draw=gain_bars,
     ),
     Drawing(
-        name="parts",
-        title="What the gain of a came through",
-        caption="Percentage points of a after training minus before. Via perception: percepts became right, or wrong, that decide the "
-        "answer; via reasoning: another answer to the right percept; other: neither percept is right. The parts add up to the gain of a. "
-        f"At most {MAX_BARS} cells of a group have bars.",
-        missing="it needs finished runs that kept the samples of both evaluations, with a, a_p and a_r",
-        draw=partial(gain_bars, bars=PARTS),
+        name="contributions",
+        title="Contributions to the gain of a",
+        caption="Percentage points of a after training minus before; the bars of a cell add up to its gain. Via perception: a percept "
+        "became right (or wrong), and that changed the answer; via reasoning: another answer to a percept that is right both times; via "
+        f"both: what needed the two; other: percepts wrong both times. At most {MAX_BARS} cells of a group have bars.",
+        missing="it needs finished runs with a, a_p and a_r of the same samples before and after",
+        draw=partial(gain_bars, bars=CONTRIBUTION_BARS),
     ),
     Drawing(
         name="dynamics",

@@ -16,9 +16,9 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from percasym import metrics
 from percasym.config.files import json_lines, parsed_json, read_json, read_yaml, unfit
 from percasym.config.schema import ConfigError, read
-from percasym.metrics import Answers, attributed
 from percasym.runs.records import file_name, list_samples, plain, read_lines
 from percasym.types import Estimate
 
@@ -57,14 +57,15 @@ SAMPLED_HEADLINE: Mapping[str, str] = {
     "sampled_reasoning": "sampled a_r",
 }
 """The headline metrics of sampled answers and their titles."""
-HEADLINE: Mapping[str, str] = {"end_to_end": "a", "perception": "a_p", "reasoning": "a_r"}
+HEADLINE: Mapping[str, str] = dict(zip(metrics.HEADLINE, ("a", "a_p", "a_r"), strict=True))
 """The three headline metrics and their column titles."""
-PATHS: Mapping[str, str] = {
-    "via_perception": "a via a_p",
-    "via_reasoning": "a via a_r",
-    "otherwise": "a, other",
+CONTRIBUTIONS: Mapping[str, str] = {
+    "via_perception": "via a_p",
+    "via_reasoning": "via a_r",
+    "via_both": "via both",
+    "otherwise": "other",
 }
-"""The parts of a change of a (`percasym.metrics.attributed`) and their titles."""
+"""The contributions to a change of a (`percasym.metrics.Contributions`) and their titles."""
 
 SampleName = tuple[str, str, int, int]
 """Task, split, seed and index of a sample."""
@@ -77,10 +78,10 @@ class SampleGrades(NamedTuple):
     """Samples of one puzzle differ in their pictures only."""
     grades: Mapping[str, bool | float | None]
 
-    def part(self, after: SampleGrades, path: str) -> float | None:
-        """One of `PATHS` of the change to another grading of the same sample; None where a grade is missing."""
-        parts = attributed(*(Answers(*(side.grades.get(key) for key in HEADLINE)) for side in (self, after)))
-        return None if parts is None else parts[list(PATHS).index(path)]
+    @property
+    def headline(self) -> tuple[bool | float | None, ...]:
+        """Those of a, a_p and a_r."""
+        return tuple(self.grades.get(key) for key in HEADLINE)
 
 
 Grades = Mapping[SampleName, SampleGrades]

@@ -16,6 +16,7 @@ import numpy as np
 from percasym.diagnosis.diagnose import RewardDiagnosis
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.diagnosis.scores import grid
+from percasym.report.accuracy_figures import BARS, CONTRIBUTION_BARS
 from percasym.report.curves import Curve, curve_of
 from percasym.report.rewards import RecordedRewards, jittered, panel_note, panel_title, perception_grid, regression, target_name
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
@@ -43,22 +44,15 @@ CAPTIONS: Mapping[str, str] = {
     "sampled": "What RL trains: shares of answers sampled at temperature 1, several to each of the same n first test samples; means over "
     "seeds.",
     "gap": "Accuracy after training minus before, in percentage points, with 95 % intervals.",
-    "parts": "Percentage points of a after training minus before, with 95 % intervals. Via perception: percepts became right, or wrong, "
-    "that decide the answer; via reasoning: another answer to the right percept; other: neither percept is right. The parts add up to the "
-    "gain of a.",
+    "contributions": "Percentage points of a after training minus before, with 95 % intervals; the bars of a cell add up to its gain. Via "
+    "perception: a percept became right (or wrong), and that changed the answer; via reasoning: another answer to a percept that is right "
+    "both times; via both: what needed the two; other: percepts wrong both times.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
     "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones do not overlap; "
     "a circle is the mean of a prompt, larger where several prompts have the same one; the line is the regression over rollouts. r is "
     "Pearson's over all rollouts with its 95 % interval, within prompts, and of the prompts' means. * reads the percept label.",
 }
 """Of the figures that the page draws otherwise than their PNG."""
-GAINS = ((A_P, "gain of a_p", "perception"), (A_R, "gain of a_r", "reasoning"))
-PARTS = (
-    ("via_perception", "via perception", "perception"),
-    ("via_reasoning", "via reasoning", "reasoning"),
-    ("otherwise", "other", "soft"),
-)
-"""Metric, name and colour of each bar of a cell."""
 
 
 def page_panels(name: str, groups: Sequence[CellGroup]) -> list[Data]:
@@ -174,8 +168,8 @@ MAKERS: Mapping[str, Callable[[CellGroup], Iterator[Data]]] = {
     "weight": _weight,
     "learning": partial(_learning, ACCURACIES),
     "sampled": partial(_learning, SAMPLED_ACCURACIES),
-    "gap": partial(_gains, GAINS),
-    "parts": partial(_gains, PARTS),
+    "gap": partial(_gains, BARS),
+    "contributions": partial(_gains, CONTRIBUTION_BARS),
     "dynamics": lambda group: _over_steps(NUMBERS, group),
     "payment": lambda group: _over_steps(REWARDS, group),
     "credit": _credit,

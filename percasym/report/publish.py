@@ -146,7 +146,7 @@ def _comparison_values(comparison: Comparison) -> Mapping[str, Any]:
 def _finding_values(finding: Finding) -> Mapping[str, str]:
     kind = "neutral" if finding.verdict is Verdict.unresolved else "good" if finding.estimate.mean > 0 else "bad"
     statement = finding.statement.replace("n = ", "n\u00a0=\u00a0")
-    return {"statement": f"{statement}. {finding.parts}" if finding.parts else statement, "verdict": str(finding.verdict), "kind": kind}
+    return {"statement": f"{statement}: {finding.sum}" if finding.sum else statement, "verdict": str(finding.verdict), "kind": kind}
 
 
 def _figure_values(one: DrawnFigure, panels: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

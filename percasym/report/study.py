@@ -15,7 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from percasym import statistics
-from percasym.report.load import HEADLINE, METRICS, PATHS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
+from percasym.metrics import contributed
+from percasym.report.load import CONTRIBUTIONS, HEADLINE, METRICS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -55,16 +56,36 @@ class Cell:
     def estimate(self, metric: str, part: str = "after") -> Estimate:
         """Mean over samples and seeds with its 95 % interval; nan where the cell did not measure it. `part` is one of `PARTS`.
 
-        Before training the seeds of a cell are one model: where all have the same grades, they count once.
+        Before training the seeds of a cell are one model: where all have the same grades, they count once. A contribution to the change
+        of a has an estimate as `gain` only.
         """
+        if metric in CONTRIBUTIONS:
+            return self.contributions.get(metric, statistics.nothing()) if part == "gain" else statistics.nothing()
         recorded = [one for run in self.runs if (one := _recorded(run.summary, part, metric)) is not None]
-        if not recorded and metric not in PATHS:  # Runs of earlier versions recorded no parts of a change.
+        if not recorded:
             return statistics.nothing()
         found = _regraded(self.runs, metric, part)
-        if not recorded:
-            return found or statistics.nothing()
         mean = sum(one.mean for one in recorded) / len(recorded)
         return found if found is not None and abs(found.mean - mean) < SAME else average(recorded)
+
+    @cached_property
+    def contributions(self) -> Mapping[str, Estimate]:
+        """To the gain of a, by key of `CONTRIBUTIONS`: from the samples, else as recorded; empty where not all runs have them.
+
+        Runs of earlier versions recorded none.
+        """
+        if any(_recorded(run.summary, "gain", A) is None for run in self.runs):
+            return {}
+        try:
+            sides = [(run.grades_before, run.grades_after, seed_of(run)) for run in self.runs]
+        except ValueError:  # `asymmetry` names the file.
+            sides = []
+        kept = [(old, new, seed) for old, new, seed in sides if old is not None and new is not None and old.keys() == new.keys()]
+        if len(kept) == len(self.runs):
+            return _contributed(kept)
+        recorded = {key: [_recorded(run.summary, "gain", key) for run in self.runs] for key in CONTRIBUTIONS}
+        whole = {key: [one for one in found if one is not None] for key, found in recorded.items()}
+        return {key: average(found) for key, found in whole.items() if len(found) == len(self.runs)}
 
     @cached_property
     def asymmetry(self) -> Estimate:
@@ -104,12 +125,7 @@ class _Values:
     def add_all(self, before: Grades, after: Grades, metric: str, seed: int) -> None:
         """Add the pairs of all samples of two evaluations."""
         for name in sorted(after):
-            old, new = before[name], after[name]
-            if metric in PATHS:
-                part = old.part(new, metric)
-                self.add(None if part is None else 0.0, part, new.puzzle, seed)
-            else:
-                self.add(old.grades.get(metric), new.grades.get(metric), new.puzzle, seed)
+            self.add(before[name].grades.get(metric), after[name].grades.get(metric), after[name].puzzle, seed)
 
     @property
     def gain(self) -> Estimate:
@@ -137,9 +153,9 @@ class CellGroup:
 
     @property
     def headline(self) -> Mapping[str, str]:
-        """The headline metrics and their titles, with the parts of a change of a, and those of sampled answers that a cell has measured."""
+        """The headline metrics and their titles; the contributions to the change of a and the metrics of sampled answers where measured."""
         known = {key for cell in self.cells for run in cell.runs if run.summary for key in run.summary.after}
-        parts = PATHS if known.issuperset(HEADLINE) else {}
+        parts = CONTRIBUTIONS if any(one.n for cell in self.cells for one in cell.contributions.values()) else {}
         return {A: HEADLINE[A], **parts, **HEADLINE, **{key: title for key, title in SAMPLED_HEADLINE.items() if key in known}}
 
     def estimates(self, metric: str, part: str = "after") -> list[Estimate]:
@@ -151,6 +167,8 @@ class CellGroup:
 
         A seed is paired with the same seed on the same samples of the same data. Raises ValueError when a file of samples cannot be read.
         """
+        if metric in CONTRIBUTIONS:
+            return [found.get(metric, statistics.nothing()) for found in self._contributions]
         return [statistics.nothing() if cell is self.baseline else self._paired(cell, metric) for cell in self.cells]
 
     def pairs(self, cell: Cell) -> list[tuple[RunRecord, RunRecord]]:
@@ -159,12 +177,24 @@ class CellGroup:
         return [(base[seed_of(run)], run) for run in cell.runs if seed_of(run) in base]
 
     def _paired(self, cell: Cell, metric: str) -> Estimate:
-        pairs = _Values()
+        values = _Values()
+        for base, own, seed in self._graded_pairs(cell):
+            values.add_all(base, own, metric, seed)
+        return values.gain
+
+    @cached_property
+    def _contributions(self) -> list[Mapping[str, Estimate]]:
+        """To the difference of each cell to the baseline; empty for the baseline itself."""
+        return [{} if cell is self.baseline else _contributed(self._graded_pairs(cell)) for cell in self.cells]
+
+    def _graded_pairs(self, cell: Cell) -> list[tuple[Grades, Grades, int]]:
+        """Grades of the baseline and of `cell`, and the seed, of each pair on the same samples of the same data."""
+        found = []
         for base, run in self.pairs(cell):
             own, other = run.grades_after, base.grades_after
             if own is not None and other is not None and base.data == run.data and _same_samples(own, other):
-                pairs.add_all(other, own, metric, seed_of(run))
-        return pairs.gain
+                found.append((other, own, seed_of(run)))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,12 +255,24 @@ def measured(run: RunRecord, summary: Summary) -> Summary:
     """summary.json of a run with the intervals of this revision, made from its samples as those of every cell are."""
     cell = Cell(name=run.cell, label=run.cell, strategy="", runs=(run,))
     parts = {part: {key: cell.estimate(key, part) for key in (*METRICS, *SAMPLED) if key in getattr(summary, part)} for part in PARTS}
-    return replace(summary, before=parts["before"], after=parts["after"], gain=parts["gain"])
+    return replace(summary, before=parts["before"], after=parts["after"], gain={**parts["gain"], **cell.contributions})
 
 
 def _same_samples(one: Grades, other: Grades) -> bool:
     """Whether two evaluations have the same samples of the same puzzles: a task with other options has other puzzles under its keys."""
     return one.keys() == other.keys() and all(one[name].puzzle == other[name].puzzle for name in one)
+
+
+def _contributed(pairs: Iterable[tuple[Grades, Grades, int]]) -> dict[str, Estimate]:
+    """The contributions to the change of a between evaluations of the same samples, each pair with its seed."""
+    before, after, puzzles, seeds = [], [], [], []
+    for old, new, seed in pairs:
+        for name in sorted(new):
+            before.append(old[name].headline)
+            after.append(new[name].headline)
+            puzzles.append(new[name].puzzle)
+            seeds.append(seed)
+    return contributed(before, after, puzzles, seeds)
 
 
 def _regraded(runs: Sequence[RunRecord], metric: str, part: str) -> Estimate | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INK, SOFT, FAINT, GREY = "#222222", "#555555", "#d9d9d9", "#888888"
 PERCEPTION, REASONING, WEIGHT = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito 2008: distinct in all kinds of colour vision.
+OF_BARS = {"perception": PERCEPTION, "reasoning": REASONING, "green": WEIGHT, "soft": FAINT}
+"""The page's name of a colour and the figures' colour."""
 ACCURACIES = (
     ("eval/end_to_end", "end to end a", INK, "o"),
     ("eval/perception", "perception a_p", PERCEPTION, "s"),

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from percasym.config.escaping import csv_cell, markdown
-from percasym.report.load import HEADLINE, METRICS, PATHS, SAMPLED, RunRecord, Summary, read_summary
+from percasym.report.load import CONTRIBUTIONS, HEADLINE, METRICS, SAMPLED, RunRecord, Summary, read_summary
 from percasym.report.study import PARTS, CellGroup, Study, seed_of, study_of
 from percasym.report.words import counted, percent
 from percasym.types import Estimate
@@ -58,9 +58,9 @@ def run_table(summary: Mapping[str, Any] | Summary) -> Table:
             gained = Text(percent(gain, signed=True), style=_gain_style(gain))
             shown.add_row(name, percent(before), percent(after), gained, str(latest.n))
         if key == "end_to_end":
-            for path, title in PATHS.items():
-                if (part := known.gain.get(path)) is not None and not math.isnan(part.mean):
-                    shown.add_row(title, "", "", Text(percent(part, signed=True), style=_gain_style(part)), str(part.n))
+            for part, its_name in CONTRIBUTIONS.items():
+                if (one := known.gain.get(part)) is not None and one.n:
+                    shown.add_row(f"  {its_name}", "", "", Text(percent(one, signed=True), style=_gain_style(one)), str(one.n))
     return shown
 
 
@@ -187,7 +187,7 @@ def _share(value: float) -> str:
 
 def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
     sampled = {key for cell in group.cells for run in cell.runs if run.summary for key in run.summary.after if key in SAMPLED}
-    for metric in (*METRICS, *(path for path in PATHS if path in group.headline), *(key for key in SAMPLED if key in sampled)):
+    for metric in (*METRICS, *(key for key in CONTRIBUTIONS if key in group.headline), *(key for key in SAMPLED if key in sampled)):
         parts = [group.estimates(metric), group.differences(metric), group.estimates(metric, "before"), group.estimates(metric, "gain")]
         for cell, *found in zip(group.cells, *parts, strict=True):
             numbers = [_plain(end) for one in found for end in (one.mean, *one.ci95)]

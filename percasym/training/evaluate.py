@@ -14,7 +14,7 @@ from typing import Any
 
 from percasym import statistics
 from percasym.config.settings import Evaluation
-from percasym.metrics import PATHS, Answers, attributed, grade
+from percasym.metrics import HEADLINE, contributed, grade
 from percasym.models.base import Family
 from percasym.rollout.base import ForcedPrefix, GreedyEngine
 from percasym.spans.codec import Codec
@@ -23,9 +23,6 @@ from percasym.types import Completion, Estimate, Fault, Prompt, Rollout, Sample
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful")
 """Keys of tables and summaries, in their order."""
-HEADLINE = ("end_to_end", "perception", "reasoning")
-"""a, a_p and a_r."""
-
 NUM_PICTURES = 64
 """Samples whose record holds the picture, the first ones: about 8 kB each. The key of a sample is enough to draw its picture again."""
 
@@ -57,17 +54,12 @@ class EvalResult:
         own = {name: statistics.proportion(values, self.puzzles) for name, values in self.verdicts.items()}
         return own | (self.sampled.metrics if self.sampled else {})
 
-    @property
-    def answers(self) -> list[Answers]:
-        """The headline grades of each sample; empty where they are not what was measured."""
-        return [Answers(*grades) for grades in zip(*(self.verdicts.get(name, ()) for name in HEADLINE), strict=False)]
-
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
-        """Paired differences from an earlier result on the same samples."""
+        """Paired differences from an earlier result on the same samples, and the contributions to that of a."""
         own = {name: statistics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
-        if parts := [attributed(*pair) for pair in zip(before.answers, self.answers, strict=True)]:
-            columns = zip(*((None,) * len(PATHS) if part is None else part for part in parts), strict=True)
-            own |= {name: statistics.change(column, self.puzzles, reach=1.0) for name, column in zip(PATHS, columns, strict=True)}
+        if all(name in side.verdicts for side in (before, self) for name in HEADLINE):
+            old, new = (list(zip(*(side.verdicts[name] for name in HEADLINE), strict=True)) for side in (before, self))
+            own |= contributed(old, new, self.puzzles)
         return own | (self.sampled.gain_over(before.sampled) if self.sampled and before.sampled else {})
 
 

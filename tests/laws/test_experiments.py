@@ -59,6 +59,7 @@ def test_the_studies_of_the_paper_are_there() -> None:
 
 SEEDS = {
     "demo": "0",
+    "miniature_qwen3vl": "0,1,2,3,4",
     "modest_upweighting": "2,3,4",
     "rl_demo": "0",
     "balancing_map": "11",

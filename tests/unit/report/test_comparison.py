@@ -13,8 +13,9 @@ import pytest
 from percasym.cli.main import main
 from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
 from percasym.report.comparison_table import comparison_rows
-from percasym.report.load import PATHS, last_evaluation, load_runs, read_grades
-from percasym.report.study import study_of
+from percasym.report.load import CONTRIBUTIONS, last_evaluation, load_runs, read_grades
+from percasym.report.study import measured, study_of
+from percasym.report.tables import cells_csv
 from percasym.statistics import change, gain, proportion
 from percasym.types import Estimate
 
@@ -113,13 +114,14 @@ def test_each_finding_is_a_sentence_with_number_interval_and_verdict(cell_run: C
     assert sentences == [
         "none: a_r gained 50.0 points more than a_p (95 % interval [-1.1, +81.1], n = 8): not resolved at this n.",
         "ngdiff: a is 50.0 points lower than with none (95 % interval [-76.1, -3.9], n = 8): against the prediction. "
-        "Of it, +0.0 [-19.6, +19.6] via perception, -50.0 [-76.1, -3.9] via reasoning, +0.0 [-19.6, +19.6] otherwise.",
+        "-50.0 = +0.0 [-19.6, +19.6] via perception, +0.0 [-19.6, +19.6] via reasoning, -50.0 [-76.1, -3.9] via both, "
+        "+0.0 [-19.6, +19.6] otherwise.",
         "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0.",
         "ngdiff: costs 50.0 points of a_r against none (95 % interval [-76.1, -3.9], n = 8): clear of 0.",
     ]
 
 
-def test_a_change_of_a_is_attributed_sample_by_sample(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_change_of_a_has_its_contributions_sample_by_sample(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     # none misreads samples 0 to 2, which it would answer right from p*; ngdiff reads 0 and 1 and has unlearned to answer 1 and 3.
     start = [(False, False, False)] * 4
     none = [(False, False, True)] * 2 + [(True, False, True), (True, True, True)]
@@ -127,13 +129,15 @@ def test_a_change_of_a_is_attributed_sample_by_sample(cell_run: Callable[..., Pa
     cell_run(tmp_path / "s", "none", 0, 0.5, grades=(start, none))
     cell_run(tmp_path / "s", "ngdiff", 0, 0.5, grades=(start, ngdiff))
     changes = compared(tmp_path).cells[1].changes
-    assert {path: changes[path].difference.mean for path in PATHS} == {
+    assert {key: changes[key].difference.mean for key in CONTRIBUTIONS} == {
         "via_perception": 2 / 4,  # Samples 0 and 1: right from p*, wrong from what none saw.
-        "via_reasoning": -2 / 4,  # Samples 1 and 3.
+        "via_reasoning": -1 / 4,  # Sample 3.
+        "via_both": -1 / 4,  # Sample 1: the right percept would have paid, had reasoning stayed.
         "otherwise": -1 / 4,  # Sample 2: a wrong percept had the right answer by chance.
     }
-    assert sum(changes[path].difference.mean for path in PATHS) == changes["end_to_end"].difference.mean == -1 / 4
-    assert changes["via_reasoning"].gain.mean == 1 / 4, "of sample 0: before training p* did not help"
+    assert sum(changes[key].difference.mean for key in CONTRIBUTIONS) == changes["end_to_end"].difference.mean == -1 / 4
+    assert changes["via_both"].gain.mean == 1 / 4, "of sample 0: before training p* did not help"
+    assert all(math.isnan(side.mean) for key in CONTRIBUTIONS for side in (changes[key].before, changes[key].after))
     assert changes["via_perception"].difference == change([1.0, 1.0, 0.0, 0.0], reach=1.0)
 
 
@@ -141,7 +145,49 @@ def test_without_a_r_a_change_has_no_parts(cell_run: Callable[..., Path], tmp_pa
     unknown = [(False, False, None)] * 4
     cell_run(tmp_path / "s", "none", 0, 0.5, grades=(unknown, unknown))
     cell_run(tmp_path / "s", "ngdiff", 0, 0.5, grades=(unknown, [(True, True, None)] * 4))
-    assert all("Of it" not in finding.sentence for finding in findings(compared(tmp_path)))
+    assert list(compared(tmp_path).metrics) == ["end_to_end", "perception", "reasoning"]
+    assert all(" = " not in finding.sentence.partition(": ")[2].replace("n = ", "") for finding in findings(compared(tmp_path)))
+
+
+def recorded_without(run: Path) -> None:
+    """Make the summary that of a version without contributions."""
+    file = run / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["gain"] = {key: one for key, one in summary["gain"].items() if key not in CONTRIBUTIONS}
+    file.write_text(json.dumps(summary))
+
+
+def test_contributions_of_old_and_new_seeds_are_of_all_samples(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    seen = ([(False, False, True)] * 4, [(True, True, True)] * 4)
+    both = ([(False, False, False)] * 4, [(True, True, True)] * 4)
+    recorded_without(cell_run(tmp_path / "s", "none", 0, 0.5, grades=seen))
+    cell_run(tmp_path / "s", "none", 1, 0.5, grades=both)
+    changes = compared(tmp_path).cells[0].changes
+    assert (changes["via_perception"].gain.mean, changes["via_both"].gain.mean) == (0.5, 0.5)
+
+
+def test_a_cell_that_lost_samples_has_its_recorded_contributions_or_none(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    grades = ([(False, False, True)] * 4, [(True, True, True)] * 4)
+    run = cell_run(tmp_path / "s", "none", 0, 0.5, grades=grades)
+    (run / "samples" / "test_000000.jsonl").unlink()
+    (group,) = study_of(load_runs(tmp_path), "x").groups
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(group.headline) == {"end_to_end", "perception", "reasoning"}, "nothing was recorded"
+    summary["gain"]["via_perception"] = {"mean": 0.25, "ci95": [0.1, 0.4], "n": 4}
+    (run / "summary.json").write_text(json.dumps(summary))
+    (group,) = study_of(load_runs(tmp_path), "x").groups
+    found = group.cells[0].estimate("via_perception", "gain")
+    assert (found.mean, found.ci95, found.n) == (0.25, pytest.approx((0.1, 0.4)), 4)
+
+
+def test_tables_of_a_part_hold_gains_and_differences_only(cell_run: Callable[..., Path], tmp_path: Path) -> None:
+    grades = ([(False, False, True)] * 4, [(True, True, True)] * 4)
+    run = cell_run(tmp_path / "s", "none", 0, 0.5, grades=grades)
+    (record,) = load_runs(run)
+    assert record.summary is not None and measured(record, record.summary).gain["via_perception"].mean == 1.0
+    lines = cells_csv(study_of([record], "x")).splitlines()
+    columns = dict(zip(lines[0].split(","), next(line for line in lines if ",via_perception," in line).split(","), strict=True))
+    assert (columns["mean"], columns["before"], columns["gain"]) == ("", "", "1")
 
 
 def test_a_small_difference_in_perception_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -284,4 +330,4 @@ def test_sampled_answers_are_compared_by_prompt_beside_the_greedy_ones(cell_run:
 
 def test_runs_without_sampled_answers_are_compared_as_before(cell_run: Callable[..., Path], tmp_path: Path) -> None:
     cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
-    assert list(compared(tmp_path).metrics) == ["end_to_end", *PATHS, "perception", "reasoning"]
+    assert list(compared(tmp_path).metrics) == ["end_to_end", *CONTRIBUTIONS, "perception", "reasoning"]

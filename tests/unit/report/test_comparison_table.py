@@ -71,7 +71,7 @@ def test_more_than_three_cells_have_a_row_for_each_metric(cell_run: Cells, tmp_p
     assert "…" not in text
     rows = words(text)
     cells = ("none", "0.1", "0.3", "ngdiff")
-    metrics = ("a", "a via a_p", "a via a_r", "a, other", "a_p", "a_r", "asymmetry")
+    metrics = ("a", "via a_p", "via a_r", "via both", "other", "a_p", "a_r", "asymmetry")
     shown = [row[0] if row[0] in cells else " ".join(row) for row in rows if row and (row[0] in cells or " ".join(row) in metrics)]
     assert shown == [name for metric in metrics for name in (metric, *cells)]
     found = next(row for row in rows if row[:1] == ["ngdiff"])

@@ -10,7 +10,7 @@ import pytest
 
 from percasym.cli.main import main
 from percasym.report.evaluations import pair, paired_table
-from percasym.report.load import PATHS, load_run
+from percasym.report.load import CONTRIBUTIONS, load_run
 from percasym.runs.rundir import RunDirectory
 from percasym.types import Estimate
 
@@ -37,8 +37,8 @@ def test_a_difference_is_paired_by_sample(tmp_path: Path) -> None:
     first, second = evaluation(tmp_path / "a", [False, True, False, True]), evaluation(tmp_path / "b", [True, True, False, True])
     paired = pair(load_run(first), load_run(second))
     assert (paired.num_samples, paired.num_puzzles) == (4, 4)
-    # Where percept and answer became right, p* had not helped before: the change came through reasoning.
-    parts = {"a via a_p": 0.0, "a via a_r": 0.25, "a, other": 0.0}
+    # Where the percept became right, p* had not helped before: it took both.
+    parts = {"via a_p": 0.0, "via a_r": 0.0, "via both": 0.25, "other": 0.0}
     assert {one.name: one.difference.mean for one in paired.metrics if one.name in parts} == parts
     measured = [one for one in paired.metrics if one.name not in parts]
     assert [(one.first.mean, one.second.mean, one.difference.mean) for one in measured] == [(0.5, 0.75, 0.25)] * 4
@@ -110,6 +110,7 @@ def test_a_metric_that_one_side_did_not_measure_is_left_out(tmp_path: Path) -> N
     records = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(record | {"grades": record["grades"] | {"faithful": None}}) + "\n" for record in records))
     paired = pair(load_run(first), load_run(second))
-    assert len(paired.metrics) == len(GRADES) - 1 + len(PATHS) and not any(one.name.startswith("faithful") for one in paired.metrics)
+    assert len(paired.metrics) == len(GRADES) - 1 + len(CONTRIBUTIONS)
+    assert not any(one.name.startswith("faithful") for one in paired.metrics)
     assert "Faithful" not in str(paired_table(paired).caption)
     assert "Faithful is over the samples" in str(paired_table(pair(load_run(first), load_run(first))).caption)

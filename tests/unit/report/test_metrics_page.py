@@ -6,7 +6,7 @@ from pathlib import Path
 
 from percasym.balance.base import Gramian, SpanStats
 from percasym.diagnosis.stream import reward_statistics, weighted_rewards
-from percasym.report.load import METRICS, PATHS, SAMPLED
+from percasym.report.load import CONTRIBUTIONS, METRICS, SAMPLED
 from percasym.training.span_gradients import Share, step_metrics
 from percasym.types import Grade
 
@@ -37,6 +37,6 @@ def test_exactly_the_numbers_that_a_run_writes_are_defined() -> None:
         "time/reward_seconds",
         "time/update_seconds",
     }  # tests/integration/test_rl.py holds a run against the page.
-    summarised = {*METRICS, *PATHS, *SAMPLED, *(field.name for field in fields(Share))}
+    summarised = {*METRICS, *CONTRIBUTIONS, *SAMPLED, *(field.name for field in fields(Share))}
     summarised |= {"groups", "taught", "mismatch_max", "rollout_seconds", "reward_seconds", "update_seconds"}
     assert logged | summarised == DEFINED

@@ -76,7 +76,7 @@ def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[
     cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(wrong, perception))
     publish(load_runs(tmp_path), tmp_path / "report")
     page, text = ((tmp_path / "report" / name).read_text() for name in ("report.html", "report.md"))
-    assert "of a after training minus before" in page and "](parts.png)" in text
+    assert "Contributions to the gain of a" in page and "](contributions.png)" in text
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
     # Before, after and gain are those of summary.json; the difference is that of the samples.
     cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
