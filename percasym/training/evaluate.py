@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from percasym import statistics
+from percasym import metrics, statistics
 from percasym.config.settings import Evaluation
-from percasym.metrics import HEADLINE, contributed, grade
 from percasym.models.base import Family
 from percasym.rollout.base import ForcedPrefix, GreedyEngine
 from percasym.spans.codec import Codec
@@ -57,9 +56,9 @@ class EvalResult:
     def gain_over(self, before: EvalResult) -> dict[str, Estimate]:
         """Paired differences from an earlier result on the same samples, and the contributions to that of a."""
         own = {name: statistics.gain(before.verdicts[name], values, self.puzzles) for name, values in self.verdicts.items()}
-        if all(name in side.verdicts for side in (before, self) for name in HEADLINE):
-            old, new = (list(zip(*(side.verdicts[name] for name in HEADLINE), strict=True)) for side in (before, self))
-            own |= contributed(old, new, self.puzzles)
+        if all(name in side.verdicts for side in (before, self) for name in metrics.HEADLINE):
+            old, new = (list(zip(*(side.verdicts[name] for name in metrics.HEADLINE), strict=True)) for side in (before, self))
+            own |= metrics.contributed(old, new, self.puzzles)
         return own | (self.sampled.gain_over(before.sampled) if self.sampled and before.sampled else {})
 
 
@@ -121,7 +120,7 @@ def _rest(answer: Completion, prefix: Sequence[int]) -> Completion | None:
 def _record(task: Task, codec: Codec, sample: Sample, *, picture: Rollout, prefix: Rollout, text: Rollout) -> dict[str, Any]:
     """One sample with its three responses and their grades, as JSON."""
     rollouts = {"image": picture, "prefix": prefix, "text": text}
-    grades = {name: grade(task, sample.truth, rollout) for name, rollout in rollouts.items()}
+    grades = {name: metrics.grade(task, sample.truth, rollout) for name, rollout in rollouts.items()}
     image = sample.prompt.image if sample.prompt.key.index < NUM_PICTURES else None
     return {
         "key": asdict(sample.prompt.key),
