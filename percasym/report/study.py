@@ -83,9 +83,9 @@ class Cell:
         kept = [(old, new, seed) for old, new, seed in sides if old is not None and new is not None and old.keys() == new.keys()]
         if len(kept) == len(self.runs):
             return _contributed(kept)
-        recorded = {key: [_recorded(run.summary, "gain", key) for run in self.runs] for key in CONTRIBUTIONS}
-        whole = {key: [one for one in found if one is not None] for key, found in recorded.items()}
-        return {key: average(found) for key, found in whole.items() if len(found) == len(self.runs)}
+        recorded = {key: [one for run in self.runs if (one := _recorded(run.summary, "gain", key)) is not None] for key in CONTRIBUTIONS}
+        complete = all(len(found) == len(self.runs) for found in recorded.values())
+        return {key: average(found) for key, found in recorded.items()} if complete else {}
 
     @cached_property
     def asymmetry(self) -> Estimate:

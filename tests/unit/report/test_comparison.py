@@ -173,7 +173,7 @@ def test_a_cell_that_lost_samples_has_its_recorded_contributions_or_none(cell_ru
     (group,) = study_of(load_runs(tmp_path), "x").groups
     summary = json.loads((run / "summary.json").read_text())
     assert set(group.headline) == {"end_to_end", "perception", "reasoning"}, "nothing was recorded"
-    summary["gain"]["via_perception"] = {"mean": 0.25, "ci95": [0.1, 0.4], "n": 4}
+    summary["gain"] |= {key: {"mean": 0.25, "ci95": [0.1, 0.4], "n": 4} for key in CONTRIBUTIONS}
     (run / "summary.json").write_text(json.dumps(summary))
     (group,) = study_of(load_runs(tmp_path), "x").groups
     found = group.cells[0].estimate("via_perception", "gain")
