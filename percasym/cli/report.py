@@ -76,8 +76,8 @@ def write_report(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from percasym.report.comparison_table import console, show
-    from percasym.report.evaluations import is_evaluation, pair, paired_table
+    from percasym.report.comparison_table import console, fitting, show
+    from percasym.report.evaluations import is_evaluation, pair, paired_tables
     from percasym.report.study import study_name, study_of
     from percasym.report.words import counted
 
@@ -88,7 +88,8 @@ def _compare(given: argparse.Namespace) -> None:
             got = f"percasym compare pairs two evaluations, got {len(runs)}."
             raise ConfigError(f"{got} Name two evaluation directories, the reference first.")
         try:
-            console().print(paired_table(pair(*runs)))
+            out = console()
+            out.print(fitting(paired_tables(pair(*runs)), out))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return

@@ -6,7 +6,7 @@ for each cell. Without a terminal the text is at least `PIPED_COLUMNS` wide and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -143,15 +143,15 @@ def print_comparisons(comparisons: Sequence[Comparison], out: Console) -> None:
     """Print each comparison: its title, its table, how to read it, and its findings."""
     for comparison in comparisons:
         out.print(Text(f"\n{comparison.title}: accuracy in % [95 % interval]", style="bold"))
-        out.print(fitting(comparison, out))
+        out.print(fitting(_tables(comparison), out))
         out.print()
         for line in lines(comparison):
             out.print(line)
 
 
-def fitting(comparison: Comparison, out: Console) -> Table:
-    """The first of these tables that fits `out`: cells beside each other, a row for each cell, the same with stacked intervals."""
-    tables = list(_tables(comparison))
+def fitting(tables: Iterable[Table], out: Console) -> Table:
+    """The first of these tables that fits `out`, else the last."""
+    tables = list(tables)
     unbounded = out.options.update(width=UNBOUNDED)
     return next((table for table in tables if Measurement.get(out, unbounded, table).maximum <= out.width), tables[-1])
 
@@ -180,6 +180,7 @@ def note(comparison: Comparison) -> str:
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
+    """Widest first: cells beside each other, a row for each cell, the same with stacked intervals."""
     if len(comparison.cells) <= MAX_WIDE and _has_one_start(comparison):
         yield _beside(comparison, gap=1)
         yield _beside(comparison, gap=0)
@@ -198,17 +199,17 @@ def _beside(comparison: Comparison, *, gap: int) -> Table:
         table.add_column(Text(f"{cell.label} minus\n{baseline.label if baseline else ''}"), justify="right", no_wrap=True)
         table.add_column(Text("\nverdict"), no_wrap=True)
     for metric, name in comparison.metrics.items():
-        row = [Text(name), _stacked(_level(metric, cells[0].changes[metric].before))]
+        row = [Text(name), stacked(_level(metric, cells[0].changes[metric].before))]
         for cell in cells:
-            row += [_stacked(_level(metric, cell.changes[metric].after)), _stacked(points(cell.changes[metric].gain))]
+            row += [stacked(_level(metric, cell.changes[metric].after)), stacked(points(cell.changes[metric].gain))]
         for cell in others:
             change = cell.changes[metric]
-            row += [_stacked(points(change.difference)), _verdict(change.verdict, _sign(change.difference, change.verdict), BROKEN)]
+            row += [stacked(points(change.difference)), _verdict(change.verdict, _sign(change.difference, change.verdict), BROKEN)]
         table.add_row(*row)
     row = [Text(ASYMMETRY), EMPTY]
     for cell in cells:
         found = cell.asymmetry_verdict
-        parts = [_stacked(points(cell.asymmetry)), _verdict(found, _sign(cell.asymmetry, found), BROKEN)]
+        parts = [stacked(points(cell.asymmetry)), _verdict(found, _sign(cell.asymmetry, found), BROKEN)]
         row += [EMPTY, Text("\n").join(part for part in parts if part)]
     table.add_row(*row)
     return table
@@ -217,7 +218,7 @@ def _beside(comparison: Comparison, *, gap: int) -> Table:
 def _below(comparison: Comparison, *, break_verdicts: bool, stack: bool = False) -> Table:
     """A row for each cell, below the name of the metric."""
     against, phrases = difference_header(comparison), BROKEN if break_verdicts else WHOLE
-    number = _stacked if stack else Text
+    number = stacked if stack else Text
     table = _table("before", "after", "gain", *against)
     table.add_column("verdict", no_wrap=True)
     metric = None
@@ -250,7 +251,7 @@ def _has_one_start(comparison: Comparison) -> bool:
     return len(starts) == 1
 
 
-def _stacked(number: str) -> Text:
+def stacked(number: str) -> Text:
     """The interval below its number."""
     return Text(number.replace(" ", "\n", 1))
 

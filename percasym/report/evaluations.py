@@ -16,7 +16,7 @@ from rich.text import Text
 
 from percasym.metrics import contributed
 from percasym.report.comparison import Verdict, verdict
-from percasym.report.comparison_table import CONTRIBUTE
+from percasym.report.comparison_table import BROKEN, CONTRIBUTE, stacked
 from percasym.report.load import CONTRIBUTIONS, METRICS, SAMPLED, Grades, RunRecord
 from percasym.report.study import A, require_same_rows
 from percasym.report.tables import markdown_table
@@ -86,24 +86,33 @@ def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
         if key == A:
             before, after = ([side[name].headline for name in names] for side in (old, new))
             parts = contributed(before, after, puzzles)
-            found += [PairedMetric(name=CONTRIBUTIONS[key], difference=one) for key, one in parts.items() if one.n]
+            found += [PairedMetric(name=f"  {CONTRIBUTIONS[key]}", difference=one) for key, one in parts.items() if one.n]
     return PairedEvaluations(
         first=first.path, second=second.path, num_samples=len(names), num_puzzles=len(set(puzzles)), metrics=tuple(found)
     )
 
 
-def paired_table(paired: PairedEvaluations) -> Table:
-    """Both evaluations and their difference in percent, for a terminal."""
+def paired_tables(paired: PairedEvaluations) -> list[Table]:
+    """Both evaluations and their difference in percent, for a terminal: intervals beside their numbers, and below them."""
+    return [_paired_table(paired, stack) for stack in (False, True)]
+
+
+def _paired_table(paired: PairedEvaluations, stack: bool) -> Table:
     title = "accuracy in % [95 % interval]"
-    shown = Table(box=SIMPLE_HEAD, title=title, title_justify="left", caption=_caption(paired), caption_justify="left")
+    shown = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", caption=_caption(paired), caption_justify="left", pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
     shown.add_column("", no_wrap=True)
     for column in ("A", "B", "B - A, paired", "verdict"):
         shown.add_column(column, justify="right" if column != "verdict" else "left", no_wrap=True)
     for one in paired.metrics:
         found = verdict(one.difference, predicted=False)
         style = "" if found is not Verdict.clear else "green" if one.difference.mean > 0 else "red"
-        sides = ["" if side is None else percent(side) for side in (one.first, one.second)]
-        shown.add_row(one.name, *sides, Text(percent(one.difference, signed=True), style=style), str(found or ""))
+        numbers = ["" if side is None else percent(side) for side in (one.first, one.second)]
+        first, second, difference = map(stacked if stack else Text, (*numbers, percent(one.difference, signed=True)))
+        difference.stylize(style)
+        shown.add_row(one.name, first, second, difference, "" if found is None else BROKEN[found] if stack else str(found))
     return shown
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from percasym.cli.main import main
-from percasym.report.evaluations import pair, paired_table
+from percasym.report.comparison_table import fitting
+from percasym.report.evaluations import pair, paired_tables
 from percasym.report.load import CONTRIBUTIONS, load_run
 from percasym.runs.rundir import RunDirectory
 from percasym.types import Estimate
@@ -38,7 +41,7 @@ def test_a_difference_is_paired_by_sample(tmp_path: Path) -> None:
     paired = pair(load_run(first), load_run(second))
     assert (paired.num_samples, paired.num_puzzles) == (4, 4)
     # Where the percept became right, p* had not helped before: it took both.
-    parts = {"via a_p": 0.0, "via a_r": 0.0, "via both": 0.25, "other": 0.0}
+    parts = {"  via a_p": 0.0, "  via a_r": 0.0, "  via both": 0.25, "  other": 0.0}
     assert {one.name: one.difference.mean for one in paired.metrics if one.name in parts} == parts
     measured = [one for one in paired.metrics if one.name not in parts]
     assert [(one.first.mean, one.second.mean, one.difference.mean) for one in measured] == [(0.5, 0.75, 0.25)] * 4
@@ -112,5 +115,16 @@ def test_a_metric_that_one_side_did_not_measure_is_left_out(tmp_path: Path) -> N
     paired = pair(load_run(first), load_run(second))
     assert len(paired.metrics) == len(GRADES) - 1 + len(CONTRIBUTIONS)
     assert not any(one.name.startswith("faithful") for one in paired.metrics)
-    assert "Faithful" not in str(paired_table(paired).caption)
-    assert "Faithful is over the samples" in str(paired_table(pair(load_run(first), load_run(first))).caption)
+    assert all("Faithful" not in str(table.caption) for table in paired_tables(paired))
+    assert all("Faithful is over the samples" in str(table.caption) for table in paired_tables(pair(load_run(first), load_run(first))))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_narrow_terminal_gets_every_digit(tmp_path: Path, width: int) -> None:
+    first, second = evaluation(tmp_path / "a", [False] * 40), evaluation(tmp_path / "b", [True] * 40)
+    out = Console(file=io.StringIO(), width=width)
+    out.print(fitting(paired_tables(pair(load_run(first), load_run(second))), out))
+    assert isinstance(out.file, io.StringIO)
+    text = out.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
+    assert "+100.0" in text and "[+87.3, +100.0]" in text and "clear of 0" in text
