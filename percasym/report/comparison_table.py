@@ -20,7 +20,7 @@ from percasym.report.header import Header, header
 from percasym.report.load import CONTRIBUTIONS
 from percasym.report.study import Study
 from percasym.report.tables import markdown_table
-from percasym.report.words import percent, points, sample_count
+from percasym.report.words import CONTRIBUTE, percent, points, sample_count
 from percasym.runs.console import PlainConsole
 from percasym.types import Estimate
 
@@ -45,11 +45,6 @@ MEANINGS = {
     ASYMMETRY: "gain of a_r minus gain of a_p",
 }
 """Of the metrics, for readers who do not know the names."""
-CONTRIBUTE = (
-    "The change of a is a sum: via a_p, percepts that became right or wrong; via a_r, other answers to percepts right in both; "
-    "via both, what needed the two; other, percepts wrong in both."
-)
-"""What the contributions are, below a table."""
 BROKEN = {Verdict.clear: "clear of 0", Verdict.unresolved: "not resolved\nat this n", Verdict.against: "against the\nprediction"}
 """The verdicts in a narrow column."""
 WHOLE = {one: str(one) for one in Verdict}

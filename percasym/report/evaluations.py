@@ -16,11 +16,11 @@ from rich.text import Text
 
 from percasym.metrics import contributed
 from percasym.report.comparison import Verdict, verdict
-from percasym.report.comparison_table import BROKEN, CONTRIBUTE, stacked
+from percasym.report.comparison_table import BROKEN, stacked
 from percasym.report.load import CONTRIBUTIONS, METRICS, SAMPLED, Grades, RunRecord
 from percasym.report.study import A, require_same_rows
 from percasym.report.tables import markdown_table
-from percasym.report.words import counted, percent
+from percasym.report.words import CONTRIBUTE, counted, percent
 from percasym.statistics import gain, proportion
 from percasym.types import Estimate
 

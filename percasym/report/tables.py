@@ -16,7 +16,7 @@ from rich.text import Text
 from percasym.config.escaping import csv_cell, markdown
 from percasym.report.load import CONTRIBUTIONS, HEADLINE, METRICS, SAMPLED, RunRecord, Summary, read_summary
 from percasym.report.study import PARTS, CellGroup, Study, seed_of, study_of
-from percasym.report.words import counted, percent
+from percasym.report.words import CONTRIBUTE, counted, percent
 from percasym.types import Estimate
 
 GROUP_HEADER = ("cell", "seeds", *(f"{title}{more}" for title in HEADLINE.values() for more in ("", " against none")))
@@ -152,6 +152,8 @@ def _caption(summary: Summary) -> str:
     if summary.num_puzzles is not None and summary.num_puzzles < num_samples:
         puzzles = counted(summary.num_puzzles, "puzzle")
         lines.append(f"{num_samples} samples of {puzzles}: the intervals allow for what the samples of one share.")
+    if any(key in summary.gain and summary.gain[key].n for key in CONTRIBUTIONS):
+        lines.append(CONTRIBUTE)
     if summary.share:
         parts = ", ".join(f"{_share(value)} of the {key}" for key, value in summary.share.items())
         lines.append(f"In ordinary training perception is {parts} (first step).")

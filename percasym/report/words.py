@@ -10,6 +10,11 @@ from percasym.types import Estimate
 
 DASH = "-"
 """What was not measured."""
+CONTRIBUTE = (
+    "The change of a is a sum: via a_p, percepts that became right or wrong; via a_r, other answers to percepts right in both; "
+    "via both, what needed the two; other, percepts wrong in both."
+)
+"""What the contributions are, below a table."""
 
 
 def percent(estimate: Estimate | None, *, signed: bool = False) -> str:

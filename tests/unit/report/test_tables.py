@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from percasym.report.load import load_run, load_runs
+from percasym.report.load import CONTRIBUTIONS, load_run, load_runs
 from percasym.report.tables import percent, run_table, runs_markdown
 from percasym.types import Estimate
 
@@ -95,3 +95,15 @@ def test_markdown_has_one_row_for_each_cell_and_counts_what_is_missing(make_run:
 def test_markdown_of_finished_runs_counts_nothing_that_is_missing(make_run: Callable[..., Path], tmp_path: Path) -> None:
     make_run("study/none/seed0", after=0.3)
     assert runs_markdown(load_runs(tmp_path)).splitlines()[-1].startswith("| none | 1 |")
+
+
+def test_the_contributions_to_a_gain_stand_below_it_with_what_they_are(run_dir: Path) -> None:
+    file = run_dir / "summary.json"
+    summary = json.loads(file.read_text())
+    assert "via a_p" not in printed(run_table(load_run(run_dir).summary)), "else this test could not fail"
+    summary["gain"] |= {key: {"mean": 0.1234, "ci95": [0.1, 0.15], "n": 200} for key in CONTRIBUTIONS}
+    file.write_text(json.dumps(summary))
+    rows = [row.split() for row in printed(run_table(load_run(run_dir).summary)).splitlines()]
+    below = [row[:2] for row in rows[next(place for place, row in enumerate(rows) if row[:1] == ["end"]) + 1 :]]
+    assert below[:4] == [["via", "a_p"], ["via", "a_r"], ["via", "both"], ["other", "+12.3"]]
+    assert "The change of a is a sum:" in " ".join(word for row in rows for word in row)
