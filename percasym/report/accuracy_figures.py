@@ -189,7 +189,7 @@ def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] 
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
             axes.set_ylabel("gain in points")
             dress(axes, group.title)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(bars), frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
         return figure
 
 

@@ -193,7 +193,8 @@ def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
         parts = [group.estimates(metric), group.differences(metric), group.estimates(metric, "before"), group.estimates(metric, "gain")]
         for cell, *found in zip(group.cells, *parts, strict=True):
             numbers = [_plain(end) for one in found for end in (one.mean, *one.ci95)]
-            yield [group.title, cell.name, cell.strategy, _plain(cell.weights[0]), metric, str(len(cell.runs)), str(found[0].n), *numbers]
+            sizes = [str(len(cell.runs)), str(max(one.n for one in found))]
+            yield [group.title, cell.name, cell.strategy, _plain(cell.weights[0]), metric, *sizes, *numbers]
     for cell in group.cells:
         gap = [_plain(end) for end in (cell.asymmetry.mean, *cell.asymmetry.ci95)]
         sizes = [str(len(cell.runs)), str(cell.asymmetry.n)]

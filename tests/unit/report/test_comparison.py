@@ -187,7 +187,7 @@ def test_tables_of_a_part_hold_gains_and_differences_only(cell_run: Callable[...
     assert record.summary is not None and measured(record, record.summary).gain["via_perception"].mean == 1.0
     lines = cells_csv(study_of([record], "x")).splitlines()
     columns = dict(zip(lines[0].split(","), next(line for line in lines if ",via_perception," in line).split(","), strict=True))
-    assert (columns["mean"], columns["before"], columns["gain"]) == ("", "", "1")
+    assert (columns["mean"], columns["before"], columns["gain"], columns["n"]) == ("", "", "1", "4")
 
 
 def test_a_small_difference_in_perception_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
