@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import json
 import re
@@ -129,17 +130,24 @@ def test_a_wrong_number_in_a_study_is_found(study: str) -> None:
     assert wrong.count("98.7") >= 10, "every number of every block was wrong"
 
 
-@pytest.mark.parametrize("name", results.PICTURES)
-def test_a_picture_is_drawn_from_its_results_files(name: str) -> None:
-    picture = (ROOT / name).read_text(encoding="utf-8")
-    assert results.drawn(name) == picture, "run `make docs`"
-    table = (ROOT / "experiments/c1_asymmetry/results/cells.csv").read_text(encoding="utf-8").splitlines()
-    keys = table[0].split(",")
-    rows = [dict(zip(keys, line.split(","), strict=True)) for line in table[1:]]
+@pytest.mark.parametrize(
+    ("name", "study", "page"),
+    [
+        ("miniature", "c1_asymmetry", "experiments/sft_miniature/README.md"),
+        ("miniature_qwen3vl", "miniature_qwen3vl", "README.md"),
+    ],
+)
+def test_a_picture_is_drawn_from_its_results_files(name: str, study: str, page: str) -> None:
+    path = f"docs/figures/{name}.svg"
+    picture = (ROOT / path).read_text(encoding="utf-8")
+    assert results.drawn(path) == picture, "run `make docs`"
+    with (ROOT / "experiments" / study / "results/cells.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     gains = [row["gain"] for row in rows if row["metric"] in ("end_to_end", "perception", "reasoning")]
     assert len(gains) == 6 and all(f"{100 * float(gain):+.1f} [" in picture for gain in gains)
-    assert picture.count('class="seed ') == 2 * 3 * 5, "five seeds of each strategy in each metric"
-    assert "prefers-color-scheme: dark" in picture and f"({name})" in README.read_text(encoding="utf-8")
+    seeds = int(rows[0]["seeds"])
+    assert picture.count('class="seed ') == 2 * 3 * seeds, "each seed of each strategy in each metric"
+    assert "prefers-color-scheme: dark" in picture and f"{path})" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def templates() -> list[Path]:
