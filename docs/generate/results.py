@@ -200,7 +200,7 @@ def points(value: float) -> str:
     >>> points(0.041), points(-0.0664)
     ('+4.1', '-6.6')
     """
-    return f"{100 * value:+.1f}"
+    return f"{100 * value:+z.1f}"
 
 
 def interval(part: Mapping[str, Any], name: str = "", signed: bool = True) -> str:

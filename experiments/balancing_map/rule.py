@@ -153,6 +153,8 @@ def main() -> None:
     rule = derived(first)
     found = {"rule": rule, "made_from": tested(rule, first), "test": tested(rule, others), "c2": shares_explain(pairs), "n": len(pairs)}
     found["accounted"] = accounted(pairs)
+    steps = [pair["steps"] for pair in first]
+    found["test_within"] = tested(rule, [pair for pair in others if min(steps) <= pair["steps"] <= max(steps)])
     (RESULTS / "rule.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     draw(rule, pairs, RESULTS / "rule.svg")
     print(json.dumps(found, indent=1))

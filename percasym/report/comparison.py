@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from percasym.report.load import CONTRIBUTIONS, HEADLINE, SAMPLED_HEADLINE
-from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, require_same_rows, seed_of
+from percasym.report.study import A_P, A_R, PARTS, A, Cell, CellGroup, Study, require_one_setting, require_same_rows, seed_of
 from percasym.report.words import interval, points, sample_count
 from percasym.types import Estimate
 
@@ -104,11 +104,13 @@ class Finding:
 def compare(group: CellGroup) -> Comparison:
     """The numbers of a group's cells.
 
-    Raises ValueError when a file of samples cannot be read, a cell has two runs of one seed, or runs that would be paired or averaged
-    recorded different collected rows.
+    Raises ValueError when a file of samples cannot be read, a cell has two runs of one seed or of two settings, or runs that would be
+    paired or averaged recorded different collected rows.
     """
     for cell in group.cells:
         _refuse_repeated_seeds(cell)
+        for first, second in pairwise(cell.runs):
+            require_one_setting(first, second)
         for first, second in (*pairwise(cell.runs), *group.pairs(cell)):
             require_same_rows(first, second)
     parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in group.headline}

@@ -24,6 +24,10 @@ CONSTANT = ("none", "fixed")
 """Strategies with a constant weight during training (that of `none` varies with the lengths of the samples only)."""
 PARTS = ("before", "after", "gain")
 """Parts of summary.json."""
+SETTING = ("task", "model", "paradigm", "balance")
+"""Groups of a configuration in which the seeds of a cell agree."""
+WHERE = ("task.path", "model.path")
+"""Options that may differ: where data and weights lie. Rows are compared by their fingerprint."""
 SAME = 1e-6
 """Greatest difference between a mean in summary.json and that of the samples of the same evaluation: rounding."""
 A, A_P, A_R = HEADLINE
@@ -240,6 +244,18 @@ def require_same_rows(first: RunRecord, second: RunRecord) -> None:
             f"{first.path} and {second.path} were run on different data (fingerprints {both}); only runs on the same rows are compared. "
             "Name runs on the same rows, or repeat one of the two (run.overwrite=true)."
         )
+
+
+def require_one_setting(first: RunRecord, second: RunRecord) -> None:
+    """Raise ValueError where two seeds of a cell were run in other settings: an option that both recorded differs."""
+    for group in SETTING:
+        one, other = ({} if run.config.get(group) is None else dict(run.config[group]) for run in (first, second))
+        for key in one.keys() & other.keys():
+            if one[key] != other[key] and f"{group}.{key}" not in WHERE:
+                raise ValueError(
+                    f"{first.path} and {second.path} count as seeds of one cell, and differ in {group}.{key}: {one[key]} and {other[key]}. "
+                    "Name the runs of one study."
+                )
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:

@@ -72,8 +72,8 @@ def test_a_model_that_does_worse_than_a_blind_guess_is_said_to() -> None:
 def test_advice_follows_the_language_model() -> None:
     # 10 * 1 / (10 * 1 + 90 * 1) = .10 in the language model. NGDiff: 1 / (1 + 1 / 1) = .5; between it and .1: sqrt(.1 * .5) = .22.
     small = made_up((1.0, 1.0)).advice()
-    assert small.startswith("Perception has 10% of the language model's gradient. In our own studies")
-    assert "cost 5 to 13 points of a_r" in small, "what balancing costs"
+    assert small.startswith("Perception has 10% of the language model's gradient. In our own pairs of runs")
+    assert "cost 1 to 22 points of a_r" in small, "what balancing costs"
     assert "balance=ngdiff, which would start at w = 0.50" in small
     assert "balance=fixed balance.weight=0.22" in small
     assert "starved" not in small

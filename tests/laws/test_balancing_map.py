@@ -63,7 +63,17 @@ def test_the_advice_of_an_audit_is_the_rule_that_was_derived() -> None:
     assert found["rule"]["x"] == "coupling x steps"
     assert pytest.approx(-found["rule"]["offset"] / found["rule"]["slope"], abs=0.1) == audit.THRESHOLD
     assert (found["made_from"]["hits"], found["made_from"]["n"]) == audit.HITS_MADE
-    assert (found["test"]["hits"], found["test"]["n"]) == audit.HITS_HELD_OUT
-    assert max(found["test"]["hits_always"], found["test"]["hits_never"]) == audit.HITS_TRIVIAL
-    steps = [pair["steps"] for pair in RULE["read"]() if pair["role"] == "makes"]
+    within = found["test_within"]
+    assert (within["hits"], within["n"]) == audit.HITS_HELD_OUT
+    assert max(within["hits_always"], within["hits_never"]) == audit.HITS_TRIVIAL
+    pairs = RULE["read"]()
+    steps = [pair["steps"] for pair in pairs if pair["role"] == "makes"]
     assert (min(steps), max(steps)) == audit.STEPS
+    shares, a_p, a_r, a = ([100 * pair[name] for pair in pairs] for name in ("share_gradient", "change_a_p", "change_a_r", "change_a"))
+    for ends in (
+        f"shares of {min(shares):.1f} to {max(shares):.0f} %",
+        f"a_p by {min(a_p):.0f} to {max(a_p):.0f} points",
+        f"cost {-max(a_r):.0f} to {-min(a_r):.0f} points of a_r",
+        f"changed by {min(a):.0f} to {max(a):+.0f} points",
+    ):
+        assert ends in audit.SEEN, ends

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from percasym.cli.main import main
 from percasym.report.comparison import Comparison, Verdict, compare, findings, verdict
@@ -188,6 +189,23 @@ def test_tables_of_a_part_hold_gains_and_differences_only(cell_run: Callable[...
     lines = cells_csv(study_of([record], "x")).splitlines()
     columns = dict(zip(lines[0].split(","), next(line for line in lines if ",via_perception," in line).split(","), strict=True))
     assert (columns["mean"], columns["before"], columns["gain"], columns["n"]) == ("", "", "1", "4")
+
+
+def test_seeds_of_two_settings_are_no_cell(cell_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def record(run: Path, **task: Any) -> None:
+        file = run / "config.yaml"
+        config = yaml.safe_load(file.read_text())
+        file.write_text(yaml.safe_dump(config | {"task": {**(config.get("task") or {}), **task}}))
+
+    first, second = (cell_run(tmp_path / "s", "none", seed, 0.5, grades=(ALL_WRONG, REASONING_RIGHT)) for seed in (0, 1))
+    record(first, givens=[9, 11], path="here")
+    assert main(["compare", str(tmp_path)]) == 0, "an option that only one of them recorded may be new"
+    record(second, givens=[8, 10], path="elsewhere")
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path)]) == 2
+    refused = capsys.readouterr().err
+    assert "count as seeds of one cell, and differ in task.givens: [9, 11] and [8, 10]. Name the runs of one study." in refused
+    assert refused.count("\n") == 1
 
 
 def test_a_small_difference_in_perception_is_not_resolved(cell_run: Callable[..., Path], tmp_path: Path) -> None:
