@@ -209,7 +209,7 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
     whole = plain(raw)
 
     def estimates(part: str) -> dict[str, Estimate]:
-        return {key: _estimate(value) for key, value in whole.get(part, {}).items()}
+        return {key: _estimate(value, f"{part}.{key}") for key, value in whole.get(part, {}).items()}
 
     def numbers(part: str) -> dict[str, float]:
         return {key: _number(value) for key, value in whole.get(part, {}).items()}
@@ -263,7 +263,8 @@ def read_grades(path: Path) -> Grades:
             if puzzle is None:
                 raise ValueError("no puzzle")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            sentence = f"Line {number} of {path} is no test record, for it has no key, p* or grades: {line[:80]!r}."
+            lacks = "it has no key, p* or grades" if line.rstrip().endswith("}") else "it is cut off"
+            sentence = f"Line {number} of {path} is no test record, for {lacks}: {line[:80]!r}."
             raise ValueError(sentence) from error
     return found
 
@@ -287,7 +288,10 @@ def _metrics(file: Path) -> dict[int, dict[str, float]]:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    config = dict(read_yaml(file, links=False))
+    config = read_yaml(file, links=False)
+    if not isinstance(config, Mapping):
+        raise ValueError("it is empty" if config is None else f"it holds {config!r:.40} in place of options")
+    config = dict(config)
     groups = {name: dict(config[name]) for name in GROUPS if config.get(name) is not None}
     for number in (config.get("seed", 0), groups.get("paradigm", {}).get("steps", 0)):
         _count(number)
@@ -299,7 +303,9 @@ def _meta(file: Path) -> dict[str, Any]:
     return meta | {"status": str(meta["status"]), "seconds": read(meta["seconds"], float, "seconds")}
 
 
-def _estimate(raw: Mapping[str, Any]) -> Estimate:
+def _estimate(raw: Mapping[str, Any], name: str) -> Estimate:
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{name} is {raw!r:.40}, not an estimate")
     low, high = raw["ci95"]
     return Estimate(mean=_number(raw["mean"]), ci95=(_number(low), _number(high)), n=_count(raw["n"]))
 

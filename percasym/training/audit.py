@@ -177,7 +177,7 @@ class Audit:
         return (
             f"{worth} Times {steps} steps that is {number:.1f}, and our rule expects {says.ngdiff} to raise a above {THRESHOLD:.1f} and to "
             f"lower it below. It names the sign in {HITS_MADE[0]} of the {HITS_MADE[1]} pairs of runs of tiny models that made it and in "
-            f"{HITS_HELD_OUT[0]} of {HITS_HELD_OUT[1]} others at such steps, where the better of always and never balancing names {HITS_TRIVIAL} "
+            f"{HITS_HELD_OUT[0]} of {HITS_HELD_OUT[1]} others at such steps; the better of always and never balancing in {HITS_TRIVIAL} "
             "(experiments/balancing_map)."
         )
 

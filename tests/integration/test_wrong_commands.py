@@ -39,6 +39,8 @@ WORDS = {
     "report meta_list": "meta_list/s/seed0/meta.json is not as a run writes it (",
     "report config_broken": "config_broken/s/seed0/config.yaml is not YAML of plain data (",
     "report config_binary": "config_binary/s/seed0/config.yaml is not text (",
+    "report config_empty": "config_empty/s/seed0/config.yaml is not as a run writes it (it is empty). Restore it, or clear the run away.",
+    "report gain_wrong": "gain_wrong/s/seed0/summary.json is not as a run writes it (gain.via_both is 'x', not an estimate). ",
     "report summary_wrong": "summary_wrong/s/seed0/summary.json is not as a run writes it (",
     "report metrics_broken": "Line 1 of metrics_broken/s/seed0/metrics.jsonl is not JSON (",
     "report metrics_text": "metrics_text/s/seed0/metrics.jsonl is not as a run writes it (could not convert ",
@@ -131,7 +133,9 @@ def percasym(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         "meta_list": {"meta.json": "[1]"},
         "config_broken": {"config.yaml": "a: [1,\n"},
         "config_binary": {"config.yaml": bytes(range(128, 256))},
+        "config_empty": {"config.yaml": ""},
         "summary_wrong": {"summary.json": '{"before": 3}'},
+        "gain_wrong": {"summary.json": '{"gain": {"via_both": "x"}}'},
         "metrics_broken": {"metrics.jsonl": '{"step": \n{}\n'},
         "metrics_text": {"metrics.jsonl": '{"step": 1, "lr": "high"}\n'},
     }
