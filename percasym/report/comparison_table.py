@@ -171,7 +171,12 @@ def note(comparison: Comparison) -> str:
         text += f" {CONTRIBUTE}"
     if comparison.baseline is None:
         return f"{text} No cell has balance=none, so there are no differences to it."
-    return f"{text} Differences are those after training, paired by seed and sample." if len(comparison.cells) > 1 else text
+    if len(comparison.cells) > 1:
+        text += " Differences are those after training, paired by seed and sample."
+    others = [cell for cell in comparison.cells if not cell.is_baseline]
+    if unpaired := [cell.label for cell in others if not any(one.difference.n for one in cell.changes.values())]:
+        text += f" Without one: {', '.join(unpaired)}; no seed was evaluated on the samples of {comparison.baseline.label} at that seed."
+    return text
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:

@@ -154,3 +154,12 @@ def test_a_report_of_two_studies_says_why_it_compares_nothing(
     other = cell_run(tmp_path / "other", "none", 0, 0.5).parents[1]
     assert main(["report", str(two), str(other), "--out", str(tmp_path / "out")]) == 0
     assert "are the same cell and seed. Name the runs of one study.\n" in capsys.readouterr().out
+
+
+def test_a_cell_on_other_samples_than_the_baseline_is_named(cell_run: Cells, tmp_path: Path) -> None:
+    cell_run(tmp_path / "s", "none", 0, 0.5, grades=(ALL_WRONG, REASONING_RIGHT))
+    cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT))
+    assert "Without one" not in printed(tmp_path / "s", 200)
+    cell_run(tmp_path / "s", "0.3", 0, 0.7, grades=(ALL_WRONG, PERCEPTION_RIGHT), puzzles=[f"another {i}" for i in range(8)])
+    text = " ".join(printed(tmp_path / "s", 200).split())
+    assert "Without one: 0.3; no seed was evaluated on the samples of none at that seed." in text
