@@ -161,11 +161,11 @@ def learning_curves(groups: Sequence[CellGroup], accuracies: Sequence[tuple[str,
         return figure
 
 
-def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] = BARS) -> Figure | None:
-    """Gains of these metrics, beside each other for each cell; None where no cell measured all of them."""
+def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] = BARS, *, differences: bool = False) -> Figure | None:
+    """Gains of these metrics, or differences to the baseline, beside each other for each cell; None where no cell has all of them."""
     chosen = []
     for group in groups:
-        gains = [group.estimates(metric, "gain") for metric, *_ in bars]
+        gains = [group.differences(metric) if differences else group.estimates(metric, "gain") for metric, *_ in bars]
         known = [i for i in range(len(group.cells)) if is_known(*(gain[i] for gain in gains))][:MAX_BARS]
         if known:
             chosen.append((group, known, gains))
@@ -187,7 +187,7 @@ def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] 
                 for text in axes.get_xticklabels():
                     text.set(ha="right", rotation_mode="anchor")
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
-            axes.set_ylabel("gain in points")
+            axes.set_ylabel(f"minus {group.baseline.label}, in points" if differences and group.baseline else "gain in points")
             dress(axes, group.title)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
         return figure

@@ -87,6 +87,14 @@ DRAWINGS = (
         draw=partial(gain_bars, bars=CONTRIBUTION_BARS),
     ),
     Drawing(
+        name="differences",
+        title="Contributions to the difference in a",
+        caption="Percentage points of a after training, minus those of the baseline; the bars of a cell add up to its difference. "
+        f"Contributions as above, from the baseline to the cell. At most {MAX_BARS} cells of a group have bars.",
+        missing="it needs a cell with balance=none and another one, with a, a_p and a_r of the same samples",
+        draw=partial(gain_bars, bars=CONTRIBUTION_BARS, differences=True),
+    ),
+    Drawing(
         name="dynamics",
         title="Weight, share and gradients",
         caption="Means over seeds. Gradient norms are those of the two unweighted losses (in RL: of the two rewards).",

@@ -47,6 +47,8 @@ CAPTIONS: Mapping[str, str] = {
     "contributions": "Percentage points of a after training minus before, with 95 % intervals; the bars of a cell add up to its gain. Via "
     "perception: a percept became right (or wrong), and that changed the answer; via reasoning: another answer to a percept that is right "
     "both times; via both: what needed the two; other: percepts wrong both times.",
+    "differences": "Percentage points of a after training, minus those of the baseline, with 95 % intervals; the bars of a cell add up to "
+    "its difference. Contributions as above, from the baseline to the cell.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
     "rewards": "The last recorded rollouts of one RL run. A small point is a rollout, moved a little so that equal ones do not overlap; "
     "a circle is the mean of a prompt, larger where several prompts have the same one; the line is the regression over rollouts. r is "
@@ -117,8 +119,8 @@ def _learning(accuracies: Sequence[tuple[str, str, str, str]], group: CellGroup)
             yield _panel("line", name, "optimizer steps", "%", series, y_range=(0, 100))
 
 
-def _gains(bars: Sequence[tuple[str, str, str]], group: CellGroup) -> Iterator[Data]:
-    gains = {metric: group.estimates(metric, "gain") for metric, *_ in bars}
+def _gains(bars: Sequence[tuple[str, str, str]], group: CellGroup, *, differences: bool = False) -> Iterator[Data]:
+    gains = {metric: group.differences(metric) if differences else group.estimates(metric, "gain") for metric, *_ in bars}
     known = [place for place in range(len(group.cells)) if not any(math.isnan(gains[metric][place].mean) for metric, *_ in bars)]
     if not known:
         return
@@ -130,7 +132,8 @@ def _gains(bars: Sequence[tuple[str, str, str]], group: CellGroup) -> Iterator[D
             drawn.append({"cell": place, **_ends(one, "y", 100), "tip": [f"{name} {points(one)}", _about(cell, one)]})
         series.append({"label": name, "colour": colour, "points": drawn})
     labels = [{"cell": place, "text": group.cells[place].label} for place in known]
-    yield _panel("bar", group.title, "", "gain in points", series) | {"categories": labels}
+    title = f"minus {group.baseline.label}, in points" if differences and group.baseline else "gain in points"
+    yield _panel("bar", group.title, "", title, series) | {"categories": labels}
 
 
 def _over_steps(numbers: Mapping[str, str], group: CellGroup) -> Iterator[Data]:
@@ -170,6 +173,7 @@ MAKERS: Mapping[str, Callable[[CellGroup], Iterator[Data]]] = {
     "sampled": partial(_learning, SAMPLED_ACCURACIES),
     "gap": partial(_gains, BARS),
     "contributions": partial(_gains, CONTRIBUTION_BARS),
+    "differences": partial(_gains, CONTRIBUTION_BARS, differences=True),
     "dynamics": lambda group: _over_steps(NUMBERS, group),
     "payment": lambda group: _over_steps(REWARDS, group),
     "credit": _credit,

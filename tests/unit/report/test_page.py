@@ -64,7 +64,7 @@ def study(cell_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_folder_holds_page_figures_and_tables(study: Path) -> None:
-    drawn = {f"{name}.{kind}" for name in ("frontier", "weight", "learning", "gap", "dynamics") for kind in ("png", "svg")}
+    drawn = {f"{name}.{kind}" for name in ("frontier", "weight", "learning", "gap", "differences", "dynamics") for kind in ("png", "svg")}
     assert {path.name for path in study.iterdir()} == drawn | {"report.html", "report.md", "cells.csv", "runs.csv"}
     assert "it needs a run of paradigm=rl" in (study / "report.md").read_text(), "a figure that is left out is named"
     assert "| sudoku-qwen3vl-sft-fixed0.3 | 2 | 51.0 " in (study / "report.md").read_text()
@@ -76,7 +76,7 @@ def test_findings_and_the_comparison_stand_above_the_figures(cell_run: Callable[
     cell_run(tmp_path / "s", "ngdiff", 0, 0.7, grades=(wrong, perception))
     publish(load_runs(tmp_path), tmp_path / "report")
     page, text = ((tmp_path / "report" / name).read_text() for name in ("report.html", "report.md"))
-    assert "Contributions to the gain of a" in page and "](contributions.png)" in text
+    assert "Contributions to the gain of a" in page and "](contributions.png)" in text and "](differences.png)" in text
     finding = "ngdiff: a_p is 100.0 points higher than with none (95 % interval [+48.4, +100.0], n = 8): clear of 0."
     # Before, after and gain are those of summary.json; the difference is that of the samples.
     cells = ("10.0 [5, 15]", "70.0 [65, 75]", "+60.0 [+55.0, +65.0]", "+100.0 [+48.4, +100.0]")
@@ -155,7 +155,7 @@ def test_a_study_with_nothing_finished_still_has_a_page(tmp_path: Path, make_run
     make_run("s/cell/seed0", finished=False)
     assert main(["report", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
-    assert output.count("Left out: ") == 10
+    assert output.count("Left out: ") == 11
     assert "Not finished, and not shown: 1 (<code>percasym status</code> says why)." in (tmp_path / "out" / "report.html").read_text()
 
 
