@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from percasym.integrations.collate import SpanCollator as SpanCollator
     from percasym.integrations.grading import grade as grade
     from percasym.integrations.label import label_spans as label_spans
+    from percasym.metrics import contributed as contributed
     from percasym.objectives.span_loss import span_loss as span_loss
     from percasym.tasks.graph_coloring.task import GraphColoring as GraphColoring
     from percasym.tasks.sudoku.task import Sudoku as Sudoku
@@ -51,8 +52,8 @@ _HOMES = {
     "Mgda": "balance.mgda", "NashMtl": "balance.nash", "NGDiff": "balance.ngdiff", "NoBalance": "balance.none", "PcGrad": "balance.pcgrad",
     "RandomLossWeighting": "balance.rlw", "Schedule": "balance.schedule", "Uncertainty": "balance.uncertainty", "UpGrad": "balance.upgrad",
     "audit": "integrations.audit", "SpanCollator": "integrations.collate", "grade": "integrations.grading",
-    "label_spans": "integrations.label", "span_loss": "objectives.span_loss", "GraphColoring": "tasks.graph_coloring.task",
-    "Sudoku": "tasks.sudoku.task", "Grade": "types", "SampleKey": "types", "Span": "types",
+    "label_spans": "integrations.label", "contributed": "metrics", "span_loss": "objectives.span_loss",
+    "GraphColoring": "tasks.graph_coloring.task", "Sudoku": "tasks.sudoku.task", "Grade": "types", "SampleKey": "types", "Span": "types",
 }  # fmt: skip
 """Name -> the module of this package that defines it."""
 

@@ -59,9 +59,17 @@ def contributions(before: Sequence[float | None], after: Sequence[float | None])
 def contributed(
     before: Sequence[Sequence[float | None]], after: Sequence[Sequence[float | None]], puzzles: Labels = None, seeds: Labels = None
 ) -> dict[str, Estimate]:
-    """Mean of each contribution to the change of a with the interval of a paired change.
+    """Mean of each contribution to the change of a between two models, with the 95 % interval of a paired change.
 
-    `before` and `after` are the grades (a, a_p, a_r) of the same samples. Samples without one of the six grades are not counted.
+    - before, after: the grades (a, a_p, a_r) of the same samples under each; a_r is a when p* is given. None is not measured, and a sample
+      without one of the six is not counted.
+    - puzzles, seeds: of each sample, where several share a puzzle or are of several training seeds.
+
+    The means add up to the gain of a: docs/metrics.md, "Contributions to a change of a".
+
+    >>> found = contributed([(0, 0, 1), (1, 1, 1)], [(1, 1, 1), (1, 1, 1)])
+    >>> {name: one.mean for name, one in found.items()}
+    {'via_perception': 0.5, 'via_reasoning': 0.0, 'via_both': 0.0, 'otherwise': 0.0}
     """
     parts = [contributions(*grades) for grades in zip(before, after, strict=True)]
     columns = {name: [None if part is None else getattr(part, name) for part in parts] for name in Contributions._fields}
