@@ -38,8 +38,8 @@ def test_a_run_leaves_everything_that_reports_are_made_of(train, tmp_path: Path)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "done"
     names = {"end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful"}
-    for part in ("before", "after", "gain"):
-        assert set(summary[part]) == names
+    for part, more in (("before", set()), ("after", set()), ("gain", {"via_perception", "via_reasoning", "via_both", "otherwise"})):
+        assert set(summary[part]) == names | more
         assert all(set(estimate) == {"mean", "ci95", "n"} for estimate in summary[part].values())
     assert set(summary["share"]) == {"tokens", "loss", "gradient"}
     assert all(0 < share < 1 for share in summary["share"].values())
