@@ -102,20 +102,27 @@ def shares_explain(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
     return {name: rank_correlation([pair[name] for pair in pairs], gaps) for name in KNOWN if name != "steps"}
 
 
-def accounted(pairs: Sequence[Pair]) -> dict[str, float]:
+def accounted(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The change of a computed from a_p and a_r after training, beside the measured one.
 
     With q, a where the percept is wrong: a = a_p a_r + (1 - a_p) q. q is that of the base: a - a_p coupling, before training.
     """
-    computed = []
+    computed, misread = [], {}
     for pair in pairs:
         q = pair["before_a"] - pair["before_a_p"] * pair["coupling"]
+        misread.setdefault(pair["task"], []).append(q)
         none, ngdiff = (pair[f"{side}_a_p"] * (pair[f"{side}_a_r"] - q) for side in ("none", "ngdiff"))
         computed.append(ngdiff - none)
     measured = [pair["change_a"] for pair in pairs]
     errors = [abs(one - other) for one, other in zip(computed, measured, strict=True)]
     same = sum((one > 0) == (other > 0) for one, other in zip(computed, measured, strict=True))
-    return {"r": float(np.corrcoef(computed, measured)[0, 1]), "error": float(np.mean(errors)), "same_sign": same}
+    return {
+        "r": float(np.corrcoef(computed, measured)[0, 1]),
+        "error": float(np.mean(errors)),
+        "size": float(np.mean(np.abs(measured))),
+        "same_sign": same,
+        "q": {task: [min(values), max(values)] for task, values in misread.items()},
+    }
 
 
 def draw(rule: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
@@ -152,9 +159,9 @@ def main() -> None:
     first, others = ([pair for pair in pairs if pair["role"] == role] for role in ("makes", "tests"))
     rule = derived(first)
     found = {"rule": rule, "made_from": tested(rule, first), "test": tested(rule, others), "c2": shares_explain(pairs), "n": len(pairs)}
-    found["accounted"] = accounted(pairs)
     steps = [pair["steps"] for pair in first]
     found["test_within"] = tested(rule, [pair for pair in others if min(steps) <= pair["steps"] <= max(steps)])
+    found["accounted"] = accounted(pairs)
     (RESULTS / "rule.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     draw(rule, pairs, RESULTS / "rule.svg")
     print(json.dumps(found, indent=1))

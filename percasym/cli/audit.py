@@ -83,12 +83,11 @@ DEMONSTRATIONS = ("task.verbosity", "task.variety_frac", "task.reflect_frac", "t
 
 def _difference(theirs: Mapping[str, Any], settings: Settings) -> str | None:
     """The first option of task or model in which an evaluation differs from an audit, as `KEY=VALUE where this audit has VALUE`."""
-    from percasym.config.plugins import trust, updated
+    from percasym.config.plugins import current
     from percasym.runs.identity import differing
 
     ours: Any = settings.record
-    trusted = trust(ours.get("plugins", ()))
-    theirs = {key: updated(key, value, trusted) if key in ("task", "model") else value for key, value in theirs.items()}
+    theirs = current(theirs, ours.get("plugins", ()))
     compared = {"task": [*ours["task"]], "model": ["_target_", "size", "path"]}
     if weights := (theirs.get("checkpoint") or {}).get("path"):  # Of an evaluation, which may be of a checkpoint within a run.
         mine = settings.family.checkpoint

@@ -5,7 +5,7 @@ Unlike `hydra.utils.instantiate`, only dataclasses of this package and of the pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
@@ -81,6 +81,12 @@ def recorded(chosen: object) -> dict[str, Plain]:
     fields = dump(chosen)
     assert isinstance(fields, dict)
     return {"_target_": f"{type(chosen).__module__}.{type(chosen).__qualname__}", **fields}
+
+
+def current(config: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
+    """A recorded configuration as this version records it; `plugins` are the packages that the user trusts. Raises ConfigError."""
+    trusted = trust(plugins)
+    return {key: updated(key, value, trusted) for key, value in config.items()}
 
 
 def updated(group: str, values: object, trusted: Sequence[str]) -> object:

@@ -63,7 +63,13 @@ CONTRIBUTION_BARS = (
     ("via_both", "via both", "green"),
     ("otherwise", "other", "soft"),
 )
-"""The same of the contributions to the gain of a."""
+"""The same of the contributions to a change of a."""
+CONTRIBUTION_WORDS = (
+    "Via perception: a percept became right (or wrong), and that changed the answer; via reasoning: another answer to a percept that is "
+    "right both times; via both: what needed the two; other: percepts wrong both times."
+)
+"""What these bars are, for captions."""
+Bars = Sequence[tuple[str, str, str]]
 ROOM = 0.76
 """Width of a cell's bars together; cells are 1 apart."""
 Box = tuple[float, float, float, float]
@@ -161,19 +167,18 @@ def learning_curves(groups: Sequence[CellGroup], accuracies: Sequence[tuple[str,
         return figure
 
 
-def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] = BARS, *, differences: bool = False) -> Figure | None:
+def gain_bars(groups: Sequence[CellGroup], bars: Bars = BARS, *, differences: bool = False) -> Figure | None:
     """Gains of these metrics, or differences to the baseline, beside each other for each cell; None where no cell has all of them."""
     chosen = []
     for group in groups:
-        gains = [group.differences(metric) if differences else group.estimates(metric, "gain") for metric, *_ in bars]
-        known = [i for i in range(len(group.cells)) if is_known(*(gain[i] for gain in gains))][:MAX_BARS]
+        gains, known, title = numbers_of_bars(group, bars, differences=differences)
         if known:
-            chosen.append((group, known, gains))
+            chosen.append((group, known[:MAX_BARS], gains, title))
     if not chosen:
         return None
-    crowded = max(len(known) for _, known, _ in chosen) > MAX_LEVEL
+    crowded = max(len(known) for _, known, *_ in chosen) > MAX_LEVEL
     with canvas(len(chosen), panel=(6.2, 3.8) if crowded else (4.6, 3.4)) as (figure, panels):
-        for axes, (group, known, gains) in zip(panels, chosen, strict=True):
+        for axes, (group, known, gains, title) in zip(panels, chosen, strict=True):
             step = ROOM / len(bars)
             for number, ((_, name, colour), gain) in enumerate(zip(bars, gains, strict=True)):
                 shown = [gain[i] for i in known]
@@ -187,10 +192,17 @@ def gain_bars(groups: Sequence[CellGroup], bars: Sequence[tuple[str, str, str]] 
                 for text in axes.get_xticklabels():
                     text.set(ha="right", rotation_mode="anchor")
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.1f}")
-            axes.set_ylabel(f"minus {group.baseline.label}, in points" if differences and group.baseline else "gain in points")
+            axes.set_ylabel(title)
             dress(axes, group.title)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
         return figure
+
+
+def numbers_of_bars(group: CellGroup, bars: Bars, *, differences: bool) -> tuple[list[list[Estimate]], list[int], str]:
+    """Gains, or differences to the baseline, of each bar's metric by cell; the places of the cells that have all; the title of the axis."""
+    numbers = [group.differences(metric) if differences else group.estimates(metric, "gain") for metric, *_ in bars]
+    known = [place for place in range(len(group.cells)) if is_known(*(one[place] for one in numbers))]
+    return numbers, known, f"minus {group.baseline.label}, in points" if differences and group.baseline else "gain in points"
 
 
 def _points(group: CellGroup, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -113,12 +113,13 @@ def compare(group: CellGroup) -> Comparison:
             require_one_setting(first, second)
         for first, second in (*pairwise(cell.runs), *group.pairs(cell)):
             require_same_rows(first, second)
-    parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in group.headline}
-    differences = {metric: group.differences(metric) for metric in group.headline}
+    metrics = group.headline
+    parts = {metric: [group.estimates(metric, part) for part in PARTS] for metric in metrics}
+    differences = {metric: group.differences(metric) for metric in metrics}
     compared = []
     for place, cell in enumerate(group.cells):
         changes = {}
-        for metric in group.headline:
+        for metric in metrics:
             before, after, gain = (part[place] for part in parts[metric])
             one = differences[metric][place]
             found = verdict(one, predicted=metric in PREDICTED and cell.strategy not in ("none", ""))
@@ -131,7 +132,7 @@ def compare(group: CellGroup) -> Comparison:
             )
         )  # fmt: skip
     counts = {run.summary.after[A].n for cell in group.cells for run in cell.runs if run.summary and A in run.summary.after}
-    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)), metrics=group.headline)
+    return Comparison(title=group.title, cells=tuple(compared), num_samples=tuple(sorted(counts)), metrics=metrics)
 
 
 def verdict(estimate: Estimate, *, predicted: bool) -> Verdict | None:
@@ -191,8 +192,7 @@ def _difference_finding(cell: ComparedCell, metric: str, baseline: str, n: str) 
     else:
         way = "lower" if change.difference.mean < 0 else "higher"
         statement = f"{cell.label}: {name} is {size} points {way} than with {baseline}"
-    found = _finding(statement, change.difference, change.verdict, n, leads=metric == A)
-    return replace(found, sum=_sum(cell)) if metric == A else found
+    return _finding(statement, change.difference, change.verdict, n, leads=metric == A, sum=_sum(cell) if metric == A else "")
 
 
 def _sum(cell: ComparedCell) -> str:
@@ -204,8 +204,9 @@ def _sum(cell: ComparedCell) -> str:
     return f"{100 * whole:+z.1f} = {', '.join(terms)}."
 
 
-def _finding(statement: str, estimate: Estimate, found: Verdict, n: str, *, leads: bool) -> Finding:
-    return Finding(statement=f"{statement} (95 % interval {interval(estimate)}, {n})", estimate=estimate, verdict=found, leads=leads)
+def _finding(statement: str, estimate: Estimate, found: Verdict, n: str, *, leads: bool, sum: str = "") -> Finding:
+    whole = f"{statement} (95 % interval {interval(estimate)}, {n})"
+    return Finding(statement=whole, estimate=estimate, verdict=found, leads=leads, sum=sum)
 
 
 def _size(estimate: Estimate) -> str:

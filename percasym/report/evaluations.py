@@ -85,8 +85,8 @@ def pair(first: RunRecord, second: RunRecord) -> PairedEvaluations:
         found.append(PairedMetric(name=title, first=one, second=other, difference=gain(sides[0], sides[1], puzzles)))
         if key == A:
             before, after = ([side[name].headline for name in names] for side in (old, new))
-            parts = contributed(before, after, puzzles)
-            found += [PairedMetric(name=f"  {CONTRIBUTIONS[key]}", difference=one) for key, one in parts.items() if one.n]
+            parts = contributed(before, after, puzzles).items()
+            found += [PairedMetric(name=f"  {CONTRIBUTIONS[part]}", difference=share) for part, share in parts if share.n]
     return PairedEvaluations(
         first=first.path, second=second.path, num_samples=len(names), num_puzzles=len(set(puzzles)), metrics=tuple(found)
     )

@@ -11,7 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percasym.report.accuracy_figures import CONTRIBUTION_BARS, MAX_BARS, MAX_PANELS, against_weight, frontier, gain_bars, learning_curves
+from percasym.report.accuracy_figures import (
+    CONTRIBUTION_BARS,
+    CONTRIBUTION_WORDS,
+    MAX_BARS,
+    MAX_PANELS,
+    against_weight,
+    frontier,
+    gain_bars,
+    learning_curves,
+)
 from percasym.report.rewards import reward_scatter
 from percasym.report.study import CellGroup
 from percasym.report.style import SAMPLED_ACCURACIES
@@ -80,9 +89,8 @@ DRAWINGS = (
     Drawing(
         name="contributions",
         title="Contributions to the gain of a",
-        caption="Percentage points of a after training minus before; the bars of a cell add up to its gain. Via perception: a percept "
-        "became right (or wrong), and that changed the answer; via reasoning: another answer to a percept that is right both times; via "
-        f"both: what needed the two; other: percepts wrong both times. At most {MAX_BARS} cells of a group have bars.",
+        caption="Percentage points of a after training minus before; the bars of a cell add up to its gain. "
+        f"{CONTRIBUTION_WORDS} At most {MAX_BARS} cells of a group have bars.",
         missing="it needs finished runs with a, a_p and a_r of the same samples before and after",
         draw=partial(gain_bars, bars=CONTRIBUTION_BARS),
     ),

@@ -59,13 +59,8 @@ SAMPLED_HEADLINE: Mapping[str, str] = {
 """The headline metrics of sampled answers and their titles."""
 HEADLINE: Mapping[str, str] = dict(zip(metrics.HEADLINE, ("a", "a_p", "a_r"), strict=True))
 """The three headline metrics and their column titles."""
-CONTRIBUTIONS: Mapping[str, str] = {
-    "via_perception": "via a_p",
-    "via_reasoning": "via a_r",
-    "via_both": "via both",
-    "otherwise": "other",
-}
-"""The contributions to a change of a (`percasym.metrics.Contributions`) and their titles."""
+CONTRIBUTIONS: Mapping[str, str] = dict(zip(metrics.Contributions._fields, ("via a_p", "via a_r", "via both", "other"), strict=True))
+"""The contributions to a change of a and their titles."""
 
 SampleName = tuple[str, str, int, int]
 """Task, split, seed and index of a sample."""

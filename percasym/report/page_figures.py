@@ -16,7 +16,7 @@ import numpy as np
 from percasym.diagnosis.diagnose import RewardDiagnosis
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.diagnosis.scores import grid
-from percasym.report.accuracy_figures import BARS, CONTRIBUTION_BARS
+from percasym.report.accuracy_figures import BARS, CONTRIBUTION_BARS, CONTRIBUTION_WORDS, Bars, numbers_of_bars
 from percasym.report.curves import Curve, curve_of
 from percasym.report.rewards import RecordedRewards, jittered, panel_note, panel_title, perception_grid, regression, target_name
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
@@ -44,9 +44,8 @@ CAPTIONS: Mapping[str, str] = {
     "sampled": "What RL trains: shares of answers sampled at temperature 1, several to each of the same n first test samples; means over "
     "seeds.",
     "gap": "Accuracy after training minus before, in percentage points, with 95 % intervals.",
-    "contributions": "Percentage points of a after training minus before, with 95 % intervals; the bars of a cell add up to its gain. Via "
-    "perception: a percept became right (or wrong), and that changed the answer; via reasoning: another answer to a percept that is right "
-    "both times; via both: what needed the two; other: percepts wrong both times.",
+    "contributions": "Percentage points of a after training minus before, with 95 % intervals; the bars of a cell add up to its gain. "
+    f"{CONTRIBUTION_WORDS}",
     "differences": "Percentage points of a after training, minus those of the baseline, with 95 % intervals; the bars of a cell add up to "
     "its difference. Contributions as above, from the baseline to the cell.",
     "credit": "Mean advantage of a rollout by whether its percept and its answer are right, over all recorded rollouts with an advantage.",
@@ -119,20 +118,18 @@ def _learning(accuracies: Sequence[tuple[str, str, str, str]], group: CellGroup)
             yield _panel("line", name, "optimizer steps", "%", series, y_range=(0, 100))
 
 
-def _gains(bars: Sequence[tuple[str, str, str]], group: CellGroup, *, differences: bool = False) -> Iterator[Data]:
-    gains = {metric: group.differences(metric) if differences else group.estimates(metric, "gain") for metric, *_ in bars}
-    known = [place for place in range(len(group.cells)) if not any(math.isnan(gains[metric][place].mean) for metric, *_ in bars)]
+def _gains(bars: Bars, group: CellGroup, *, differences: bool = False) -> Iterator[Data]:
+    gains, known, title = numbers_of_bars(group, bars, differences=differences)
     if not known:
         return
     series = []
-    for metric, name, colour in bars:
+    for (_, name, colour), of_cells in zip(bars, gains, strict=True):
         drawn = []
         for place in known:
-            one, cell = gains[metric][place], group.cells[place]
+            one, cell = of_cells[place], group.cells[place]
             drawn.append({"cell": place, **_ends(one, "y", 100), "tip": [f"{name} {points(one)}", _about(cell, one)]})
         series.append({"label": name, "colour": colour, "points": drawn})
     labels = [{"cell": place, "text": group.cells[place].label} for place in known]
-    title = f"minus {group.baseline.label}, in points" if differences and group.baseline else "gain in points"
     yield _panel("bar", group.title, "", title, series) | {"categories": labels}
 
 

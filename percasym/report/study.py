@@ -17,6 +17,7 @@ from typing import Any
 from percasym import statistics
 from percasym.metrics import contributed
 from percasym.report.load import CONTRIBUTIONS, HEADLINE, METRICS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
+from percasym.runs.identity import ABSENT, differing
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -30,6 +31,8 @@ WHERE = ("task.path", "model.path")
 """Options that may differ: where data and weights lie. Rows are compared by their fingerprint."""
 SAME = 1e-6
 """Greatest difference between a mean in summary.json and that of the samples of the same evaluation: rounding."""
+Graded = tuple[Grades, Grades, int]
+"""Two evaluations of the same samples, and the seed."""
 A, A_P, A_R = HEADLINE
 """Keys of the three metrics, in the order of the reports."""
 
@@ -81,10 +84,9 @@ class Cell:
         if any(_recorded(run.summary, "gain", A) is None for run in self.runs):
             return {}
         try:
-            sides = [(run.grades_before, run.grades_after, seed_of(run)) for run in self.runs]
+            kept = self._kept()
         except ValueError:  # `asymmetry` names the file.
-            sides = []
-        kept = [(old, new, seed) for old, new, seed in sides if old is not None and new is not None and old.keys() == new.keys()]
+            kept = []
         if len(kept) == len(self.runs):
             return _contributed(kept)
         recorded = {key: [one for run in self.runs if (one := _recorded(run.summary, "gain", key)) is not None] for key in CONTRIBUTIONS}
@@ -98,16 +100,19 @@ class Cell:
         Raises ValueError when a file of samples cannot be read.
         """
         pairs = _Values()
-        for run in self.runs:
-            before, after = run.grades_before, run.grades_after
-            if before is not None and after is not None and before.keys() == after.keys():
-                for name in sorted(after):
-                    old, new = before[name].grades, after[name].grades
-                    grades = [new.get(A_R), old.get(A_R), new.get(A_P), old.get(A_P)]
-                    known = [float(grade) for grade in grades if grade is not None]
-                    gap = (known[0] - known[1]) - (known[2] - known[3]) if len(known) == len(grades) else None
-                    pairs.add(0.0 if gap is not None else None, gap, after[name].puzzle, seed_of(run))
+        for before, after, seed in self._kept():
+            for name in sorted(after):
+                old, new = before[name].grades, after[name].grades
+                grades = [new.get(A_R), old.get(A_R), new.get(A_P), old.get(A_P)]
+                known = [float(grade) for grade in grades if grade is not None]
+                gap = (known[0] - known[1]) - (known[2] - known[3]) if len(known) == len(grades) else None
+                pairs.add(0.0 if gap is not None else None, gap, after[name].puzzle, seed)
         return statistics.change(pairs.after, pairs.puzzles, pairs.seeds, reach=2.0)
+
+    def _kept(self) -> list[Graded]:
+        """Of each run that kept the same samples of both evaluations: those before and after training. Raises ValueError."""
+        sides = [(run.grades_before, run.grades_after, seed_of(run)) for run in self.runs]
+        return [(old, new, seed) for old, new, seed in sides if old is not None and new is not None and old.keys() == new.keys()]
 
 
 class _Values:
@@ -191,7 +196,7 @@ class CellGroup:
         """To the difference of each cell to the baseline; empty for the baseline itself."""
         return [{} if cell is self.baseline else _contributed(self._graded_pairs(cell)) for cell in self.cells]
 
-    def _graded_pairs(self, cell: Cell) -> list[tuple[Grades, Grades, int]]:
+    def _graded_pairs(self, cell: Cell) -> list[Graded]:
         """Grades of the baseline and of `cell`, and the seed, of each pair on the same samples of the same data."""
         found = []
         for base, run in self.pairs(cell):
@@ -248,14 +253,16 @@ def require_same_rows(first: RunRecord, second: RunRecord) -> None:
 
 def require_one_setting(first: RunRecord, second: RunRecord) -> None:
     """Raise ValueError where two seeds of a cell were run in other settings: an option that both recorded differs."""
-    for group in SETTING:
-        one, other = ({} if run.config.get(group) is None else dict(run.config[group]) for run in (first, second))
-        for key in one.keys() & other.keys():
-            if one[key] != other[key] and f"{group}.{key}" not in WHERE:
-                raise ValueError(
-                    f"{first.path} and {second.path} count as seeds of one cell, and differ in {group}.{key}: {one[key]} and {other[key]}. "
-                    "Name the runs of one study."
-                )
+    one, other = ({group: run.config.get(group) or {} for group in SETTING} for run in (first, second))
+    held, wanted = (
+        {group: {key: side[group][key] for key in one[group] if key in other[group]} for group in SETTING} for side in (one, other)
+    )
+    if (found := differing(held, wanted, skipped=WHERE)) is not None:
+        key, before, after = ("nothing" if value is ABSENT else value for value in found)
+        raise ValueError(
+            f"{first.path} and {second.path} count as seeds of one cell, and differ in {key}: {before} and {after}. "
+            "Name the runs of one study."
+        )
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -279,7 +286,7 @@ def _same_samples(one: Grades, other: Grades) -> bool:
     return one.keys() == other.keys() and all(one[name].puzzle == other[name].puzzle for name in one)
 
 
-def _contributed(pairs: Iterable[tuple[Grades, Grades, int]]) -> dict[str, Estimate]:
+def _contributed(pairs: Iterable[Graded]) -> dict[str, Estimate]:
     """The contributions to the change of a between evaluations of the same samples, each pair with its seed."""
     before, after, puzzles, seeds = [], [], [], []
     for old, new, seed in pairs:

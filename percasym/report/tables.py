@@ -189,7 +189,8 @@ def _share(value: float) -> str:
 
 def _cell_rows(group: CellGroup) -> Iterator[list[str]]:
     sampled = {key for cell in group.cells for run in cell.runs if run.summary for key in run.summary.after if key in SAMPLED}
-    for metric in (*METRICS, *(key for key in CONTRIBUTIONS if key in group.headline), *(key for key in SAMPLED if key in sampled)):
+    shown = group.headline
+    for metric in (*METRICS, *(key for key in CONTRIBUTIONS if key in shown), *(key for key in SAMPLED if key in sampled)):
         parts = [group.estimates(metric), group.differences(metric), group.estimates(metric, "before"), group.estimates(metric, "gain")]
         for cell, *found in zip(group.cells, *parts, strict=True):
             numbers = [_plain(end) for one in found for end in (one.mean, *one.ci95)]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from percasym.config.files import read_json, read_yaml, unfit
-from percasym.config.plugins import trust, updated
+from percasym.config.plugins import current
 from percasym.config.redaction import redacted_values
 from percasym.config.schema import ConfigError, read
 from percasym.runs.records import document
@@ -73,16 +73,15 @@ def find(
         return Found(status="new")
     if wanted is not None and not overwrite:
         wanted = redacted_values(wanted)  # As config.yaml was written.
-        trusted = trust(wanted.get("plugins", ()))
-        current = {key: updated(key, value, trusted) for key, value in config.items()}
+        held = current(config, wanted.get("plugins", ()))
         recorded = _data_of(path)
-        if (difference := first_difference(current, wanted, skipped=() if recorded is None else (DATA_PATH,))) is not None:
+        if (difference := first_difference(held, wanted, skipped=() if recorded is None else (DATA_PATH,))) is not None:
             raise RunConflict(f"{path} holds a run with {difference}. Choose another study, or run.overwrite=true.")
     meta = _read_meta(path)
     status: Literal["new", "resumable", "finished"] = "new" if overwrite else "finished" if meta["status"] == "done" else "resumable"
     if wanted is not None and not overwrite and recorded is not None:
         if fingerprint is None:
-            status = "resumable" if first_difference(current, wanted) else status
+            status = "resumable" if first_difference(held, wanted) else status
         elif (now := fingerprint()) != recorded:
             raise RunConflict(
                 f"{path} holds a run on other data (fingerprint {recorded}) than {dict(_leaves(wanted)).get(DATA_PATH)} now has ({now}). "

@@ -22,6 +22,7 @@ from percasym.types import Completion, Estimate, Fault, Prompt, Rollout, Sample
 
 METRICS = ("end_to_end", "perception", "perception_graded", "reasoning", "reasoning_text", "perception_text", "faithful")
 """Keys of tables and summaries, in their order."""
+
 NUM_PICTURES = 64
 """Samples whose record holds the picture, the first ones: about 8 kB each. The key of a sample is enough to draw its picture again."""
 
