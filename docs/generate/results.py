@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 WIDTH = 120
 """Longest line of prose, as tests/arch has it."""
-PICTURES = {f"docs/figures/{name}.svg": f"{name}.svg.j2" for name in ("miniature", "miniature_qwen3vl")}
+PICTURES = {f"docs/figures/{name}.svg": f"{name}.svg.j2" for name in ("miniature", "miniature_qwen3vl", "rl_demo")}
 """Pictures that a template draws from results files; light and dark."""
 BLOCK = re.compile(r"(?P<begin><!-- result: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)", flags=re.DOTALL)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from percasym.app.collect_rollouts import InferenceOnlyEngine
-from percasym.app.evaluator import TEST, Evaluator
+from percasym.app.evaluator import Evaluator
 from percasym.app.run_context import run_context
 from percasym.app.samplers import greedy_engine, sampling_engine
 from percasym.config.schema import ConfigError, Plain
@@ -28,6 +28,7 @@ from percasym.engine.ranks import SINGLE_RANK, describe
 from percasym.models.checkpoint import silence_transformers
 from percasym.models.locate import fingerprint, source
 from percasym.runs.identity import find
+from percasym.runs.records import TEST
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey
 

@@ -20,15 +20,12 @@ from percasym.engine.base import Gather
 from percasym.engine.ranks import Ranks, interleaved
 from percasym.rollout.base import GreedyEngine, RolloutEngine
 from percasym.runs.base import Run
-from percasym.runs.records import file_name, read_lines
+from percasym.runs.records import SAMPLED_TEST, TEST, file_name, read_lines
 from percasym.runs.requests import Stopped
 from percasym.runs.siblings import same_start
 from percasym.training.evaluate import METRICS, EvalResult, evaluate
 from percasym.training.sampled import SAMPLED_METRICS, evaluate_sampled
 
-TEST = "test"
-SAMPLED = "sampled"
-"""Split name of the records of sampled answers: samples/sampled_<step>.jsonl."""
 NUM_SAMPLES = "eval/num_samples"
 """Samples behind the other `eval/*` numbers of a step."""
 
@@ -101,7 +98,7 @@ class Evaluator:
     def _shared(self, step: int) -> tuple[str, Records, Records] | None:
         """Name, records and records of sampled answers of such a run."""
         evaluation = self._settings.evaluation
-        first, last = file_name(TEST, step), file_name(SAMPLED if evaluation.num_sampled else TEST, step)
+        first, last = file_name(TEST, step), file_name(SAMPLED_TEST if evaluation.num_sampled else TEST, step)
         if (other := same_start(self._run.path, last)) is None:
             return None
         try:
@@ -127,7 +124,7 @@ class Evaluator:
         """The evaluation that an earlier session of the run recorded."""
         records = self._ranks.broadcast(lambda: self._run.read_samples(TEST, step))
         assert records is not None, f"{self._run.path} has a checkpoint and no evaluation of step {step}"
-        sampled = self._ranks.broadcast(lambda: self._run.read_samples(SAMPLED, step))
+        sampled = self._ranks.broadcast(lambda: self._run.read_samples(SAMPLED_TEST, step))
         return replace(EvalResult.of(records), sampled=EvalResult.of(sampled, SAMPLED_METRICS) if sampled else None)
 
     def _own(self, num_samples: int) -> range:
@@ -150,7 +147,7 @@ class Evaluator:
         self._run.samples(TEST, step, result.records)
         if self._sampler is not None:
             of_sampled = EvalResult.of(sampled, SAMPLED_METRICS)
-            self._run.samples(SAMPLED, step, of_sampled.records)
+            self._run.samples(SAMPLED_TEST, step, of_sampled.records)
             result = replace(result, sampled=of_sampled)
         point = replace(EvalResult.of(result.records[: self._num_curve_samples]), sampled=result.sampled)
         self._run.log(step, {NUM_SAMPLES: len(point.records)})

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from percasym.app.evaluator import TEST, Evaluator
+from percasym.app.evaluator import Evaluator
 from percasym.app.recipes.rl import RlRecipe
 from percasym.app.recipes.sft import SftRecipe
 from percasym.app.run_context import run_context
@@ -49,6 +49,7 @@ from percasym.report.tables import run_table
 from percasym.runs.base import Run
 from percasym.runs.console import PlainConsole
 from percasym.runs.identity import find, mark_ended
+from percasym.runs.records import TEST
 from percasym.runs.space import Needs
 from percasym.tasks.base import data_summary
 from percasym.types import SampleKey

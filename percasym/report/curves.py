@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from percasym.config.files import json_lines
 from percasym.report.load import RunRecord, Series, load_run
 from percasym.report.style import ACCURACIES, DPI, INK, PERCEPTION, REASONING, WEIGHT, dress, look
-from percasym.runs.records import list_samples, replacing
+from percasym.runs.records import TEST, list_samples, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def _sample_counts(run: RunRecord, steps: Iterable[int]) -> dict[int, int]:
     """Step -> test samples of its evaluation, where known."""
     recorded = run.series(NUM_SAMPLES)
     counts = {step: int(number) for step, number in zip(recorded.steps, recorded.values, strict=True) if math.isfinite(number)}
-    files = {step: path for step, path in list_samples(run.path) if path.name.startswith("test_")}
+    files = dict(list_samples(run.path, TEST))
     for step in steps:
         if step not in counts and step in files:
             with suppress(ValueError):  # A file that is no evaluation counts nothing.

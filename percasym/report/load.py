@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from percasym import metrics
 from percasym.config.files import json_lines, parsed_json, read_json, read_yaml, unfit
 from percasym.config.schema import ConfigError, read
-from percasym.runs.records import file_name, list_samples, plain, read_lines
+from percasym.runs.records import SAMPLED_TEST, TEST, file_name, list_samples, plain, read_lines
 from percasym.types import Estimate
 
 T = TypeVar("T")
@@ -144,14 +144,13 @@ class RunRecord:
     @cached_property
     def grades_before(self) -> Grades | None:
         """Of the evaluation before training; None where the run kept none. Raises ValueError when the file is no evaluation."""
-        path = first_evaluation(self.path)
-        return None if path is None else _all_grades(path)
+        return _grades_at(self.path, 0)
 
     @cached_property
     def grades_after(self) -> Grades | None:
         """Of the last evaluation; None where the run kept none. Raises ValueError when the file is no evaluation."""
-        path = last_evaluation(self.path)
-        return None if path is None else _all_grades(path)
+        step, _ = max(list_samples(self.path, TEST), default=(0, None))
+        return _grades_at(self.path, step)
 
 
 def verdicts(grades: Grades) -> list[tuple[bool, bool]]:
@@ -221,24 +220,17 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
     )
 
 
-def first_evaluation(run_dir: Path) -> Path | None:
-    """The samples of the evaluation before training; None where the run has none."""
-    path = run_dir / file_name("test", 0)
-    return path if path.is_file() else None
-
-
 def last_evaluation(run_dir: Path) -> Path | None:
     """The newest samples/test_<step>.jsonl of a run; None where nothing was evaluated."""
-    found = [(step, path) for step, path in list_samples(run_dir) if path.name.startswith("test_")]
-    return max(found, default=(0, None))[1]
+    return max(list_samples(run_dir, TEST), default=(0, None))[1]
 
 
-def _all_grades(path: Path) -> Grades:
-    """The grades of an evaluation, with those of the sampled answers to the same prompts at the same step, where there are some."""
-    found, beside = read_grades(path), path.with_name(path.name.replace("test_", "sampled_", 1))
-    if not beside.is_file():
-        return found
-    sampled = read_grades(beside)
+def _grades_at(run_dir: Path, step: int) -> Grades | None:
+    """The grades of an evaluation, with those of the sampled answers to the same prompts, where there are some; None without one."""
+    greedy, drawn = (run_dir / file_name(split, step) for split in (TEST, SAMPLED_TEST))
+    if not greedy.is_file():
+        return None
+    found, sampled = read_grades(greedy), read_grades(drawn) if drawn.is_file() else {}
     return {name: own._replace(grades={**own.grades, **sampled[name].grades}) if name in sampled else own for name, own in found.items()}
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from percasym import statistics
 from percasym.metrics import contributed
 from percasym.report.load import CONTRIBUTIONS, HEADLINE, METRICS, SAMPLED, SAMPLED_HEADLINE, Grades, RunRecord, Summary
 from percasym.runs.identity import ABSENT, differing
+from percasym.runs.records import option_name
 from percasym.types import Estimate
 
 WEIGHT = "balance/weight"
@@ -319,7 +319,12 @@ def _regraded(runs: Sequence[RunRecord], metric: str, part: str) -> Estimate | N
 def _grouped(title: str, cells: Mapping[str, Sequence[RunRecord]]) -> CellGroup:
     shared = set.intersection(*(set(name.split("-")) for name in cells))
     made = [
-        Cell(name=name, label=_label(name, shared), strategy=_strategy(runs[0].config), runs=tuple(sorted(runs, key=seed_of)))
+        Cell(
+            name=name,
+            label=_label(name, shared),
+            strategy=option_name(runs[0].config, "balance") or "",
+            runs=tuple(sorted(runs, key=seed_of)),
+        )
         for name, runs in cells.items()
     ]
     return CellGroup(title=title, cells=tuple(sorted(made, key=_rank)))
@@ -337,17 +342,10 @@ def _label(name: str, shared: set[str]) -> str:
 
 
 def _group(run: RunRecord) -> str:
-    """Task, model and paradigm as in the directory's name, with the model's size."""
-    words = run.cell.split("-")
-    if len(words) < 4:  # Not a directory name that a study gives: task, model and paradigm are unknown.
-        return "all runs"
+    """Task, model and paradigm, with the model's size."""
     size = (run.config.get("model") or {}).get("size")
-    return " ".join([*words[:3], *([str(size)] if size else [])])
-
-
-def _strategy(config: Mapping[str, Any]) -> str:
-    module = str((config.get("balance") or {}).get("_target_", "")).split(".")[:-1]
-    return module[-1] if module else ""
+    words = (*(option_name(run.config, group) for group in ("task", "model", "paradigm")), size)
+    return " ".join(str(word) for word in words if word) or "all runs"
 
 
 def _recorded(summary: Summary | None, part: str, metric: str) -> Estimate | None:

@@ -19,7 +19,11 @@ from typing import Any
 from percasym.config.files import MAX_LINES_BYTES, UnfitFileError, json_lines, parsed_json
 from percasym.config.redaction import redacted
 
-_SAMPLES = re.compile(r"[a-z_]+_(\d{1,12})\.jsonl")
+_SAMPLES = re.compile(r"(?P<split>[a-z_]+)_(?P<step>\d{1,12})\.jsonl")
+TEST = "test"
+"""Split name of the greedy answers to the test samples."""
+SAMPLED_TEST = "sampled"
+"""The same of answers drawn at temperature 1, to prompts of the test split."""
 
 
 def plain(value: object) -> Any:
@@ -153,9 +157,10 @@ def file_name(split: str, step: int) -> str:
     return f"samples/{split}_{step:06d}.jsonl"
 
 
-def list_samples(run: Path) -> list[tuple[int, Path]]:
-    """Step and path of each file of evaluated samples of a run, by name; other files in samples/ are none of them."""
-    return [(int(match[1]), path) for path in sorted(run.glob("samples/*.jsonl")) if (match := _SAMPLES.fullmatch(path.name))]
+def list_samples(run: Path, split: str | None = None) -> list[tuple[int, Path]]:
+    """Step and path of each file of evaluated samples of a run, by name, those of one split if named; other files in samples/ are none."""
+    named = [(_SAMPLES.fullmatch(path.name), path) for path in sorted(run.glob("samples/*.jsonl"))]
+    return [(int(match["step"]), path) for match, path in named if match and split in (None, match["split"])]
 
 
 def _key(key: object) -> str:

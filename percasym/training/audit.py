@@ -15,7 +15,7 @@ from percasym.models.adapt import Part
 from percasym.training.span_gradients import Share, part, share_of
 
 SMALL = 0.2
-"""Share of the language model's gradient below which balancing is worth a run: `SEEN`; at 36 % it gave none (experiments/sft_balance)."""
+"""Share of the language model's gradient below which balancing is worth a run: `SEEN`; at 36 % it gave none (experiments/earlier)."""
 SEEN = (
     "In our own pairs of runs, tiny models with shares of 0.3 to 18 %, NGDiff raised a_p by 4 to 19 points and cost 1 to 22 points of a_r; "
     "the end result a changed by -17 to +5 points, mostly within its interval (experiments/balancing_map)."
@@ -25,9 +25,9 @@ THRESHOLD = 118.2
 """Coupling x steps from which on NGDiff raised a over ordinary training; below, it lowered a (experiments/balancing_map, rule.json)."""
 STEPS = (300, 600)
 """Steps of the pairs of runs that made this rule; it says nothing of others."""
-HITS_MADE, HITS_HELD_OUT = (11, 12), (4, 5)
+HITS_MADE, HITS_HELD_OUT = (11, 12), (6, 7)
 """How often it names the sign of the change: hits and pairs, of those that made it and of others at these steps."""
-HITS_TRIVIAL = 4
+HITS_TRIVIAL = 6
 """The same of the others by the better of always and never balancing."""
 MIN_ANSWERS = 20
 """Answers with a right percept, and with a wrong one, below which their accuracies say nothing (our choice)."""
@@ -144,7 +144,7 @@ class Audit:
         if own >= SMALL:
             return (
                 f"Perception has {own:.0%} of the language model's gradient; at 36 % balancing raised nothing in our own studies "
-                f"(experiments/sft_balance). Begin with {says.none}; {says.ngdiff} would start at w = {weight:.2f}, the token average is "
+                f"(experiments/earlier). Begin with {says.none}; {says.ngdiff} would start at w = {weight:.2f}, the token average is "
                 f"{share.tokens:.2f}.{'' if self.coupling is None else ' ' + self.outlook()}"
             )
         elsewhere = (

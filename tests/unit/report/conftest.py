@@ -120,7 +120,13 @@ def write_cell_run(
     target, weight = STRATEGIES.get(balance, ("fixed.Fixed", float(balance) if balance[0].isdigit() else None))
     shown = balance if balance in STRATEGIES else f"fixed{balance}"
     path = study / f"sudoku-qwen3vl-sft-{shown}" / f"seed{seed}"
-    config = {"seed": seed, "study": study.name, "balance": {"_target_": f"percasym.balance.{target}"}, "paradigm": {"steps": steps}}
+    groups = {
+        "task": {"_target_": "percasym.tasks.sudoku.task.Sudoku"},
+        "model": {"_target_": "percasym.models.qwen3vl.Qwen3VL"},
+        "paradigm": {"_target_": "percasym.config.paradigm.Sft", "steps": steps},
+        "balance": {"_target_": f"percasym.balance.{target}"},
+    }
+    config = {"seed": seed, "study": study.name} | groups
     run = RunDirectory.open(path, config, about={"data": {"fingerprint": data}} if data else {})
     for step in (0, steps):
         run.log(step, {f"eval/{name}": 0.1 + (after - 0.1) * (step > 0) for name in METRICS} | {"eval/num_samples": len(verdicts)})
