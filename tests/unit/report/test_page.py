@@ -305,9 +305,9 @@ def test_the_question_of_a_study_stands_at_its_head(cell_run: Callable[..., Path
     stated = stated_in(EXPERIMENTS / "asymmetry.yaml")
     assert stated["Question"].startswith("On both tasks and both families, does a_r gain more than a_p")
     assert f"<h1>{stated['Question']}</h1>" in page and stated["Prediction"] in page
-    assert "<dt>training</dt><dd>4 steps of SFT</dd>" in page and "<dt>seeds</dt><dd>0</dd>" in page
+    assert "<dt>training</dt><dd>SFT, 4 steps of ?</dd>" in page and "<dt>seeds</dt><dd>0</dd>" in page
     assert f"<dt>finished</dt><dd>{datetime.now(UTC):%Y-%m-%d}</dd>" in page
-    assert "Qwen3-VL · Sudoku · 4 steps of SFT · asymmetry" in text.splitlines()[0]
+    assert "Qwen3-VL · Sudoku · SFT, 4 steps of ? · asymmetry" in text.splitlines()[0]
     assert stated_in(EXPERIMENTS / "../config.yaml") == {}
     assert all(stated_in(file) for file in EXPERIMENTS.glob("strategies.yaml"))
 
