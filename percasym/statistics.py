@@ -148,7 +148,7 @@ def _effective_size(parts: dict[Hashable, dict[Hashable, float]], means: Sequenc
     num_puzzles, num_seeds = len(parts), len(means)
     if num_puzzles == 1 or variance < 1e-12:
         return num_puzzles
-    if num_puzzles == n:  # One seed, one value of each puzzle: independent values.
+    if num_seeds == 1 and num_puzzles == n:  # One value of each puzzle: independent values.
         return n
     unbiased = num_puzzles / (num_puzzles - 1)
     over_puzzles = unbiased * sum(sum(own.values()) ** 2 for own in parts.values())

@@ -181,8 +181,6 @@ def _docstring(text: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", text):
         if re.match(r"\s*>>>| {4}", paragraph):
             yield from (f"    {line}" for line in paragraph.splitlines())
-        elif re.match(r"\s*- ", paragraph) or "\n- " in paragraph:
-            yield from filled(re.sub(r"(?m)^(?=- )", "", paragraph)).splitlines()
         else:
             yield from filled(paragraph).splitlines()
         yield ""

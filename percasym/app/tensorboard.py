@@ -18,11 +18,9 @@ from typing import Any
 
 from percasym.config.escaping import markdown
 from percasym.config.redaction import redacted_values
+from percasym.runs.identity import TENSORBOARD
 from percasym.runs.records import document
 from percasym.runs.trackers import recorded_lines, sample_table
-
-FOLDER = "tensorboard"
-"""Folder of the events in a run directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +45,7 @@ class TensorboardTracker:
         """
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = directory / FOLDER
+        folder = directory / TENSORBOARD
         try:
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 
 EvaluationEngine = Literal["native", "vllm"]
-WeightType = Literal["float32", "bfloat16"]
 """What decodes the answers of evaluations."""
+WeightType = Literal["float32", "bfloat16"]
+"""In which an engine stores weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

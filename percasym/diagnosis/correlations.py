@@ -18,7 +18,7 @@ from percasym.diagnosis.scores import Scores, grid
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000
-"""Bootstrap resamples, as for the intervals of `percasym.metrics`."""
+"""Bootstrap resamples (our choice)."""
 MIN_GROUPS = 8
 """Fewest prompts for an interval. Simulated coverage of the 95 % interval: 64 prompts 94 %, 32 93 %, 8 90 %, but 6 85 % and 4 71 %."""
 NOISE = 1e-6

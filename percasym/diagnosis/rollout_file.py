@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from percasym.config.schema import read
-from percasym.runs.records import read_lines, write_lines
+from percasym.runs.records import ROLLOUTS, list_samples, read_lines, write_lines
 from percasym.types import Completion, Fault, Grade, Prompt, Response, Rollout, SampleKey, Span
 
 DECIMALS = 6
@@ -83,13 +83,13 @@ def latest_rollouts(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    found = [] if (path / "samples").is_symlink() else sorted(path.glob("samples/rollouts_*.jsonl"))  # The diagnosis is written beside it.
+    found = [] if (path / "samples").is_symlink() else list_samples(path, ROLLOUTS)  # The diagnosis is written beside it.
     if not found:
         raise FileNotFoundError(
             f"{path} is no file of rollouts, and no run that recorded some (samples/rollouts_<step>.jsonl). "
             "Sample them with `percasym rollouts`, or train with paradigm=rl and paradigm.record_every above 0."
         )
-    return found[-1]
+    return found[-1].path
 
 
 def read_rollouts(path: Path) -> list[RolloutGroup]:

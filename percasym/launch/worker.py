@@ -27,7 +27,7 @@ from percasym.runs.requests import Interrupted, Stopped
 JOB, STOPPED = "job.json", "stopped"
 FROZEN = "FrozenRankError"
 """The error of the heartbeat, by its name: its module imports torch. It is about other ranks than the one that reports it."""
-DONE, FAILED = 0, 1  # Also for a rank that a signal stopped: with any other code the agent would end the others.
+DONE, FAILED = 0, 1  # DONE also for a rank that a signal stopped: with any other code the agent would end the others.
 PR_SET_PDEATHSIG = 1
 """Linux's PR_SET_PDEATHSIG: the signal that a process receives when its parent dies."""
 

@@ -7,6 +7,7 @@ computed in the forward pass; if it depends on the losses (as in a policy ratio)
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -48,9 +49,10 @@ class TokenNll(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, *, dtype: torch.dtype = torch.float32, temperature: float = 1.0, chunk_bytes: int | None = None
+        self, model: nn.Module, *, dtype: torch.dtype | None = torch.float32, temperature: float = 1.0, chunk_bytes: int | None = None
     ) -> None:
-        """`dtype` is the compute type of trunk and head (autocast; weights are not cast); losses are float32.
+        """`dtype` is the compute type of trunk and head (autocast; weights are not cast), None that of the caller's autocast; losses are
+        float32.
 
         Logits are divided by `temperature`, as in sampling, so the loss is that of the sampled distribution. `chunk_bytes` are those of the
         logits in memory at once; None takes those of CHUNK_BYTES.
@@ -100,7 +102,7 @@ class TokenNll(nn.Module):
 
     def _head_factors(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The two factors of the logits of a plain head; dividing `hidden` by the temperature divides the logits."""
-        return hidden.to(self.dtype) / self.temperature, self.model.lm_head.weight
+        return (hidden if self.dtype is None else hidden.to(self.dtype)) / self.temperature, self.model.lm_head.weight
 
     def _rows(self, hidden: Tensor) -> int:
         """Tokens in one chunk, on the device of `hidden`."""
@@ -113,8 +115,10 @@ class TokenNll(nn.Module):
             logits = self.model.lm_head(hidden)
         return cross_entropy(logits.float() / self.temperature, targets, reduction="none")
 
-    def _precision(self, device: torch.device) -> torch.autocast:
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
         """Autocast without its cache, which would keep a rounded copy of every weight to the end of the forward; each is used once."""
+        if self.dtype is None:
+            return nullcontext()
         return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False)
 
 

@@ -72,7 +72,7 @@ def _sample_counts(run: RunRecord, steps: Iterable[int]) -> dict[int, int]:
     """Step -> test samples of its evaluation, where known."""
     recorded = run.series(NUM_SAMPLES)
     counts = {step: int(number) for step, number in zip(recorded.steps, recorded.values, strict=True) if math.isfinite(number)}
-    files = dict(list_samples(run.path, TEST))
+    files = {file.step: file.path for file in list_samples(run.path, TEST)}
     for step in steps:
         if step not in counts and step in files:
             with suppress(ValueError):  # A file that is no evaluation counts nothing.

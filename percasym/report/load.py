@@ -149,8 +149,7 @@ class RunRecord:
     @cached_property
     def grades_after(self) -> Grades | None:
         """Of the last evaluation; None where the run kept none. Raises ValueError when the file is no evaluation."""
-        step, _ = max(list_samples(self.path, TEST), default=(0, None))
-        return _grades_at(self.path, step)
+        return _grades_at(self.path, max((file.step for file in list_samples(self.path, TEST)), default=0))
 
 
 def verdicts(grades: Grades) -> list[tuple[bool, bool]]:
@@ -222,7 +221,8 @@ def read_summary(raw: Mapping[str, Any]) -> Summary:
 
 def last_evaluation(run_dir: Path) -> Path | None:
     """The newest samples/test_<step>.jsonl of a run; None where nothing was evaluated."""
-    return max(list_samples(run_dir, TEST), default=(0, None))[1]
+    found = list_samples(run_dir, TEST)
+    return found[-1].path if found else None
 
 
 def _grades_at(run_dir: Path, step: int) -> Grades | None:

@@ -30,7 +30,7 @@ from percasym.report.study import CellGroup
 from percasym.report.style import DPI, FAINT, INK, PERCEPTION, REASONING, look
 from percasym.report.tables import markdown_table
 from percasym.report.words import counted
-from percasym.runs.records import replacing
+from percasym.runs.records import ROLLOUTS, list_samples, replacing
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -65,7 +65,7 @@ class RecordedRewards:
 
 def recorded_rewards(groups: Sequence[CellGroup]) -> RecordedRewards | None:
     """The rewards of the first run that recorded rollouts with rewards; None where there is none."""
-    runs = [run.path for group in groups for cell in group.cells for run in cell.runs if any(run.path.glob("samples/rollouts_*.jsonl"))]
+    runs = [run.path for group in groups for cell in group.cells for run in cell.runs if list_samples(run.path, ROLLOUTS)]
     return next((one for path in runs if (one := _diagnosed(path)) is not None), None)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from percasym.config.files import json_lines
 from percasym.report.study import Cell, CellGroup
 from percasym.report.style import INK, canvas, dress, shade, step_axis
+from percasym.runs.records import ROLLOUTS, list_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,8 +120,8 @@ def advantages(cell: Cell) -> dict[Outcome, list[float]]:
     """The nonzero advantages of all recorded rollouts of a cell, by outcome."""
     found: dict[Outcome, list[float]] = {}
     for run in cell.runs:
-        for file in sorted(run.path.glob("samples/rollouts_*.jsonl")):
-            for outcome, advantage in _read_advantages(file):
+        for file in list_samples(run.path, ROLLOUTS):
+            for outcome, advantage in _read_advantages(file.path):
                 if advantage:
                     found.setdefault(outcome, []).append(advantage)
     return found

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from percasym.models.base import Family
+from percasym.rollout.loop import evaluating
 from percasym.types import Rollout
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
@@ -121,16 +122,14 @@ def _places(long: Tensor, vector: Tensor, bound: float) -> list[int]:
 def logprob_gap(model: PreTrainedModel, family: Family, rollouts: Sequence[Rollout], temperature: float) -> float:
     """Mean |difference|, in nats per token, of the log-probabilities of rollouts from those of `model`; one forward for each rollout."""
     trunk, head, device = model.get_submodule("model"), model.get_submodule("lm_head"), next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     gaps = []
-    for rollout in rollouts:
-        prompt, completion = family.prompt(rollout.prompt), rollout.completion
-        assert completion.logprobs is not None, "a rollout engine gives the log-probability of each token"
-        row = prompt.followed_by(completion.ids, rollout.labels)
-        hidden = trunk(**family.collate([row]).to(device).arguments, use_cache=False).last_hidden_state  # [1, T, D]
-        logprobs = (head(hidden[0, len(prompt.ids) - 1 : -1]).float() / temperature).log_softmax(-1)  # [N, V]
-        own = logprobs.gather(1, torch.tensor(completion.ids, device=device)[:, None])[:, 0]
-        gaps.append((own - torch.tensor(completion.logprobs, device=device)).abs())
-    model.train(was_training)
+    with evaluating(model):
+        for rollout in rollouts:
+            prompt, completion = family.prompt(rollout.prompt), rollout.completion
+            assert completion.logprobs is not None, "a rollout engine gives the log-probability of each token"
+            row = prompt.followed_by(completion.ids, rollout.labels)
+            hidden = trunk(**family.collate([row]).to(device).arguments, use_cache=False).last_hidden_state  # [1, T, D]
+            logprobs = (head(hidden[0, len(prompt.ids) - 1 : -1]).float() / temperature).log_softmax(-1)  # [N, V]
+            own = logprobs.gather(1, torch.tensor(completion.ids, device=device)[:, None])[:, 0]
+            gaps.append((own - torch.tensor(completion.logprobs, device=device)).abs())
     return torch.cat(gaps).mean().item()

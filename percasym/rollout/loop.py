@@ -9,14 +9,15 @@ Shapes: B unfinished rows (at first the rollouts of a prompt side by side), T ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -35,6 +36,17 @@ TOTAL = 2**52
 """Probabilities are scaled to integers with this sum, which is exact in int64 and in float64."""
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout, and with a cache: in training mode gradient checkpointing drops the cache, and each token forgets the prompt."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
 @torch.inference_mode()
 def generate_batch(
     model: PreTrainedModel,
@@ -47,7 +59,7 @@ def generate_batch(
     stop: Stop | None,
     copy: Qwen3Copy | None = None,
 ) -> list[Completion]:
-    """One completion after each of `prefixes`: up to the end token, `stop`, or `max_new_tokens` after the prefix.
+    """One completion after each of `prefixes`: up to the end token, `stop`, or `max_new_tokens` after the prefix. `model` is in eval mode.
 
     Each prompt has equally many prefixes, in the order of prompts. A completion does not include its prefix. With `copy`, a copy of the
     model's decoder, prompts are prefilled by the model and every token is computed and cached by the copy, in its type.

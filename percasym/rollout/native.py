@@ -19,7 +19,7 @@ from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
 from percasym.models.qwen3_copy import Qwen3Copy
 from percasym.rollout.base import ForcedPrefix, Gather
-from percasym.rollout.loop import Greedy, Sampler, Stop, generate_batch
+from percasym.rollout.loop import Greedy, Sampler, Stop, evaluating, generate_batch
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Demonstration, Prompt, Rollout
 
@@ -62,12 +62,13 @@ def decode_branches(
     codec, device = family.codec(), next(model.parameters()).device
     greedy, stops = Greedy(banned=torch.tensor(codec.banned, device=device)), ends_with(codec, stop) if stop else None
     completions: list[list[Completion]] = [[] for _ in rows]
-    for chosen, some in batches(rows, len(branches[0]) if rows else 1, batch_size):
-        prompts, prefixes = [rows[i] for i in chosen], [branches[i][branch] for i in chosen for branch in some]
-        done = iter(generate_batch(model, family, prompts, greedy, prefixes=prefixes, max_new_tokens=max_new_tokens, stop=stops))
-        for i in chosen:
-            completions[i] += [next(done) for _ in some]
-        advance(len(prefixes))
+    with evaluating(model):
+        for chosen, some in batches(rows, len(branches[0]) if rows else 1, batch_size):
+            prompts, prefixes = [rows[i] for i in chosen], [branches[i][branch] for i in chosen for branch in some]
+            done = iter(generate_batch(model, family, prompts, greedy, prefixes=prefixes, max_new_tokens=max_new_tokens, stop=stops))
+            for i in chosen:
+                completions[i] += [next(done) for _ in some]
+            advance(len(prefixes))
     return completions
 
 
@@ -99,10 +100,7 @@ class NativeAnswers:
         model = self._model
         assert model is not None, "refresh comes before answer"
         rows, branches = [self.family.prompt(prompt) for prompt in prompts], [[ids] for ids in prefixes]
-        was_training = model.training
-        model.eval()
         done = decode_branches(model, self.family, rows, branches, max_new_tokens=max_new_tokens, batch_size=batch_size, advance=advance)
-        model.train(was_training)
         return [completion for (completion,) in done]
 
 
@@ -156,19 +154,18 @@ class NativeRollouts:
         rows = [prefix.row(row) for prefix, row in zip(prefixes, prompt_rows, strict=True)]
         banned = torch.tensor(codec.banned, device=next(model.parameters()).device)
         groups: list[list[Rollout]] = [[] for _ in prompts]
-        was_training = model.training
-        model.eval()
-        for chosen, indices in batches(rows, group_size, self.sampling.batch_size):
-            draws = [prompts[i].key.rng("rollout", seed, index) for i in chosen for index in indices]
-            sampler = Sampler(sampling=self.sampling, banned=banned, draws=draws)
-            some, limit, free = [rows[i] for i in chosen], self.sampling.max_new_tokens, [()] * len(draws)
-            done = iter(
-                generate_batch(model, self.family, some, sampler, prefixes=free, max_new_tokens=limit, stop=None, copy=self._copy)
-            )
-            for i in chosen:
-                groups[i] += [prefixes[i].rollout(codec, next(done)) for _ in indices]
-            advance(len(draws))
-        model.train(was_training)
+        limit = self.sampling.max_new_tokens
+        with evaluating(model):
+            for chosen, indices in batches(rows, group_size, self.sampling.batch_size):
+                draws = [prompts[i].key.rng("rollout", seed, index) for i in chosen for index in indices]
+                sampler = Sampler(sampling=self.sampling, banned=banned, draws=draws)
+                some, free = [rows[i] for i in chosen], [()] * len(draws)
+                done = iter(
+                    generate_batch(model, self.family, some, sampler, prefixes=free, max_new_tokens=limit, stop=None, copy=self._copy)
+                )
+                for i in chosen:
+                    groups[i] += [prefixes[i].rollout(codec, next(done)) for _ in indices]
+                advance(len(draws))
         return groups
 
 

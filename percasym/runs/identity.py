@@ -20,9 +20,11 @@ from percasym.config.schema import ConfigError, read
 from percasym.runs.records import document
 from percasym.runs.space import RESERVE, write_in_reserve
 
+TENSORBOARD = "tensorboard"
+"""Folder of the events of tracker=tensorboard."""
 OWNED = (
     "config.yaml", "meta.json", "metrics.jsonl", "summary.json", "curves.png", "samples", "checkpoints", "final", "diverged", "failure.log",
-    RESERVE,
+    TENSORBOARD, RESERVE,
 )  # fmt: skip
 """All that a run writes, and so all that overwriting it deletes, with SESSIONS."""
 SESSIONS = "wandb"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from percasym.config.files import MAX_LINES_BYTES, UnfitFileError, json_lines, parsed_json
 from percasym.config.redaction import redacted
@@ -24,6 +24,8 @@ TEST = "test"
 """Split name of the greedy answers to the test samples."""
 SAMPLED_TEST = "sampled"
 """The same of answers drawn at temperature 1, to prompts of the test split."""
+ROLLOUTS = "rollouts"
+"""The same of the rollouts of a round of RL."""
 
 
 def plain(value: object) -> Any:
@@ -157,10 +159,19 @@ def file_name(split: str, step: int) -> str:
     return f"samples/{split}_{step:06d}.jsonl"
 
 
-def list_samples(run: Path, split: str | None = None) -> list[tuple[int, Path]]:
-    """Step and path of each file of evaluated samples of a run, by name, those of one split if named; other files in samples/ are none."""
-    named = [(_SAMPLES.fullmatch(path.name), path) for path in sorted(run.glob("samples/*.jsonl"))]
-    return [(int(match["step"]), path) for match, path in named if match and split in (None, match["split"])]
+class SampleFile(NamedTuple):
+    """One file of the samples of a run."""
+
+    step: int
+    split: str
+    path: Path
+
+
+def list_samples(run: Path, split: str | None = None) -> list[SampleFile]:
+    """The files of samples of a run by step, those of one split if named; other files in samples/ are none."""
+    named = [(_SAMPLES.fullmatch(path.name), path) for path in run.glob("samples/*.jsonl")]
+    found = (SampleFile(int(match["step"]), match["split"], path) for match, path in named if match)
+    return sorted(one for one in found if split in (None, one.split))
 
 
 def _key(key: object) -> str:

@@ -255,9 +255,9 @@ class RunDirectory:
         resumed = [*self._meta.get("resumed", []), session]
         self._write_meta(id=position.identity or self._meta["id"], status="running", resumed=resumed)
         self._num_lines = truncate_metrics(self.path / METRICS, position)
-        for step, samples in list_samples(self.path):
-            if step > position.step:
-                samples.unlink()
+        for samples in list_samples(self.path):
+            if samples.step > position.step:
+                samples.path.unlink()
 
     def _writable(self, name: str) -> Path:
         assert self._meta["status"] == "running", f"{self.path} is {self._meta['status']}: nothing more may be written to {name}"
@@ -269,7 +269,11 @@ class RunDirectory:
             self._background.wait(SECONDS_TO_COMPLETE)
         self._write_meta(status=status, seconds=self._seconds(), **more)
         (self.path / RESERVE).unlink(missing_ok=True)
-        self._mirror.finish(summary, failed=failed)
+        try:
+            self._mirror.finish(summary, failed=failed)
+        except Exception as error:  # The run has ended and its directory is whole; what the tracker lacks is sent again from there.
+            reason = f"{type(error).__name__}: {error}"
+            print(f"The tracker did not take the end of {self.path} ({reason}). The directory has all of it.", file=sys.stderr)
 
     def _seconds(self) -> float:
         return round(self._seconds_before + max(0.0, self._clock() - self._opened), 3)  # The clock may be set back.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from percasym.config.redaction import redacted_values, redacted_words
-from percasym.runs.records import option_name, read_lines
+from percasym.runs.records import SampleFile, list_samples, option_name, read_lines
 
 HIDDEN = re.compile(r"/(lo|hi|first|not_measurable|num_samples)$|^(time|tokens)/")
 """Metrics without a chart of their own: ends of intervals, early epochs, counts, clocks. They are sent like all others."""
@@ -199,13 +199,13 @@ class WandbMirror:
 def recorded_lines(directory: Path) -> Iterator[tuple[int, dict[str, Any], Sequence[tuple[str, Iterable[Mapping[str, Any]]]]]]:
     """The lines of a run's metrics.jsonl: step, numbers, with the first line of a step its samples by split, read when used."""
     metrics = directory / "metrics.jsonl"
-    samples: dict[int, list[Path]] = {}
-    for path in sorted(directory.glob("samples/*_*.jsonl")):
-        samples.setdefault(int(path.stem.rpartition("_")[2]), []).append(path)
+    samples: dict[int, list[SampleFile]] = {}
+    for file in list_samples(directory):
+        samples.setdefault(file.step, []).append(file)
     for line in read_lines(metrics) if metrics.exists() else []:
         step = line.pop("step")
         line.pop("not_finite", None)
-        yield step, line, [(path.stem.rpartition("_")[0], _read_later(path)) for path in samples.pop(step, ())]
+        yield step, line, [(file.split, _read_later(file.path)) for file in samples.pop(step, ())]
 
 
 def _read_later(path: Path) -> Iterator[Mapping[str, Any]]:

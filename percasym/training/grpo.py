@@ -170,7 +170,7 @@ class Learner:
         return sums
 
     def _backward(self, batch: RolloutBatch, advantages: SpanAdvantages) -> Tensor:
-        """Add the gradient of the policy loss; returns this rank's sums [7].
+        """Add the gradient of the policy loss; returns this rank's sums [8].
 
         Loss, KL, clipped tokens, absolute log-ratio, k3 of sampler and trainer, importance weights, truncated weights, tokens.
         """

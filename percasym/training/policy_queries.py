@@ -10,13 +10,14 @@ from transformers import PreTrainedModel
 
 from percasym.models.base import Family
 from percasym.objectives.token_nll import TokenNll, supervised
+from percasym.rollout.loop import evaluating
 from percasym.rollout.native import decode
 from percasym.types import UNSUPERVISED, Prompt, Response, Rollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyQueries:
-    """Greedy answers and log-probabilities of a model whose weights are all on this rank."""
+    """Greedy answers and log-probabilities of a model whose weights are all on this rank, in eval mode and in the sampler's precision."""
 
     model: PreTrainedModel
     family: Family
@@ -41,14 +42,15 @@ class PolicyQueries:
         pairs = zip(prompts, rollouts, strict=True)
         rows = [self.family.prompt(prompt).followed_by(rollout.completion.ids, rollout.labels) for prompt, rollout in pairs]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-        module, device = TokenNll(self.model, temperature=self.temperature), next(self.model.parameters()).device
+        module, device = TokenNll(self.model, dtype=None, temperature=self.temperature), next(self.model.parameters()).device
         found: dict[int, list[float]] = {}
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            batch = self.family.collate([rows[i] for i in chosen])
-            nll = module(supervised(batch.labels).to(device), **batch.to(device).arguments).cpu()
-            masks = batch.labels != UNSUPERVISED
-            found |= {i: (-row[mask]).tolist() for i, row, mask in zip(chosen, nll, masks, strict=True)}
+        with evaluating(self.model):
+            for start in range(0, len(order), self.batch_size):
+                chosen = order[start : start + self.batch_size]
+                batch = self.family.collate([rows[i] for i in chosen])
+                nll = module(supervised(batch.labels).to(device), **batch.to(device).arguments).cpu()
+                masks = batch.labels != UNSUPERVISED
+                found |= {i: (-row[mask]).tolist() for i, row, mask in zip(chosen, nll, masks, strict=True)}
         return [found[i] for i in range(len(rows))]
 
     def _decoded(self, prompts: Sequence[Prompt], stop: str | None) -> list[Response]:

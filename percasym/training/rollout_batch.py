@@ -116,11 +116,13 @@ class RolloutBatch:
         """
         prompts = [group.prompt_row for group in self.groups for _ in group.rollouts]
         place = [place * settings.group_size + i for place in self.places for i in range(settings.group_size)]
+        rollouts = self._rollouts
         has_gradient = (advantages[Span.perception] != 0) | (advantages[Span.reasoning] != 0) | (settings.kl > 0)  # [R]
         num_ranks = settings.batch_size // len(self.groups)
         most = int(has_gradient.view(-1, num_ranks, settings.group_size).sum((0, 2)).max())
-        kept = sorted(range(len(place)), key=lambda i: not has_gradient[place[i]])[: max(1, most)]
-        rows = {i: _row(prompts[i], self._rollouts[i], settings) for i in kept}
+        left_out = (~has_gradient).tolist()
+        kept = sorted(range(len(place)), key=lambda i: left_out[place[i]])[: max(1, most)]
+        rows = {i: _row(prompts[i], rollouts[i], settings) for i in kept}
         order = sorted(kept, key=lambda i: len(rows[i].ids))
         window = []
         for start in range(0, len(order), rows_per_forward):
@@ -129,7 +131,7 @@ class RolloutBatch:
             sampled = torch.zeros(batch.labels.shape)
             factors = None if self.factors is None else torch.ones(batch.labels.shape)
             for row, i in enumerate(chosen):
-                logprobs, first = self._rollouts[i].completion.logprobs, len(prompts[i].ids)
+                logprobs, first = rollouts[i].completion.logprobs, len(prompts[i].ids)
                 assert logprobs is not None, "a rollout engine gives the log-probability of each token"
                 sampled[row, first : first + len(logprobs)] = torch.tensor(logprobs)
                 if factors is not None and self.factors is not None:

@@ -22,6 +22,7 @@ from percasym.engine.ranks import Ranks, interleaved
 from percasym.engine.reference import Reference, whole_reference
 from percasym.rewards import registry
 from percasym.runs.base import Run
+from percasym.runs.records import ROLLOUTS
 from percasym.training.collect import RolloutCollector
 from percasym.training.grpo import train
 from percasym.training.progress import TrainingState
@@ -30,8 +31,6 @@ from percasym.types import Span
 
 PARTS = ("rollout", "reward", "update")
 """What a round consists of; each has its seconds in metrics.jsonl and in the summary."""
-ROLLOUTS = "rollouts"
-"""Split name of recorded rollouts: samples/rollouts_<step>.jsonl."""
 
 
 class RlRecipe:

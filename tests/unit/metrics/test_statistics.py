@@ -144,6 +144,15 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     assert apart.ci95[1] - apart.ci95[0] > 1.5 * (alike.ci95[1] - alike.ci95[0])
 
 
+def test_seeds_that_differ_widen_the_interval_also_where_each_answered_puzzles_of_its_own() -> None:
+    verdicts, seeds = [True] * 50 + [False] * 50, [0] * 50 + [1] * 50
+    apart = proportion(verdicts, list(range(100)), seeds)
+    assert apart.ci95[1] - apart.ci95[0] > 0.9, "one seed solves all and the other none: a third may do anything"
+    mixed = [True, False] * 50
+    alike, one_seed = proportion(mixed, list(range(100)), seeds), proportion(mixed, list(range(100)))
+    assert alike.ci95[1] - alike.ci95[0] == pytest.approx(one_seed.ci95[1] - one_seed.ci95[0], abs=0.02)
+
+
 @pytest.mark.parametrize("freedom", [1, 1.1, 1.5, 2, 2.7, 3, 4.5, 9, 30, 120, 5000, 2e5])
 def test_quantiles_of_student_are_those_of_scipy(freedom: float) -> None:
     from scipy.special import stdtrit

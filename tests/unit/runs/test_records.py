@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from percasym.runs.records import line, option_name, read_lines, write_lines, write_whole
+from percasym.runs.records import TEST, line, list_samples, option_name, read_lines, write_lines, write_whole
 from percasym.types import Fault, Span
 
 
@@ -21,6 +21,14 @@ def test_names_of_spans_and_faults_are_plain_values() -> None:
 def test_the_option_of_a_class_is_the_name_of_its_yaml(file: Path) -> None:
     if target := re.search(r"^_target_: (\S+)$", file.read_text(), re.MULTILINE):
         assert option_name({file.parent.name: {"_target_": target[1]}}, file.parent.name) == file.stem
+
+
+def test_samples_are_listed_by_step_and_strange_files_are_none(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    for name in ("test_1000000.jsonl", "test_999999.jsonl", "rollouts_000005.jsonl", "my_notes.jsonl", "test_5.json"):
+        (tmp_path / "samples" / name).touch()
+    assert [(file.step, file.split) for file in list_samples(tmp_path)] == [(5, "rollouts"), (999999, "test"), (1000000, "test")]
+    assert [file.path.name for file in list_samples(tmp_path, TEST)] == ["test_999999.jsonl", "test_1000000.jsonl"]
 
 
 def test_lines_come_back_as_they_went(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -297,6 +297,34 @@ def test_a_tracker_mirrors_each_step_and_is_always_closed(tmp_path: Path) -> Non
     third = Spy()
     RunDirectory.open(tmp_path, CONFIG, tracker=third)
     assert not hasattr(third, "calls"), "a finished run is not mirrored again"
+
+
+class Gone(Spy):
+    """A tracker whose service is gone at the end."""
+
+    __slots__ = ()
+
+    def finish(self, summary: Mapping[str, object], *, failed: bool) -> None:
+        raise ConnectionError("no route")
+
+
+@pytest.mark.parametrize(("end", "status"), [(lambda run: run.finish({}), "done"), (lambda run: run.failed("x"), "failed")])
+def test_a_tracker_that_fails_at_the_end_takes_nothing_from_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: Callable[[RunDirectory], None], status: str
+) -> None:
+    run = RunDirectory.open(tmp_path, CONFIG, tracker=Gone())
+    end(run)
+    assert json.loads((tmp_path / "meta.json").read_text())["status"] == status
+    said = capsys.readouterr().err
+    assert f"The tracker did not take the end of {tmp_path} (ConnectionError: no route). The directory has all of it." in said
+
+
+def test_overwriting_deletes_the_events_of_tensorboard(tmp_path: Path) -> None:
+    RunDirectory.open(tmp_path, CONFIG)
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.out.tfevents.1").write_text("old")
+    RunDirectory.open(tmp_path, CONFIG, overwrite=True)
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_a_run_resumed_from_a_copied_checkpoint_has_the_identity_of_the_run_it_was_copied_from(tmp_path: Path) -> None:

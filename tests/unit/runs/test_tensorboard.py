@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from percasym.app.tensorboard import FOLDER, TensorboardTracker
+from percasym.app.tensorboard import TensorboardTracker
 from percasym.config.resolve import composed
 from percasym.config.schema import ConfigError
+from percasym.runs.identity import TENSORBOARD
 from percasym.runs.rundir import RunDirectory
 
 pytest.importorskip("tensorboard")
@@ -24,7 +25,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
         from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
         from tensorboard.util.tensor_util import make_ndarray
 
-        events = EventAccumulator(str(run / FOLDER), size_guidance={TENSORS: 0})
+        events = EventAccumulator(str(run / TENSORBOARD), size_guidance={TENSORS: 0})
         events.Reload()
         found = {tag: [(event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
     return {tag: [(step, float(value)) for step, value in values if value.shape == ()] for tag, values in found.items()}

@@ -138,7 +138,7 @@ def test_samples_share_the_row_of_their_numbers(tmp_path: Path, recorder: Record
 
 def test_recorded_samples_are_sent_again(tmp_path: Path, recorder: Recorder, evaluated: dict) -> None:
     write_lines(tmp_path / "metrics.jsonl", {"step": 0, "lr": 1.0}, {"step": 2, "lr": 2.0}, {"step": 2, "eval/end_to_end": 0.5})
-    for name in ("test_000000", "test_000002"):
+    for name in ("test_000000", "test_000002", "my_notes"):
         write_lines(tmp_path / "samples" / f"{name}.jsonl", evaluated)
     start(tmp_path, num_lines=3)
     assert [(row, [*values]) for row, values, commit in recorder.calls if not commit] == [(0, ["samples/test"]), (1, ["samples/test"])]
