@@ -100,7 +100,7 @@ class Surrogate(Protocol):
 class Labelled(Protocol):
     """A perception reward that reads grades, and so the percept label."""
 
-    def of(self, grade: Grade) -> float:
+    def score_grade(self, grade: Grade) -> float:
         """The score of one graded rollout."""
         ...
 

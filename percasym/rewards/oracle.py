@@ -27,6 +27,6 @@ class Oracle:
     def __post_init__(self) -> None:
         one_of("reward", Grading, grading=self.grading)
 
-    def of(self, grade: Grade) -> float:
+    def score_grade(self, grade: Grade) -> float:
         """a_p of one graded rollout."""
         return float(grade.perception) if self.grading == "exact" else grade.perception_graded

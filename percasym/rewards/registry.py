@@ -1,7 +1,7 @@
 """Which rewards a run measures: those of this package that its task can serve, and the one it trains on.
 
-Packaged rewards are discovered, not listed: a module of `percasym.rewards` that defines a dataclass with `score` or `of` is a reward under
-the module's name. The chosen reward may come from another package; its name is then that of its class.
+Packaged rewards are discovered, not listed: a module of `percasym.rewards` that defines a dataclass with `score` or `score_grade` is a
+reward under the module's name. The chosen reward may come from another package; its name is then that of its class.
 """
 
 from __future__ import annotations
@@ -56,5 +56,6 @@ def _served_without_validity(reward: Any, task: Task) -> bool:
 def _reward_classes(module: str) -> Iterator[Any]:
     """The reward dataclasses that a module defines; imported ones belong to their own module."""
     for cls in vars(import_module(module)).values():
-        if isinstance(cls, type) and cls.__module__ == module and is_dataclass(cls) and (hasattr(cls, "score") or hasattr(cls, "of")):
+        own = isinstance(cls, type) and cls.__module__ == module and is_dataclass(cls)
+        if own and (hasattr(cls, "score") or hasattr(cls, "score_grade")):
             yield cls

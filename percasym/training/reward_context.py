@@ -18,7 +18,7 @@ def score(reward: Reward, groups: Sequence[PromptGroup], task: Task, policy: Pol
     Raises PermissionError when a surrogate uses what it does not declare.
     """
     if isinstance(reward, Labelled):
-        return [[reward.of(grade) for grade in group.grades] for group in groups]
+        return [[reward.score_grade(grade) for grade in group.grades] for group in groups]
     truths = {group.sample.prompt.key: group.sample.truth for group in groups}
 
     def right(prompt: Prompt, answer: str) -> bool:

@@ -108,7 +108,7 @@ def test_the_oracle_stays_in_the_unit_interval(reward: Any, grading: str) -> Non
         Grade(perception=exact, perception_graded=graded, outcome=True, faithful=None, faults=())
         for exact, graded in ((True, 1.0), (False, 0.75), (False, 0.0))
     ]
-    assert [reward("oracle", grading=grading).of(grade) for grade in grades] == ([1, 0, 0] if grading == "exact" else [1, 0.75, 0])
+    assert [reward("oracle", grading=grading).score_grade(grade) for grade in grades] == ([1, 0, 0] if grading == "exact" else [1, 0.75, 0])
 
 
 @each_surrogate

@@ -119,7 +119,7 @@ def test_anything_but_one_perception_scores_zero(
         [score], sibling = beside_honest_ones(reward(name), hostile)
         assert score == 0.0 < 0.8 < sibling, name
     verdict = grade(task, honest.truth, hostile)
-    assert [reward("oracle", grading=grading).of(verdict) for grading in ("exact", "graded")] == [0.0, 0.0]
+    assert [reward("oracle", grading=grading).score_grade(verdict) for grading in ("exact", "graded")] == [0.0, 0.0]
     assert not verdict.outcome
 
 

@@ -65,6 +65,15 @@ def test_a_reward_uses_what_it_declares() -> None:
     assert scored(asked, SimpleNamespace(answers=lambda prompts: "of the policy")) == [["of the policy"]]
 
 
+def test_a_surrogate_with_a_constructor_named_of_is_given_no_grades() -> None:
+    class Named(Curious):
+        @classmethod
+        def of(cls, text: str) -> Named:
+            return cls(lambda context: text)
+
+    assert scored(Named.of("0.5")) == [["0.5"]]
+
+
 def test_a_reward_has_the_skills_of_the_task_without_its_labels() -> None:
     skills = TruthFree(_task=TASK)
     assert skills.parse(SAMPLE.truth) == SAMPLE.truth and skills.valid(SAMPLE.truth)
