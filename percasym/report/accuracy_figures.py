@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from percasym.report.curves import curve_of
+from percasym.report.curves import Curve, curve_of
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
 from percasym.report.style import (
     ACCURACIES,
@@ -16,7 +16,6 @@ from percasym.report.style import (
     LARGE_INCHES,
     OF_BARS,
     PANEL_INCHES,
-    REASONING,
     WEIGHT,
     canvas,
     dress,
@@ -78,7 +77,7 @@ Box = tuple[float, float, float, float]
 
 def frontier(groups: Sequence[CellGroup]) -> Figure | None:
     """a_p against a_r, a point for each cell with a as its colour; None where no group has two cells that measured all three."""
-    chosen = [(group, points) for group in groups if len(points := _points(group, A_P, A_R, A)) > 1]
+    chosen = [(group, points) for group in groups if len(points := points_of(group, A_P, A_R, A)) > 1]
     if not chosen:
         return None
     crowded = max(len(points) for _, points in chosen) > MAX_SMALL
@@ -109,28 +108,25 @@ def frontier(groups: Sequence[CellGroup]) -> Figure | None:
 def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
     """a against the weight of perception; None where no group has two constant weights.
 
-    The line joins the cells with a constant weight, with its peak marked. A strategy that moves the weight is drawn at its mean over
+    The line joins the cells with a constant weight. A strategy that moves the weight is drawn at its mean over
     training, with a bar from the minimum to the maximum.
     """
-    measured = [(group, _points(group, A)) for group in groups]
-    chosen = [(group, points) for group, points in measured if sum(_is_constant(cell) for cell, _ in points) > 1]
+    measured = [(group, points_of(group, A)) for group in groups]
+    chosen = [(group, points) for group, points in measured if sum(is_constant(cell) for cell, _ in points) > 1]
     if not chosen:
         return None
     with canvas(len(chosen)) as (figure, panels):
         for axes, (group, points) in zip(panels, chosen, strict=True):
-            constant = [(cell.weights[0], one, cell.label) for cell, (one,) in points if _is_constant(cell)]
+            constant = [(cell.weights[0], one, cell.label) for cell, (one,) in points if is_constant(cell)]
             constant.sort(key=lambda point: point[0])
             x, ends = [weight for weight, _, _ in constant], [one for _, one, _ in constant]
             axes.errorbar(x, [one.mean for one in ends], yerr=reach(ends), color=INK, marker="o", markersize=6, linewidth=1.6, zorder=3)
             for weight, one, label in constant:  # Above the interval: beside the point is the next one.
                 end = (weight, one.ci95[1])
                 axes.annotate(label, end, xytext=(0, 3), textcoords="offset points", fontsize=10, color=INK, ha="center", zorder=5)
-            top = max(constant, key=lambda point: point[1].mean)
-            axes.plot(top[0], top[1].mean, marker="*", markersize=19, color=REASONING, markeredgecolor="white", zorder=4)
-            axes.annotate(f"peak {top[1].mean:.0%} at w = {top[0]:.2g}", (0.02, 0.98), xycoords="axes fraction", color=REASONING, va="top")
             for cell, (one,) in points:
                 mean, low, high = cell.weights
-                if not _is_constant(cell) and math.isfinite(mean):
+                if not is_constant(cell) and math.isfinite(mean):
                     moved = [[mean - low], [high - mean]]
                     axes.errorbar([mean], [one.mean], yerr=reach([one]), xerr=moved, color=WEIGHT, marker="D", markersize=6, alpha=0.9)
                     axes.annotate(
@@ -147,7 +143,7 @@ def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
 def learning_curves(groups: Sequence[CellGroup], accuracies: Sequence[tuple[str, str, str, str]] = ACCURACIES) -> Figure | None:
     """`accuracies` over training, a panel for each of the first `MAX_PANELS` cells; None where no run measured them twice."""
     first = accuracies[0][0]
-    chosen = [(group, cell) for group in groups for cell in group.cells if len(_mean_over_seeds(cell, first)) > 1][:MAX_PANELS]
+    chosen = [(group, cell) for group in groups for cell in group.cells if len(mean_over_seeds(cell, first)) > 1][:MAX_PANELS]
     if not chosen:
         return None
     with canvas(len(chosen), panel=(3.1, 2.5), columns=COLUMNS) as (figure, panels):
@@ -156,7 +152,7 @@ def learning_curves(groups: Sequence[CellGroup], accuracies: Sequence[tuple[str,
                 for run in cell.runs[: len(cell.runs) if len(cell.runs) > 1 else 0]:
                     one = curve_of(run, key).values
                     axes.plot([*one], [*one.values()], color=colour, linewidth=0.7, alpha=0.45)
-                mean = _mean_over_seeds(cell, key)
+                mean = mean_over_seeds(cell, key)
                 axes.plot([*mean], [*mean.values()], color=colour, marker=marker, markersize=4.5, linewidth=2, label=name, clip_on=False)
             percent_axis(axes, "y")
             dress(axes, f"{group.title}\n{cell.label}" if len(groups) > 1 else cell.label)
@@ -205,26 +201,32 @@ def numbers_of_bars(group: CellGroup, bars: Bars, *, differences: bool) -> tuple
     return numbers, known, f"minus {group.baseline.label}, in points" if differences and group.baseline else "gain in points"
 
 
-def _points(group: CellGroup, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...]]]:
+def points_of(group: CellGroup, *metrics: str) -> list[tuple[Cell, tuple[Estimate, ...]]]:
     """The cells that measured all of these metrics, with their estimates."""
     columns = zip(*(group.estimates(metric) for metric in metrics), strict=True)
     return [(cell, numbers) for cell, numbers in zip(group.cells, columns, strict=True) if is_known(*numbers)]
 
 
-def _is_constant(cell: Cell) -> bool:
+def is_constant(cell: Cell) -> bool:
+    """Whether the weight of a cell did not change, and is known."""
     return not cell.moves and math.isfinite(cell.weights[0])
 
 
-def _mean_over_seeds(cell: Cell, key: str) -> dict[int, float]:
+def mean_over_seeds(cell: Cell, key: str) -> dict[int, float]:
     """Step -> mean, at the steps that every seed measured on the same samples."""
-    series = [curve.values for run in cell.runs if (curve := curve_of(run, key))]
+    series = [curve.values for curve in curves_of(cell, key)]
     steps = sorted(set.intersection(*map(set, series))) if series else []
     return {step: fmean(one[step] for one in series) for step in steps}
 
 
+def curves_of(cell: Cell, key: str) -> list[Curve]:
+    """The curves of the seeds that have one."""
+    return [curve for run in cell.runs if (curve := curve_of(run, key))]
+
+
 def _measured_on(cells: Iterable[Cell], key: str) -> str:
     """The numbers of test samples behind the curves."""
-    counts = {curve.num_samples for cell in cells for run in cell.runs if (curve := curve_of(run, key))}
+    counts = {curve.num_samples for cell in cells for curve in curves_of(cell, key)}
     known = sorted(count for count in counts if count is not None)
     return f"{sample_count(known)} test samples" if known else sample_count(known)
 

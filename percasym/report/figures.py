@@ -57,7 +57,7 @@ DRAWINGS = (
     Drawing(
         name="weight",
         title="End-to-end accuracy against the weight",
-        caption="Circles are constant weights, the star marks their peak; a diamond is a strategy that moves the weight, "
+        caption="Circles are constant weights; a diamond is a strategy that moves the weight, "
         "at its mean over training, with a bar from its minimum to its maximum.",
         missing="it needs two finished cells with constant weights (balance=none or fixed)",
         draw=against_weight,

@@ -16,8 +16,18 @@ import numpy as np
 from percasym.diagnosis.diagnose import RewardDiagnosis
 from percasym.diagnosis.rollout_file import RolloutGroup
 from percasym.diagnosis.scores import grid
-from percasym.report.accuracy_figures import BARS, CONTRIBUTION_BARS, CONTRIBUTION_WORDS, Bars, numbers_of_bars
-from percasym.report.curves import Curve, curve_of
+from percasym.report.accuracy_figures import (
+    BARS,
+    CONTRIBUTION_BARS,
+    CONTRIBUTION_WORDS,
+    Bars,
+    curves_of,
+    is_constant,
+    mean_over_seeds,
+    numbers_of_bars,
+    points_of,
+)
+from percasym.report.curves import Curve
 from percasym.report.rewards import RecordedRewards, jittered, panel_note, panel_title, perception_grid, regression, target_name
 from percasym.report.study import A_P, A_R, A, Cell, CellGroup
 from percasym.report.style import ACCURACIES, SAMPLED_ACCURACIES
@@ -72,15 +82,14 @@ def cell_id(group: int, place: int) -> str:
 
 
 def _frontier(group: CellGroup) -> Iterator[Data]:
-    found = [(place, cell, cell.estimate(A_P), cell.estimate(A_R), cell.estimate(A)) for place, cell in enumerate(group.cells)]
-    known = [one for one in found if not any(math.isnan(estimate.mean) for estimate in (one[2], one[3], one[4]))]
+    known = points_of(group, A_P, A_R, A)
     if len(known) < 2:
         return
-    series = [
-        _series(place, cell.label, [_point(a_p, a_r, [f"a_p {percent(a_p)}", f"a_r {percent(a_r)}", f"a {percent(a)}", _about(cell, a)])])
-        for place, cell, a_p, a_r, a in known
-    ]
-    constant = [(a_p, a_r) for _, cell, a_p, a_r, _ in known if not cell.moves]
+    series = []
+    for cell, (a_p, a_r, a) in known:
+        tip = [f"a_p {percent(a_p)}", f"a_r {percent(a_r)}", f"a {percent(a)}", _about(cell, a)]
+        series.append(_series(group.cells.index(cell), cell.label, [_point(a_p, a_r, tip)]))
+    constant = [(a_p, a_r) for cell, (a_p, a_r, _) in known if not cell.moves]
     if len(constant) > 1:
         series.append(
             {"line": True, "quiet": True, "points": [{"x": _short(100 * x.mean), "y": _short(100 * y.mean)} for x, y in constant]}
@@ -89,17 +98,17 @@ def _frontier(group: CellGroup) -> Iterator[Data]:
 
 
 def _weight(group: CellGroup) -> Iterator[Data]:
-    found = [(place, cell, cell.estimate(A)) for place, cell in enumerate(group.cells)]
-    known = [one for one in found if not math.isnan(one[2].mean) and math.isfinite(one[1].weights[0])]
-    constant = sorted(((cell.weights[0], a.mean) for _, cell, a in known if not cell.moves))
+    known = [(cell, a) for cell, (a,) in points_of(group, A) if math.isfinite(cell.weights[0])]
+    constant = sorted((cell.weights[0], a.mean) for cell, a in known if is_constant(cell))
     if len(constant) < 2:
         return
     series = []
-    for place, cell, a in known:
+    for cell, a in known:
         mean, low, high = cell.weights
         moved = Estimate(mean=mean, ci95=(low, high), n=0) if cell.moves else Estimate(mean=mean, ci95=(mean, mean), n=0)
         weight = f"w {mean:.2f} in the mean, {low:.2f} to {high:.2f} over training" if cell.moves else f"w {mean:.3g}, constant"
-        series.append(_series(place, cell.label, [_point(moved, a, [f"a {percent(a)}", weight, _about(cell, a)], x_scale=1)]))
+        tip = [f"a {percent(a)}", weight, _about(cell, a)]
+        series.append(_series(group.cells.index(cell), cell.label, [_point(moved, a, tip, x_scale=1)]))
     series.append({"line": True, "quiet": True, "points": [{"x": _short(w), "y": _short(100 * a)} for w, a in constant]})
     yield _panel("scatter", group.title, "weight of perception w", "end to end a, %", series, x_range=(0, 1))
 
@@ -108,11 +117,9 @@ def _learning(accuracies: Sequence[tuple[str, str, str, str]], group: CellGroup)
     for key, name, *_ in accuracies:
         series = []
         for place, cell in enumerate(group.cells):
-            curves = [curve_of(run, key) for run in cell.runs]
-            steps = sorted(set.intersection(*(set(curve.values) for curve in curves))) if all(curves) else []
-            if len(steps) > 1:
-                means = {step: 100 * fmean(curve.values[step] for curve in curves) for step in steps}
-                drawn = [{"x": step, "y": _short(mean), "tip": _seeds(curves, step)} for step, mean in means.items()]
+            means, curves = mean_over_seeds(cell, key), curves_of(cell, key)
+            if len(means) > 1:
+                drawn = [{"x": step, "y": _short(100 * mean), "tip": _seeds(curves, step)} for step, mean in means.items()]
                 series.append(_series(place, cell.label, drawn, line=True))
         if series:
             yield _panel("line", name, "optimizer steps", "%", series, y_range=(0, 100))
