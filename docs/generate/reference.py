@@ -25,7 +25,8 @@ from results import filled
 import percasym
 from percasym.cli import gallery
 from percasym.cli.main import _parser
-from percasym.config.document import SECTIONS, default_of, meaning, nested_class, plain, plugin_files, target
+from percasym.config.document import SECTIONS, default_of, nested_class, plain, plugin_files, target
+from percasym.config.meanings import meaning
 from percasym.config.plugins import GROUPS
 from percasym.config.schema import dump, options, required
 

@@ -10,21 +10,19 @@ line above an option is kept: it is where a yaml gives the reason for its value.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
-from textwrap import dedent
 from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from percasym.config.meanings import meaning
 from percasym.config.plugins import GROUPS
 from percasym.config.schema import dump, options, required
 from percasym.config.settings import Evaluation, Launch, RunOptions
@@ -215,24 +213,6 @@ def nested_class(cls: type, name: str) -> type | None:
     """The dataclass that an option holds, or may hold."""
     hint = get_type_hints(cls)[name]
     return next((choice for choice in (hint, *get_args(hint)) if isinstance(choice, type) and is_dataclass(choice)), None)
-
-
-def meaning(cls: type, name: str) -> str:
-    """The docstring below a field, on one line; empty where there is none."""
-    return next((" ".join(found[name].split()) for base in cls.__mro__ if name in (found := _docstrings(base))), "")
-
-
-@cache
-def _docstrings(cls: type) -> Mapping[str, str]:
-    if not is_dataclass(cls):
-        return {}
-    (body,) = (node.body for node in ast.parse(dedent(inspect.getsource(cls))).body if isinstance(node, ast.ClassDef))
-    return {
-        one.target.id: other.value.value
-        for one, other in pairwise(body)
-        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
-        and isinstance(other, ast.Expr) and isinstance(other.value, ast.Constant) and isinstance(other.value.value, str)
-    }  # fmt: skip
 
 
 def _reasons(lines: Sequence[str], prefix: str = "") -> dict[str, list[str]]:

@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from percasym.config.meanings import meaning
+
 T = TypeVar("T")
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -138,8 +140,6 @@ def no_such(prefix: str, name: str, known: Iterable[str], *, owner: str) -> str:
 
 def _not_set(cls: type, name: str, key: str) -> str:
     """The message for a required option without a value, with the option's docstring."""
-    from percasym.config.document import meaning  # It imports this module.
-
     with suppress(OSError):  # Of a class without a source file.
         if says := meaning(cls, name):
             return f"{key} is not set. Write {key}=VALUE: {says[0].lower()}{says[1:]}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from percasym.config.document import documented, documents, main, meaning, options, plugin_files, same, target, with_sections, with_tables
+from percasym.config.document import documented, documents, main, options, plugin_files, same, target, with_sections, with_tables
+from percasym.config.meanings import meaning
 from percasym.config.schema import dump, required
 from tests.laws.plugins import FOLDERS, ROOT
 
