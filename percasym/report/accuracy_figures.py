@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MIN_LENGTH = 0.3
 """Minimum length of an axis of the frontier; on a shorter one noise would look like a result."""
+MIN_COLOURS = 0.1
+"""The same of the scale of colours."""
 MARGIN = 0.02
 """Length of an axis beyond 0 and 100 %, so that points there are drawn whole."""
 LETTER, LINE, DOT = 6, 11, 5
@@ -83,7 +85,7 @@ def frontier(groups: Sequence[CellGroup]) -> Figure | None:
     crowded = max(len(points) for _, points in chosen) > MAX_SMALL
     with canvas(len(chosen), panel=LARGE_INCHES if crowded else PANEL_INCHES) as (figure, panels):
         colours = None
-        most = max(a.mean for _, points in chosen for _, (_, _, a) in points) or 1.0  # One scale for all panels.
+        low, high = _window([a.mean for _, points in chosen for _, (_, _, a) in points], MIN_COLOURS)  # One scale for all panels.
         for axes, (group, points) in zip(panels, chosen, strict=True):
             perception, reasoning, right = (list(column) for column in zip(*(numbers for _, numbers in points), strict=True))
             x, y = [one.mean for one in perception], [one.mean for one in reasoning]
@@ -91,7 +93,7 @@ def frontier(groups: Sequence[CellGroup]) -> Figure | None:
             constant = [i for i, (cell, _) in enumerate(points) if not cell.moves]
             axes.plot([x[i] for i in constant], [y[i] for i in constant], color=GREY, linewidth=1, linestyle=":", zorder=1)
             colours = axes.scatter(
-                x, y, c=[one.mean for one in right], cmap="viridis", vmin=0, vmax=most, s=90, edgecolors="white", linewidths=1, zorder=3
+                x, y, c=[one.mean for one in right], cmap="viridis", vmin=low, vmax=high, s=90, edgecolors="white", linewidths=1, zorder=3
             )
             _equal_axes(axes, perception, reasoning)
             axes.set_xlabel("perception a_p")
@@ -132,8 +134,10 @@ def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
                     axes.annotate(
                         cell.label, (mean, one.mean), xytext=(7, 6), textcoords="offset points", fontsize=10, color=WEIGHT, zorder=5
                     )
-            percent_axis(axes, "y")
-            axes.set_xlim(-0.06, 1.02)  # Room for the label at w = 0.
+            axes.set_ylim(*_window([end for _, (one,) in points for end in one.ci95], MIN_LENGTH))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+            right = min(1.02, 1.15 * max(cell.weights[2] for cell, _ in points if math.isfinite(cell.weights[2])))
+            axes.set_xlim(-0.1 * right, right)  # Room for the label at w = 0.
             axes.set_xlabel("weight of perception w")
             axes.set_ylabel("end to end a")
             dress(axes, group.title)
@@ -234,11 +238,17 @@ def _measured_on(cells: Iterable[Cell], key: str) -> str:
 def _equal_axes(axes: Axes, perception: Sequence[Estimate], reasoning: Sequence[Estimate]) -> None:
     """Limits of equal length on both axes, within 0 to 100 %: a percentage point has one length in both directions."""
     ends = [[end for one in side for end in (*one.ci95, one.mean)] for side in (perception, reasoning)]
-    length = min(1 + 2 * MARGIN, max(MIN_LENGTH, *(1.16 * (max(values) - min(values)) for values in ends)))
+    length = max(MIN_LENGTH, *(1.16 * (max(values) - min(values)) for values in ends))
     for which, values in zip("xy", ends, strict=True):
-        low = min(max((min(values) + max(values) - length) / 2, -MARGIN), 1 + MARGIN - length)
-        getattr(axes, f"set_{which}lim")(low, low + length)
+        getattr(axes, f"set_{which}lim")(*_window(values, length))
         getattr(axes, f"{which}axis").set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def _window(values: Sequence[float], shortest: float) -> tuple[float, float]:
+    """Ends of an axis around these shares, at least so long and within 0 to 100 %."""
+    length = min(1 + 2 * MARGIN, max(shortest, 1.16 * (max(values) - min(values))))
+    low = min(max((min(values) + max(values) - length) / 2, -MARGIN), 1 + MARGIN - length)
+    return low, low + length
 
 
 def _label_all(axes: Axes, labels: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
