@@ -65,12 +65,17 @@ def contributed(
       without one of the six is not counted.
     - puzzles, seeds: of each sample, where several share a puzzle or are of several training seeds.
 
-    The means add up to the gain of a: docs/metrics.md, "Contributions to a change of a".
+    The means add up to the gain of a: docs/metrics.md, "Contributions to a change of a". Raises ValueError for other numbers of samples
+    before and after, and for grades that are not three.
 
     >>> found = contributed([(0, 0, 1), (1, 1, 1)], [(1, 1, 1), (1, 1, 1)])
     >>> {name: one.mean for name, one in found.items()}
     {'via_perception': 0.5, 'via_reasoning': 0.0, 'via_both': 0.0, 'otherwise': 0.0}
     """
+    if len(before) != len(after):
+        raise ValueError(f"Contributions need the grades of the same samples before and after, got {len(before)} and {len(after)}.")
+    if wrong := next((grades for grades in (*before, *after) if len(grades) != len(HEADLINE)), None):
+        raise ValueError(f"The grades of a sample are (a, a_p, a_r), got {wrong!r}.")
     parts = [contributions(*grades) for grades in zip(before, after, strict=True)]
     columns = {name: [None if part is None else getattr(part, name) for part in parts] for name in Contributions._fields}
     return {name: change(column, puzzles, seeds, reach=1.0) for name, column in columns.items()}

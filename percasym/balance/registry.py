@@ -40,9 +40,12 @@ def balancer(choice: str | Balancer) -> Balancer:
     >>> balancer("ngdiff")
     NGDiff(smoothing=0.0, low=0.0, high=1.0)
 
-    Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name, and for what is neither.
     """
     if not isinstance(choice, str):
+        if not (hasattr(choice, "step") and hasattr(choice, "needs")):
+            fixed = f" For a constant weight pass percasym.Fixed(weight={choice})." if isinstance(choice, int | float) else ""
+            raise ValueError(f"balance must be a strategy, or the name of one, got {choice!r}.{fixed}")
         return choice
     if choice not in packaged_balancers():
         raise ValueError(f"balance must be a strategy, or the name of one: {', '.join(packaged_balancers())}; got {choice!r}.")

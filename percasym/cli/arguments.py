@@ -32,10 +32,16 @@ class Arguments(argparse.ArgumentParser):
 def gathered(words: Sequence[str]) -> list[str]:
     """Move every KEY=VALUE right behind the name of the command: argparse accepts positional arguments in one place only.
 
-    One that follows an option stays there: it may be the option's value.
+    One that follows an option stays there: it may be the option's value, but where the option has one (`--samples=8`).
 
     >>> gathered(["audit", "task=jsonl", "--samples", "8", "seed=1"])
     ['audit', 'task=jsonl', 'seed=1', '--samples', '8']
+    >>> gathered(["audit", "--samples=8", "task=jsonl"])
+    ['audit', 'task=jsonl', '--samples=8']
     """
-    free = [0, *(i for i, (a, b) in enumerate(pairwise(words), 1) if "=" in b and not a.startswith("-") and not b.startswith("-"))]
+    free = [0]
+    for i, (before, word) in enumerate(pairwise(words), 1):
+        takes_it = before.startswith("-") and "=" not in before
+        if "=" in word and not word.startswith("-") and not takes_it:
+            free.append(i)
     return [*(words[i] for i in free if words), *(word for i, word in enumerate(words) if i not in free)]

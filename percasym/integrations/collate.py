@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from percasym.integrations.label import TAGS, Missing, Rule, label_spans
+from percasym.integrations.label import TAGS, Missing, Rule, label_spans, require_rule
 from percasym.types import UNSUPERVISED
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class SpanCollator:
     ) -> None:
         """`tokenizer`, `perception` and `missing` are those of `label_spans`; none is needed where the features have `spans`.
 
-        With `missing="reasoning"`, `num_missing` counts the rows without perception.
+        With `missing="reasoning"`, `num_missing` counts the rows without perception. Raises ValueError for what is no rule.
         """
+        require_rule(perception, missing)
         self._inner, self._tokenizer, self._rule, self._missing = inner, tokenizer, perception, missing
         self.num_missing = 0
 

@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from percasym.spans.codec import byte_alphabet
 from percasym.spans.grammar import Grammar
@@ -45,6 +45,7 @@ def label_spans(ids: Sequence[int], tokenizer: Any, perception: Rule = TAGS, *, 
 
     Raises LabelError where the rule finds no perception and `missing` is "raise"; ValueError for another vocabulary.
     """
+    require_rule(perception, missing)
     pieces = token_bytes(ids, tokenizer)
     data = b"".join(pieces)
     text = data.decode(errors="surrogateescape")
@@ -63,6 +64,18 @@ def label_spans(ids: Sequence[int], tokenizer: Any, perception: Rule = TAGS, *, 
         last = bisect_left(opened, max(end, start + 1)) - 1  # The last range that begins before this token ends.
         spans.append(Span.perception if last >= 0 and marks[last][1] > start else Span.reasoning)
     return spans
+
+
+def require_rule(rule: Any, missing: Any) -> None:
+    """Raise ValueError for what is no rule, or no answer to where it finds nothing."""
+    tags = isinstance(rule, tuple) and len(rule) == 2 and all(isinstance(tag, str) and tag for tag in rule)
+    if not (tags or isinstance(rule, re.Pattern) or callable(rule)):
+        raise ValueError(
+            "perception must be two tags, ('<perception>', '</perception>'), a regular expression, re.compile(...), or a function of the "
+            f"text, got {rule!r}."
+        )
+    if missing not in get_args(Missing):
+        raise ValueError(f"missing must be one of {', '.join(get_args(Missing))}, got {missing!r}.")
 
 
 def perception_ranges(text: str, rule: Rule) -> Ranges:

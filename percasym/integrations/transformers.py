@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -44,12 +44,14 @@ COMPUTE = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class BalanceMemory(TrainerCallback, ExportableState):
     """The state of the strategy; `trainer_state.json` of a checkpoint holds it, and a resumed run goes on with it."""
 
-    def __init__(self, weight: float = 0.5, memory: Mapping[str, float] | None = None) -> None:
+    def __init__(self, weight: float = 0.5, memory: Mapping[str, float] | None = None, strategy: str = "") -> None:
         self.balance = BalanceState(weight=weight, memory=memory or {})
+        self.strategy = strategy
 
     def state(self) -> dict[str, Any]:
         """What `__init__` takes."""
-        return {"args": {"weight": self.balance.weight, "memory": dict(self.balance.memory)}, "attributes": {}}
+        kept = {"weight": self.balance.weight, "memory": dict(self.balance.memory), "strategy": self.strategy}
+        return {"args": kept, "attributes": {}}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class SpanBalanced:
         refuse_inexact(self, needs_both=needs_both, zero=zero)
         self.probe_every = None if self.accelerator.mixed_precision == "fp16" else probe_every
         start = self.balancer.start()
-        self.add_callback(BalanceMemory(start.weight, start.memory))  # type: ignore[attr-defined]
+        self.add_callback(BalanceMemory(start.weight, start.memory, described(self.balancer)))  # type: ignore[attr-defined]
         self._forward = SpanForward.of(self.model, COMPUTE[self.accelerator.mixed_precision])
         self._hidden = self._forward.hidden_norms() if self.balancer.needs == "hidden" else None
         self._vision = _vision_cache(self.model)
@@ -296,11 +298,21 @@ class SpanBalanced:
             self._signature_columns.append("spans")  # type: ignore[attr-defined]
 
     def _load_callback_state(self) -> None:
-        """Restore the strategy from a checkpoint, which the Trainer does on request only."""
+        """Restore the strategy from a checkpoint, which the Trainer does on request only.
+
+        Raises ConfigError where the checkpoint is of another strategy: its memory means nothing to this one.
+        """
         saved = self.state.stateful_callbacks.get(BalanceMemory.__name__)
         super()._load_callback_state()  # type: ignore[misc]
-        if saved:
-            self._memory.balance = BalanceMemory(**(saved[0] if isinstance(saved, list) else saved)["args"]).balance
+        if not saved:
+            return
+        kept, own = BalanceMemory(**(saved[0] if isinstance(saved, list) else saved)["args"]), described(self.balancer)
+        if kept.strategy not in ("", own):  # Checkpoints of earlier versions do not name theirs.
+            raise ConfigError(
+                f"The checkpoint was written under {kept.strategy}, and this trainer has {own}. Resume with the same strategy, or begin a "
+                "new run from the weights of the checkpoint."
+            )
+        self._memory.balance = kept.balance
 
 
 class BalancedTrainer(SpanBalanced, Trainer):
@@ -310,6 +322,15 @@ class BalancedTrainer(SpanBalanced, Trainer):
     one backward are exact, and those that need both gradients are refused. Refused as well: FSDP, DataParallel, tensor, context and
     sequence parallelism, torch_compile, label smoothing, `compute_loss_func` and Liger's fused loss.
     """
+
+
+def described(strategy: Balancer) -> str:
+    """A strategy with its options, as a checkpoint names it.
+
+    >>> described(balancer("fixed"))
+    'Fixed(weight=0.5)'
+    """
+    return repr(strategy) if is_dataclass(strategy) else type(strategy).__name__
 
 
 def refuse_inexact(trainer: Any, *, needs_both: bool, zero: bool) -> None:
@@ -338,5 +359,3 @@ def _vision_cache(model: Any) -> VisionCache | None:
     """The cache of a frozen vision tower; None where there is none, or it is trained."""
     base = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
     return VisionCache.of(base) if hasattr(base, "get_encoder") else None
-
-

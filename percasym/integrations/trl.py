@@ -94,11 +94,16 @@ class RewardFunction:
         self,
         *,
         completion_ids: Sequence[Sequence[int]],
-        key: Sequence[str],
+        key: Sequence[str] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """One score for each completion, in their order; completions of one key form a group."""
+        """One score for each completion, in their order; completions of one key form a group.
+
+        Raises ConfigError where the dataset has no column `key`.
+        """
+        if key is None:
+            raise ConfigError("The dataset has no column key, which names the sample of a prompt. Make its rows by grpo_row(sample).")
         places: dict[str, list[int]] = {}
         for place, name in enumerate(key):
             places.setdefault(name, []).append(place)

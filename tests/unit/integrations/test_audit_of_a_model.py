@@ -68,6 +68,11 @@ def test_a_model_with_adapters_of_peft_is_measured_by_its_trained_weights(rows, 
     assert min(found.stats.gramian.norms) > 0
 
 
+def test_a_slice_of_a_dataset_is_no_rows(tiny_model) -> None:
+    with pytest.raises(ConfigError, match=r"rows is a mapping of columns \(image, query\), as a slice of a datasets\.Dataset is"):
+        audit(tiny_model(), {"image": [1, 2], "query": ["a", "b"]}, as_inputs)
+
+
 def test_what_cannot_be_measured_is_refused(rows, tiny_model) -> None:
     with pytest.raises(ConfigError, match="needs at least one row"):
         audit(tiny_model(), [])

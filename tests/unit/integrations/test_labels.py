@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from percasym import label_spans
+from percasym.integrations.collate import SpanCollator
 from percasym.integrations.label import LabelError, perception_ranges, token_bytes
 from percasym.models.qwen3vl import Qwen3VL
 from percasym.types import Span
@@ -83,3 +84,16 @@ def test_other_vocabularies_are_refused() -> None:
         label_spans([1], spelled(decoders.WordPiece(), "a"))
     with pytest.raises(ValueError, match="has no fast backend"):
         label_spans([1], type("Slow", (), {"get_added_vocab": lambda self: {}})())
+
+
+@pytest.mark.parametrize("rule", ["<perception>", ("<perception>",), ("<perception>", ""), 3, None])
+def test_what_is_no_rule_is_refused_at_once(tokenizer, rule) -> None:
+    with pytest.raises(ValueError, match=r"perception must be two tags, .* or a function of the text, got"):
+        label_spans([1], tokenizer, rule)
+    with pytest.raises(ValueError, match="perception must be two tags"):
+        SpanCollator(list, tokenizer, rule)
+
+
+def test_a_misspelled_answer_to_missing_perception_is_refused(tokenizer) -> None:
+    with pytest.raises(ValueError, match="missing must be one of raise, reasoning, got 'reasonning'"):
+        SpanCollator(list, tokenizer, missing="reasonning")

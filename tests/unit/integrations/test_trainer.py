@@ -50,6 +50,25 @@ def test_a_resumed_run_goes_on_with_the_memory_of_its_strategy(windows, make_tra
     assert [line["balance/weight"] for line in logged(again)][-2:] == pytest.approx(weights[2:], rel=1e-4)
 
 
+@pytest.mark.parametrize("other", ["none", "gradnorm"])
+def test_a_checkpoint_is_not_resumed_under_another_strategy(windows, make_trainer, tmp_path, other) -> None:
+    steps, options = windows(steps=2), {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 4}
+    make_trainer(steps, "fixed", **options).train()
+    again = make_trainer(steps, other, **options)
+    sentence = (
+        r"The checkpoint was written under Fixed\(weight=.*\), and this trainer has \w+\(.*\)\. Resume with the same strategy, or begin"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-1"))
+
+
+def test_a_strategy_is_one_or_its_name(windows, make_trainer) -> None:
+    with pytest.raises(ValueError, match=r"got 0\.5\. For a constant weight pass percasym\.Fixed\(weight=0\.5\)\."):
+        make_trainer(windows(steps=1), 0.5)
+    with pytest.raises(ValueError, match="balance must be a strategy, or the name of one, got None"):
+        make_trainer(windows(steps=1), None)
+
+
 def test_a_log_line_of_several_steps_has_their_means(windows, make_trainer, logged) -> None:
     steps = windows(steps=4)
     every, second = make_trainer(steps, "fixed"), make_trainer(steps, "fixed", logging_steps=2)

@@ -197,6 +197,8 @@ def test_every_reward_scores_completions(name) -> None:
 
 def test_rewards_that_cannot_work_are_refused() -> None:
     codec = Qwen3VL().codec()
+    with pytest.raises(ConfigError, match=r"has no column key, which names the sample of a prompt. Make its rows by grpo_row\(sample\)"):
+        outcome_reward(TASK, codec)(completion_ids=[[1]])
     with pytest.raises(ConfigError, match=r"reward must be one of oracle, augmentation, .*, got 'sight'"):
         perception_reward(TASK, codec, "sight")
     for name in ("confidence", "augmentation"):

@@ -63,3 +63,10 @@ def test_their_means_add_up_to_the_paired_gain_and_have_its_kind_of_interval() -
     column = [parts.via_both for pair in zip(before, after, strict=True) if (parts := contributions(*pair))]
     assert found["via_both"] == statistics.change(column, puzzles, seeds, reach=1.0)
     assert contributed([(1.0, None, 1.0)], [(1.0, 1.0, 1.0)])["otherwise"].n == 0
+
+
+def test_other_samples_and_other_grades_are_refused() -> None:
+    with pytest.raises(ValueError, match="the same samples before and after, got 1 and 2"):
+        contributed([(1, 1, 1)], [(1, 1, 1), (1, 1, 1)])
+    with pytest.raises(ValueError, match=r"The grades of a sample are \(a, a_p, a_r\), got \(1, 0\)"):
+        contributed([(1, 1, 1)], [(1, 0)])
