@@ -130,9 +130,7 @@ def _groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
         raise ConfigError(f"batch_size must be at least 1, got {size}.")
     if isinstance(rows, Mapping):
         names = ", ".join(map(str, rows))
-        raise ConfigError(
-            f"rows is a mapping of columns ({names}), as a slice of a datasets.Dataset is. Pass rows: dataset.select(range(8))."
-        )
+        raise ConfigError(f"rows is a mapping of columns ({names}), as a slice of a datasets.Dataset is. Pass dataset.select(range(8)).")
     left = iter(rows)
     while some := list(islice(left, size)):
         yield some
