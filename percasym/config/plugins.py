@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "balance": ("needs", "start", "step"),
     "engine": ("precision",),
     "tracker": ("start",),
-    "reward": ("score|of",),
+    "reward": ("score|score_grade",),
     "tokens": ("paradigm", "without", "gains", "factors"),
     "rollout": (),
 }  # fmt: skip
