@@ -14,7 +14,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,9 +108,9 @@ def _environment(root: Path) -> Environment:
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     files = Files(root)
     made.globals |= {"json": files.json, "rows": files.rows, "row": files.row}
-    made.globals |= {"grid": grid, "table": files.table, "files": files.matching, "found": files.sentence, "ratios": ratios}
+    made.globals |= {"grid": grid, "found": files.sentence, "ratios": ratios}
     made.filters |= {"percent": percent, "points": points, "interval": interval, "verdict": said}
-    made.filters |= {"r": correlation, "one": one, "ratio": ratio, "signed": signed, "thousands": thousands, "whole": whole, "level": level}
+    made.filters |= {"r": correlation, "one": one, "ratio": ratio, "signed": signed, "thousands": thousands, "level": level}
     return made
 
 
@@ -142,18 +142,6 @@ class Files:
         """The only such row."""
         return _only(self.rows(path, **where), path, where)
 
-    def table(self, path: str, **where: str) -> dict[str, str]:
-        """The only row with these values of the Markdown tables of a file, as texts by column; of the first table that has such a row."""
-        for header, *rows in _tables(self._text(path)):
-            kept = [dict(zip(header, row, strict=True)) for row in rows]
-            if where.keys() <= set(header) and (chosen := [row for row in kept if all(row[key] == value for key, value in where.items())]):
-                return _only(chosen, path, where)
-        raise ResultError(f"{path} has no table with a row {where}.")
-
-    def matching(self, pattern: str) -> list[str]:
-        """The paths that match a pattern, sorted."""
-        return sorted(str(path.relative_to(self.root)) for path in self.root.glob(pattern))
-
     def sentence(self, path: str, pattern: str) -> str:
         """The first group of a regular expression in a text that a command wrote."""
         if (match := re.search(pattern, self._text(path))) is None:
@@ -174,12 +162,6 @@ def _only(chosen: Sequence[Any], path: str, where: Mapping[str, str]) -> Any:
     if len(chosen) != 1:
         raise ResultError(f"{path} has {len(chosen)} rows with {where}; a number comes from one.")
     return chosen[0]
-
-
-def _tables(text: str) -> Iterator[list[list[str]]]:
-    for block in re.findall(r"(?:^\|.*\|\n?)+", text, flags=re.MULTILINE):
-        lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
-        yield [line for line in lines if not all(re.fullmatch(r":?-+:?", cell) for cell in line)]
 
 
 # How numbers are written
@@ -247,16 +229,6 @@ def one(value: float, digits: int = 2) -> str:
     '1.06'
     """
     return f"{value:.{digits}f}"
-
-
-def whole(part: Mapping[str, Any], name: str = "") -> str:
-    """`interval` in whole points; an end that rounds to 0 has no sign.
-
-    >>> whole({"difference_low": -0.0034, "difference_high": 0.0878}, "difference")
-    '[0, +9]'
-    """
-    low, high = (re.sub(r"^[+-]0$", "0", f"{100 * end:+.0f}") for end in estimate(part, name).ci95)
-    return f"[{low}, {high}]"
 
 
 def level(part: Mapping[str, Any], name: str = "") -> str:

@@ -149,6 +149,23 @@ def asymmetries(pairs: Sequence[Pair]) -> list[float]:
     return [(pair["none_a_r"] - pair["before_a_r"]) - (pair["none_a_p"] - pair["before_a_p"]) for pair in pairs]
 
 
+def counted(pairs: Sequence[Pair]) -> dict[str, int]:
+    """In how many pairs reasoning gains more and less than perception under `none`, and balancing raised and lowered a, clear of 0.
+
+    `sees_no_better`: the pairs whose base sees no better than it reasons; `sees_no_better_more`: those of them where reasoning gains more.
+    """
+    gaps = asymmetries(pairs)
+    blind = [gap for gap, pair in zip(gaps, pairs, strict=True) if pair["before_a_p"] <= pair["before_a_r"]]
+    return {
+        "more": sum(gap > 0 for gap in gaps),
+        "less": sum(gap < 0 for gap in gaps),
+        "sees_no_better": len(blind),
+        "sees_no_better_more": sum(gap > 0 for gap in blind),
+        "rose": sum(pair["change_a_low"] > 0 for pair in pairs),
+        "fell": sum(pair["change_a_high"] < 0 for pair in pairs),
+    }
+
+
 def shares_explain(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
     """C2: each share against the asymmetry."""
     gaps, settings = asymmetries(pairs), of_settings(pairs)
@@ -205,8 +222,8 @@ def draw(rule: Mapping[str, Any], pairs: Sequence[Pair], path: Path) -> None:
                 Line2D([], [], marker="s", **of, label="Qwen3-VL"),
                 Patch(color=PERCEPTION, label="Sudoku"),
                 Patch(color=REASONING, label="Graph Coloring"),
-                Line2D([], [], marker="o", color="none", markeredgecolor=INK, markerfacecolor="white", markersize=7, label="made the rule"),
-                Line2D([], [], marker="o", color="none", markeredgecolor=INK, markerfacecolor=INK, markersize=7, label="held out"),
+                Line2D([], [], marker="o", **of, markerfacecolor="white", label="made the rule"),
+                Line2D([], [], marker="o", **of, markerfacecolor=INK, label="held out"),
             ],
             frameon=False, fontsize="small",
         )  # fmt: skip
@@ -234,6 +251,7 @@ def main() -> None:
     found["p_of_order"] = p_of_order(rule, others)
     found["accounted"] = accounted(pairs)
     found["num_settings"] = len(of_settings(pairs))
+    found["counts"] = counted(pairs)
     (RESULTS / "rule.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     draw(rule, pairs, RESULTS / "rule.svg")
     print(json.dumps(found, indent=1))

@@ -62,16 +62,13 @@ def compared(runs: Sequence[RunRecord]) -> dict[str, Any]:
     weights = {seed: chosen(a, seed) for seed in seeds}
     found: dict[str, Any] = {"weights": sorted(constant), "chosen": weights}
     for metric, name in HEADLINE.items():
-        columns: list[list[Any]] = [[], [], [], []]
+        rows = []
         for seed in seeds:
             best, own = constant[weights[seed]][seed], balanced[seed]
             if best.keys() != own.keys():
                 raise ValueError(f"The runs of seed {seed} were evaluated on different samples.")
-            for key in sorted(own):
-                row = (best[key].grades[metric], own[key].grades[metric], own[key].puzzle, seed)
-                for column, value in zip(columns, row, strict=True):
-                    column.append(value)
-        difference = gain(*columns)
+            rows += [(best[key].grades[metric], own[key].grades[metric], own[key].puzzle, seed) for key in sorted(own)]
+        difference = gain(*map(list, zip(*rows, strict=True)))
         found[name] = {"mean": difference.mean, "ci95": list(difference.ci95), "n": difference.n}
     return found
 

@@ -23,6 +23,7 @@ from percasym.config.schema import ConfigError
 from percasym.engine.inner_products import Parts
 from percasym.integrations.forward import SpanForward, check_losses, span_labels
 from percasym.models.adapt import PARTS, part_of
+from percasym.models.mode import evaluating
 from percasym.models.parts import parts_of
 from percasym.objectives.coefficients import coefficients, span_counts, span_sums
 from percasym.training.audit import Audit, Coupling, Spelling, products
@@ -140,19 +141,18 @@ def _groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def _measured(model: Any) -> Iterator[SpanForward]:
     """Within the context, the model returns span losses, is in evaluation mode, and has no open gradient."""
     own = model.__dict__.get("forward")
-    training, kept = model.training, {weight: weight.grad for weight in model.parameters()}
+    kept = {weight: weight.grad for weight in model.parameters()}
     forward = own if isinstance(own, SpanForward) else SpanForward(model, torch.float32)
     model.forward = forward
-    model.eval()  # Without dropout, so that an audit can be repeated.
     for weight in kept:
         weight.grad = None
     try:
-        yield forward
+        with evaluating(model):  # Without dropout, so that an audit can be repeated.
+            yield forward
     finally:
         if own is None:
             del model.forward
         else:
             model.forward = own
-        model.train(training)
         for weight, gradient in kept.items():
             weight.grad = gradient

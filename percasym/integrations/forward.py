@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from percasym.config.schema import ConfigError
 from percasym.engine.hidden_norms import HiddenNorms
+from percasym.models.mode import evaluating
 from percasym.objectives.token_nll import TokenNll, supervised
 from percasym.types import UNSUPERVISED, Span
 
@@ -148,15 +149,11 @@ def check_losses(forward: SpanForward, model: Any, batch: Mapping[str, Any], lab
     Raises ConfigError where they differ.
     """
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "spans")}
-    training = model.training
-    model.eval()  # Dropout differs from pass to pass.
-    try:
+    with evaluating(model):  # Dropout differs from pass to pass.
         _, nll = model(**inputs, span_coefficients=torch.zeros(labels.shape, device=labels.device), span_labels=labels)
         keep = min(CHECKED_COLUMNS, labels.shape[1] - 1)
         options = {"logits_to_keep": keep + 1} if "logits_to_keep" in forward.__signature__.parameters else {}
         logits = model(**inputs, **options, use_cache=False).logits[:, -keep - 1 : -1].float()
-    finally:
-        model.train(training)
     at = labels[:, -keep:] != UNSUPERVISED
     own = cross_entropy(logits[at], batch["input_ids"][:, -keep:][at], reduction="none")
     gap = float((own - nll[:, -keep:][at]).abs().max()) if at.any() else 0.0

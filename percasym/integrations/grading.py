@@ -1,9 +1,9 @@
 """Grade the text of a response, wherever it was generated.
 
-from percasym import Sudoku, SampleKey, grade
+    from percasym import Sudoku, SampleKey, grade
 
-sample = Sudoku().sample(SampleKey(task="sudoku", split="test", seed=0, index=0))
-grade(Sudoku(), sample, "<perception>...</perception> ... <answer>...</answer>").perception
+    sample = Sudoku().sample(SampleKey(task="sudoku", split="test", seed=0, index=0))
+    grade(Sudoku(), sample, "<perception>...</perception> ... <answer>...</answer>").perception
 """
 
 from __future__ import annotations

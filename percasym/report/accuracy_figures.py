@@ -110,8 +110,8 @@ def frontier(groups: Sequence[CellGroup]) -> Figure | None:
 def against_weight(groups: Sequence[CellGroup]) -> Figure | None:
     """a against the weight of perception; None where no group has two constant weights.
 
-    The line joins the cells with a constant weight. A strategy that moves the weight is drawn at its mean over
-    training, with a bar from the minimum to the maximum.
+    The line joins the cells with a constant weight. A strategy that moves the weight is drawn at its mean over training, with a bar from
+    the minimum to the maximum.
     """
     measured = [(group, points_of(group, A)) for group in groups]
     chosen = [(group, points) for group, points in measured if sum(is_constant(cell) for cell, _ in points) > 1]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from percasym.models.base import Family
-from percasym.rollout.loop import evaluating
+from percasym.models.mode import evaluating
 from percasym.types import Rollout
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}

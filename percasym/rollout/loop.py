@@ -9,15 +9,14 @@ Shapes: B unfinished rows (at first the rollouts of a prompt side by side), T ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -34,17 +33,6 @@ Step = Callable[[Tensor, Tensor, Cache, Tensor | None], Tensor]
 """Tokens [B], their positions [B], the cache and the mask of its slots, [B, T] bool or None, to last hidden states, [B, hidden]."""
 TOTAL = 2**52
 """Probabilities are scaled to integers with this sum, which is exact in int64 and in float64."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and with a cache: in training mode gradient checkpointing drops the cache, and each token forgets the prompt."""
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
 
 
 @torch.inference_mode()

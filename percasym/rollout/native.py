@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 from percasym.config.sampling import Native
 from percasym.config.schema import ConfigError
 from percasym.models.base import Family, Row
+from percasym.models.mode import evaluating
 from percasym.models.qwen3_copy import Qwen3Copy
 from percasym.rollout.base import ForcedPrefix, Gather
-from percasym.rollout.loop import Greedy, Sampler, Stop, evaluating, generate_batch
+from percasym.rollout.loop import Greedy, Sampler, Stop, generate_batch
 from percasym.spans.codec import Codec
 from percasym.types import Completion, Demonstration, Prompt, Rollout
 

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from percasym.models.base import Family
+from percasym.models.mode import evaluating
 from percasym.objectives.token_nll import TokenNll, supervised
-from percasym.rollout.loop import evaluating
 from percasym.rollout.native import decode
 from percasym.types import UNSUPERVISED, Prompt, Response, Rollout
 

@@ -92,6 +92,16 @@ def test_an_interval_of_a_rank_correlation_resamples_settings_and_needs_ten() ->
     assert wide["low"] < wide["r"] < wide["high"] and wide["high"] - wide["low"] > 0.3
 
 
+def test_pairs_are_counted_by_what_gained_more_and_by_changes_clear_of_0() -> None:
+    def one(gained_a_p: float, gained_a_r: float, before_a_p: float, change: float) -> dict[str, Any]:
+        before = {"before_a_p": before_a_p, "before_a_r": 0.5}
+        after = {"none_a_p": before_a_p + gained_a_p, "none_a_r": 0.5 + gained_a_r}
+        return before | after | {"change_a_low": change - 0.05, "change_a_high": change + 0.05}
+
+    found = RULE["counted"]([one(0.1, 0.3, 0.4, 0.1), one(0.2, 0.1, 0.4, -0.1), one(0.1, 0.2, 0.6, 0.0)])
+    assert found == {"more": 2, "less": 1, "sees_no_better": 2, "sees_no_better_more": 1, "rose": 1, "fell": 1}
+
+
 def test_changes_of_a_are_accounted_for_where_they_follow_from_perception_and_reasoning() -> None:
     def one(task: str, gained: float) -> dict[str, Any]:
         q, a_p, a_r = 0.1, 0.5, 0.8

@@ -10,8 +10,8 @@ import torch
 from percasym.config.sampling import Native
 from percasym.engine.precision import inference, lowered
 from percasym.models.adapt import Adaptation, Lora, adapt
+from percasym.models.mode import evaluating
 from percasym.models.qwen3vl import Qwen3VL
-from percasym.rollout.loop import evaluating
 from percasym.rollout.native import NativeRollouts
 from percasym.tasks.sudoku.task import Sudoku
 from percasym.training.policy_queries import PolicyQueries
